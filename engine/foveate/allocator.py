@@ -19,8 +19,8 @@ def tune_allocator() -> bool:
 
     By default glibc maps every large block afresh, and the page faults of clearing it cost a small
     model more than its arithmetic. Call once, before the first large allocation. The price is that
-    the resident size stays at its peak. Returns False, having done nothing, where the C library
-    has no ``mallopt``.
+    the resident size stays at its peak. Returns whether it took
+    effect; where the C library has no ``mallopt`` nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -32,4 +32,4 @@ def tune_allocator() -> bool:
         (_M_TRIM_THRESHOLD, 2047 * _MIB),
         (_M_TOP_PAD, 256 * _MIB),
     )
-    return all([mallopt(parameter, value) == 1 for parameter, value in settings])
+    return bool(min(mallopt(parameter, value) for parameter, value in settings))

@@ -1,0 +1,98 @@
+"""One supervised process: its death with ours, its output, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["Child"]
+
+_PR_SET_PDEATHSIG = 1
+_REGION = re.compile(r"/dev/shm/triton_python_backend_shm_region_\S+")
+_libc = ctypes.CDLL(None)  # loaded here: after the fork it is too late to take an import lock
+
+
+class Child:
+    """A process in a group of its own, its output copied to our stderr line by line.
+
+    The group keeps a terminal's Ctrl-C away from it: it is asked to stop by :meth:`stop` only. The
+    kernel sends it SIGTERM if we die without asking (``PR_SET_PDEATHSIG``), so that not even
+    ``kill -9`` of the supervisor leaves a server holding its ports.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        parent = os.getpid()
+
+        def die_with_parent() -> None:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # it died before the line above
+                os._exit(1)
+
+        self.name = name
+        self._tail: deque[str] = deque(maxlen=400)
+        self._regions: set[str] = set()
+        self._process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            process_group=0,
+            umask=0o077,  # tensors pass through files in /dev/shm
+            preexec_fn=die_with_parent,
+        )
+        self._copier = threading.Thread(target=self._copy_output, daemon=True)
+        self._copier.start()
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code, negative for the signal that ended it, None while it runs."""
+        return self._process.poll()
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words."""
+        code = self._process.returncode
+        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+    def output(self) -> list[str]:
+        """The last lines it wrote, complete once it has ended."""
+        if self.returncode is not None:
+            self._copier.join(timeout=1)
+        return list(self._tail)
+
+    def note_shared_memory(self) -> None:
+        """Remember which shared memory files of Triton's Python backend belong to this process."""
+        with contextlib.suppress(OSError):
+            maps = Path(f"/proc/{self._process.pid}/maps").read_text()
+            self._regions.update(_REGION.findall(maps))
+
+    def stop(self, grace_s: float) -> None:
+        """SIGTERM, ``grace_s`` seconds later SIGKILL; then remove what it may have left behind."""
+        if self.returncode is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for region in self._regions:
+            Path(region).unlink(missing_ok=True)
+
+    def _copy_output(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._tail.append(line.rstrip("\n"))
+            with contextlib.suppress(OSError):  # a closed terminal must not block the process
+                print(f"{self.name}: {line}", end="", file=sys.stderr, flush=True)

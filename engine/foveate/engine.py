@@ -1,0 +1,217 @@
+"""The packed forward pass: images of one batch, each at its own level, in one pass.
+
+Rows of all images lie behind one another, so every linear layer is one product whatever the lengths
+are; attention runs per level, where lengths are equal. Counts are fixed by the level: nothing is
+read back from the device to know a shape.
+
+An image's answer does not depend on its batch mates, to the bit: BLAS computes a row the same way
+for any number of rows from four up, every level keeps at least four tokens, and scores that decide
+what is kept avoid batched products (``foveate_kernels.ops.cls_importance``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from foveate_kernels.ops import cls_importance, merge_groups
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.errors import LadderError, WeightsError
+from foveate.ladder import Ladder
+from foveate.reduce.vwt_inter import VwtInter
+from foveate.reduce.vwt_intra import VwtIntra
+from foveate.schedule import Schedule
+from foveate.vit import ViT, ViTConfig, load_vit, patchify
+
+__all__ = ["Answers", "Engine", "Prepared"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One row per image, in request order."""
+
+    scores: Tensor  # [B, classes] float32 probabilities
+    token_map: Tensor | None  # [B, patches] int16: destination token, -1 dropped, -2 packaged
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A level bound to its tensors."""
+
+    schedule: Schedule
+    vit: ViT
+    words: Tensor | None
+
+
+@dataclass
+class _Group:
+    """Images of one level, contiguous in the packed rows."""
+
+    level: Prepared
+    images: list[int]  # positions in the request order
+    tokens: int  # rows of each image now
+    packaged: bool  # whether the last row of each image is a package
+    map: Tensor | None  # [len(images), patches] int64
+
+    @property
+    def rows(self) -> int:
+        return len(self.images) * self.tokens
+
+
+class Engine:
+    """A model and its ladder, ready to answer."""
+
+    def __init__(self, ladder: Ladder, levels: Sequence[Prepared]) -> None:
+        self.ladder = ladder
+        self.levels = tuple(levels)
+        self.config: ViTConfig = levels[0].vit.config
+        self._folded = {id(p.vit): p.vit.patch_embed.folded() for p in levels}
+
+    @staticmethod
+    def load(folder: Path) -> Engine:
+        """Read ``ladder.json`` and the tensors it names from a model's version folder.
+
+        Raises :class:`LadderError` or :class:`WeightsError`, naming the file and the reason.
+        """
+        ladder = Ladder.load(folder / "ladder.json")
+        vits = {name: load_vit(folder / name) for name in {level.weights for level in ladder.levels}}
+        words = {
+            name: _load_words(folder / name)
+            for name in {level.vocabulary for level in ladder.levels}
+            if name is not None
+        }
+        prepared = []
+        for level in ladder.levels:
+            vit = vits[level.weights]
+            try:
+                schedule = Schedule.parse(level.reducers, vit.config)
+            except LadderError as error:
+                raise LadderError(f"{folder / 'ladder.json'}: level {level.name!r}: {error}") from error
+            if tuple(schedule.tokens(vit.config)[1]) != level.tokens:
+                raise LadderError(
+                    f"{folder / 'ladder.json'}: level {level.name!r}: tokens={list(level.tokens)}, "
+                    f"its reducers give {schedule.tokens(vit.config)[1]}"
+                )
+            prepared.append(Prepared(schedule, vit, words.get(level.vocabulary or "")))
+        if (vits[ladder.levels[0].weights].config.height, prepared[0].vit.config.width) != ladder.image_size:
+            raise LadderError(f"{folder / 'ladder.json'}: image_size={list(ladder.image_size)}")
+        return Engine(ladder, prepared)
+
+    @torch.inference_mode()
+    def infer(
+        self, pixels: Tensor, levels: Sequence[int], *, token_map: bool = False
+    ) -> Answers:
+        """Classify images [B, H, W, 3] (uint8), each at its own level index.
+
+        ``token_map`` asks for the destination of every patch, which costs a little.
+        """
+        order = sorted(range(len(levels)), key=lambda i: (id(self.levels[levels[i]].vit), levels[i]))
+        probabilities = torch.empty(len(levels), self.config.classes)
+        maps = torch.empty(len(levels), self.config.patches, dtype=torch.int16) if token_map else None
+        for _, same_weights in groupby(order, key=lambda i: id(self.levels[levels[i]].vit)):
+            groups, embedded = [], []
+            for level, images in groupby(same_weights, key=lambda i: levels[i]):
+                group, x = self._embed(self.levels[level], list(images), pixels, token_map)
+                groups.append(group)
+                embedded.append(x)
+            positions = [i for group in groups for i in group.images]
+            probabilities[positions] = self._encode(groups, _cat(embedded))
+            if maps is not None:
+                maps[positions] = torch.cat([g.map for g in groups if g.map is not None]).short()
+        return Answers(probabilities, maps)
+
+    def _embed(
+        self, level: Prepared, images: list[int], pixels: Tensor, track: bool
+    ) -> tuple[_Group, Tensor]:
+        """First tokens of the images of one level, as packed rows [b * n, C]."""
+        vit, reducer = level.vit, level.schedule.input
+        b = len(images)
+        chosen = pixels if b == len(pixels) and images == list(range(b)) else pixels[images]
+        rows = patchify(chosen, self.config.patch).float()
+        position = vit.pos_embed[0, 1:]
+        groups = None
+        if isinstance(reducer, VwtIntra):
+            groups = reducer.group(rows)
+        elif isinstance(reducer, VwtInter):
+            assert level.words is not None, "checked when the ladder was loaded"
+            groups = reducer.group(rows, level.words, self.config.mean, self.config.std)
+        if reducer is not None and groups is not None:
+            # The embedding is affine: the mean of embeddings is the embedding of the mean, and
+            # only the remaining rows pass through the projection.
+            rows = merge_groups(rows, groups, reducer.tokens())
+            position = merge_groups(position.expand(b, -1, -1), groups, reducer.tokens())
+        weight, bias = self._folded[id(vit)]
+        x = F.linear(rows, weight, bias) + position
+        cls = (vit.cls_token + vit.pos_embed[:, :1]).expand(b, -1, -1)
+        tokens = torch.cat([cls, x], 1)
+        where = None
+        if track:
+            start = torch.arange(self.config.patches).expand(b, -1) if groups is None else groups
+            where = start + 1
+            if isinstance(reducer, VwtIntra):
+                where = where.masked_fill(groups == reducer.keep, -2)
+        group = _Group(level, images, tokens.shape[1], isinstance(reducer, VwtIntra), where)
+        return group, tokens.reshape(-1, tokens.shape[2])
+
+    def _encode(self, groups: Sequence[_Group], x: Tensor) -> Tensor:
+        """All blocks over packed rows [T, C] -> probabilities [images, classes]."""
+        vit = groups[0].level.vit
+        for index, block in enumerate(vit.blocks):
+            qkv = block.attn.qkv(block.norm1(x)).split([g.rows for g in groups])
+            heads = [self._heads(group, part) for group, part in zip(groups, qkv, strict=True)]
+            x = x + block.attn.proj(_cat([_attention(*qkv) for qkv in heads]))
+            if any(index in group.level.schedule.prunes for group in groups):
+                parts = x.split([g.rows for g in groups])
+                x = _cat([_reduce(*args, index) for args in zip(groups, parts, heads, strict=True)])
+            x = x + block.mlp(block.norm2(x))
+        parts = x.split([g.rows for g in groups])
+        cls = _cat([p.view(len(g.images), g.tokens, -1)[:, 0] for g, p in zip(groups, parts, strict=True)])
+        return vit.classify(vit.norm(cls)).softmax(-1)
+
+    def _heads(self, group: _Group, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Packed rows [b * n, 3C] -> q, k, v, each [b, H, n, d]."""
+        shape = (len(group.images), group.tokens, 3, self.config.heads, self.config.head_dim)
+        q, k, v = qkv.view(shape).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Images of equal length: [b, H, n, d] -> packed rows [b * n, C]."""
+    out = F.scaled_dot_product_attention(q, k, v)
+    return out.transpose(1, 2).reshape(out.shape[0] * out.shape[2], -1)
+
+
+def _reduce(
+    group: _Group, x: Tensor, heads: tuple[Tensor, Tensor, Tensor], block: int
+) -> Tensor:
+    """Apply the group's reducer of this block, if it has one, to its packed rows."""
+    prune = group.level.schedule.prunes.get(block)
+    if prune is None:
+        return x
+    tokens = x.view(len(group.images), group.tokens, -1)
+    out, moved = prune(tokens, cls_importance(*heads), group.packaged)
+    if group.map is not None:
+        group.map = torch.where(group.map < 0, group.map, moved.gather(1, group.map.clamp(min=0)))
+    group.tokens = out.shape[1]
+    group.packaged = group.packaged or prune.fate == "package"
+    return out.reshape(-1, out.shape[2])
+
+
+def _cat(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate; a single part is itself, which saves a copy of everything."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _load_words(path: Path) -> Tensor:
+    """Unit-length visual words [K, D], stored as one tensor named ``words``."""
+    try:
+        return F.normalize(load_file(path)["words"].float(), dim=1)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise WeightsError(f"{path}: cannot read visual words: {error}") from error

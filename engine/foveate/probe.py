@@ -1,0 +1,151 @@
+"""Does the server still answer? Readiness says yes even when a model process is dead.
+
+Tritonserver never restarts a dead model process, and before 26.01 keeps calling the model ready,
+so the only proof is an inference. It is made at start, and by the :class:`Watchdog` when a model
+has not answered anybody for a while or requests begin to fail.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import json
+import math
+import re
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+
+__all__ = ["REQUEST_ID", "Answer", "Watchdog", "infer"]
+
+REQUEST_ID = "foveate-probe"
+_TIMEOUT_S = 5.0
+_IDLE_S = 5.0
+_STRIKES = 2
+_COUNTER = re.compile(
+    r'^nv_inference_request_(success|failure)\{.*?\bmodel="([^"]+)".*\} (\S+)$', re.MULTILINE
+)
+_PNG = base64.b64decode(  # one black pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
+)
+
+
+class Answer(enum.Enum):
+    """What came back."""
+
+    GOOD = "good"
+    BUSY = "busy"  # 503: refused by a model process that is alive
+    SILENT = "silent"
+    BAD = "bad"
+
+
+def infer(client: httpx.Client, url: str, model: str) -> tuple[Answer, str]:
+    """One inference of a blank image, over HTTP as any client would; and what went wrong, if so.
+
+    Works for every model whose inputs are images: encoded (BYTES) or pixels (UINT8).
+    """
+    try:
+        inputs = client.get(f"{url}/v2/models/{model}").raise_for_status().json()["inputs"]
+        shapes = [[max(size, 1) for size in tensor["shape"]] for tensor in inputs]
+        bodies = [
+            _blank(tensor["datatype"], shape) for tensor, shape in zip(inputs, shapes, strict=True)
+        ]
+        header = {
+            "id": REQUEST_ID,
+            "parameters": {"binary_data_output": True, "deadline_ms": int(_TIMEOUT_S * 1000)},
+            "inputs": [
+                {
+                    "name": tensor["name"],
+                    "datatype": tensor["datatype"],
+                    "shape": shape,
+                    "parameters": {"binary_data_size": len(body)},
+                }
+                for tensor, shape, body in zip(inputs, shapes, bodies, strict=True)
+            ],
+        }
+        text = json.dumps(header).encode()
+        response = client.post(
+            f"{url}/v2/models/{model}/infer",
+            content=text + b"".join(bodies),
+            headers={"Inference-Header-Content-Length": str(len(text))},
+            timeout=_TIMEOUT_S,
+        )
+    except httpx.TimeoutException:
+        return Answer.SILENT, f"no answer within {_TIMEOUT_S:g} s"
+    except httpx.HTTPError as error:
+        return Answer.BAD, str(error)
+    if response.status_code == httpx.codes.OK:
+        return Answer.GOOD, ""
+    busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    return (Answer.BUSY if busy else Answer.BAD), response.text.strip()
+
+
+@dataclass(frozen=True)
+class _Counts:
+    answered: float = 0.0
+    failed: float = 0.0  # of all models: a failed step is counted under its ensemble only
+
+
+class Watchdog:
+    """Calls for a restart when a model fails twice in a row to answer a blank image."""
+
+    def __init__(self, http: str, metrics: str, models: Sequence[str]) -> None:
+        self._client = httpx.Client(timeout=_TIMEOUT_S)
+        self._http = http
+        self._metrics = metrics
+        self._counts = dict.fromkeys(models, _Counts())
+        self._moved_at = dict.fromkeys(models, time.monotonic())
+        self._strikes = dict.fromkeys(models, 0)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def trouble(self) -> str | None:
+        """What is wrong with the server, None if nothing is known to be. Call about once a second.
+
+        Costs one scrape while requests succeed; blocks for a few seconds if a model hangs.
+        """
+        for model in self._counts:
+            if reason := self._look_at(model):
+                self._strikes[model] += 1
+                if self._strikes[model] == _STRIKES:
+                    return f"{model}: {reason}"
+            else:
+                self._strikes[model] = 0
+        return None
+
+    def _look_at(self, model: str) -> str | None:
+        try:
+            before, counts = self._counts[model], self._scrape(model)
+        except httpx.HTTPError as error:
+            return f"metrics: {error}"
+        self._counts[model] = counts
+        if counts.answered != before.answered:
+            self._moved_at[model] = time.monotonic()
+        idle = time.monotonic() - self._moved_at[model] >= _IDLE_S
+        if not idle and counts.failed == before.failed and not self._strikes[model]:
+            return None
+        answer, reason = infer(self._client, self._http, model)
+        if answer in (Answer.GOOD, Answer.BUSY):
+            return None
+        # Behind a long queue a probe may time out while others are being answered.
+        if answer is Answer.SILENT and self._scrape(model).answered != counts.answered:
+            return None
+        return reason
+
+    def _scrape(self, model: str) -> _Counts:
+        text = self._client.get(self._metrics).raise_for_status().text
+        found = _COUNTER.findall(text)
+        return _Counts(
+            answered=sum(float(n) for what, name, n in found if (what, name) == ("success", model)),
+            failed=sum(float(n) for what, _, n in found if what == "failure"),
+        )
+
+
+def _blank(datatype: str, shape: Sequence[int]) -> bytes:
+    if datatype == "BYTES":
+        return (struct.pack("<I", len(_PNG)) + _PNG) * math.prod(shape)
+    return bytes(math.prod(shape))

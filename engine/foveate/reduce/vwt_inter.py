@@ -1,0 +1,76 @@
+"""Visual words across images: patches that match the same word become one token.
+
+VWT inter-image (arXiv 2411.15397 §3.2): words are k-means centres of training patches, matched by
+cosine distance. The paper merges under a distance threshold, which gives every image its own
+length; to serve fixed counts, patches are merged in the order of their distance until exactly
+``count`` tokens remain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from foveate_kernels.ops import vwt_assign
+from torch import Tensor
+
+__all__ = ["VwtInter", "group_by_word", "learn_words"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VwtInter:
+    """Merge patches of the same word until ``count`` tokens remain."""
+
+    count: int
+
+    def tokens(self) -> int:
+        return self.count
+
+    def group(self, rows: Tensor, words: Tensor, mean: float, std: float) -> Tensor:
+        """Destination of each patch: [B, N, D] raw pixels 0..255, [K, D] unit words -> [B, N]."""
+        word, distance = vwt_assign((rows / 255.0 - mean) / std, words)
+        return group_by_word(word, distance, self.count)
+
+
+def group_by_word(word: Tensor, distance: Tensor, count: int) -> Tensor:
+    """Merge patches, nearest to their word first, until ``count`` groups remain.
+
+    The patch of a word that comes first leads its group. When every word is one group and still too
+    many remain, the groups nearest to their words are joined.
+
+    Args:
+        word, distance: [B, N].
+        count: 1 <= count <= N.
+
+    Returns:
+        [B, N] int64 groups 0..count-1, numbered by the raster position of their leaders.
+    """
+    b, n = word.shape
+    order = distance.argsort(dim=1, stable=True)
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(n).expand(b, n))
+    # The leader of a word: its patch of lowest rank.
+    leader_rank = torch.full((b, int(word.max()) + 1), n).scatter_reduce_(1, word, rank, "amin")
+    leader_rank = leader_rank.gather(1, word)
+    repeat = rank > leader_rank
+    # Repeats merge in order of rank until enough are gone.
+    repeats_so_far = repeat.gather(1, order).cumsum(1).gather(1, rank)
+    merged = repeat & (repeats_so_far <= n - count)
+    target = torch.where(merged, leader_rank, rank)  # by rank
+    # Surplus groups, when all repeats are merged: the nearest leaders join the very nearest.
+    is_leader = ~merged
+    leaders_so_far = is_leader.gather(1, order).cumsum(1).gather(1, target)
+    surplus = is_leader.sum(1, keepdim=True) - count
+    target = torch.where(leaders_so_far <= surplus + 1, order.new_zeros(()), target)
+    # Number the groups by the raster position of their leaders.
+    lead_position = order.gather(1, target)
+    leads = torch.zeros(b, n, dtype=torch.int64).scatter_(1, lead_position, 1)
+    return (leads.cumsum(1) - 1).gather(1, lead_position)
+
+
+def learn_words(patches: Tensor, count: int, seed: int = 0) -> Tensor:
+    """k-means centres of normalised patches, scaled to unit length: [M, D] -> [count, D]."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    model = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=4096)
+    centres = torch.from_numpy(model.fit(patches.numpy()).cluster_centers_).float()
+    return torch.nn.functional.normalize(centres, dim=1)
