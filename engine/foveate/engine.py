@@ -11,10 +11,11 @@ what is kept avoid batched products (``foveate_kernels.ops.cls_importance``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import cast
 
 import torch
 from foveate_kernels.ops import cls_importance, merge_groups
@@ -28,7 +29,7 @@ from foveate.ladder import Ladder
 from foveate.reduce.vwt_inter import VwtInter
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
-from foveate.vit import ViT, ViTConfig, load_vit, patchify
+from foveate.vit import Block, ViT, ViTConfig, load_vit, patchify
 
 __all__ = ["Answers", "Engine", "Prepared"]
 
@@ -81,7 +82,9 @@ class Engine:
         Raises :class:`LadderError` or :class:`WeightsError`, naming the file and the reason.
         """
         ladder = Ladder.load(folder / "ladder.json")
-        vits = {name: load_vit(folder / name) for name in {level.weights for level in ladder.levels}}
+        vits = {
+            name: load_vit(folder / name) for name in {level.weights for level in ladder.levels}
+        }
         words = {
             name: _load_words(folder / name)
             for name in {level.vocabulary for level in ladder.levels}
@@ -93,28 +96,35 @@ class Engine:
             try:
                 schedule = Schedule.parse(level.reducers, vit.config)
             except LadderError as error:
-                raise LadderError(f"{folder / 'ladder.json'}: level {level.name!r}: {error}") from error
+                raise LadderError(
+                    f"{folder / 'ladder.json'}: level {level.name!r}: {error}"
+                ) from error
             if tuple(schedule.tokens(vit.config)[1]) != level.tokens:
                 raise LadderError(
                     f"{folder / 'ladder.json'}: level {level.name!r}: tokens={list(level.tokens)}, "
                     f"its reducers give {schedule.tokens(vit.config)[1]}"
                 )
             prepared.append(Prepared(schedule, vit, words.get(level.vocabulary or "")))
-        if (vits[ladder.levels[0].weights].config.height, prepared[0].vit.config.width) != ladder.image_size:
+        if (
+            vits[ladder.levels[0].weights].config.height,
+            prepared[0].vit.config.width,
+        ) != ladder.image_size:
             raise LadderError(f"{folder / 'ladder.json'}: image_size={list(ladder.image_size)}")
         return Engine(ladder, prepared)
 
     @torch.inference_mode()
-    def infer(
-        self, pixels: Tensor, levels: Sequence[int], *, token_map: bool = False
-    ) -> Answers:
+    def infer(self, pixels: Tensor, levels: Sequence[int], *, token_map: bool = False) -> Answers:
         """Classify images [B, H, W, 3] (uint8), each at its own level index.
 
         ``token_map`` asks for the destination of every patch, which costs a little.
         """
-        order = sorted(range(len(levels)), key=lambda i: (id(self.levels[levels[i]].vit), levels[i]))
+        order = sorted(
+            range(len(levels)), key=lambda i: (id(self.levels[levels[i]].vit), levels[i])
+        )
         probabilities = torch.empty(len(levels), self.config.classes)
-        maps = torch.empty(len(levels), self.config.patches, dtype=torch.int16) if token_map else None
+        maps = (
+            torch.empty(len(levels), self.config.patches, dtype=torch.int16) if token_map else None
+        )
         for _, same_weights in groupby(order, key=lambda i: id(self.levels[levels[i]].vit)):
             groups, embedded = [], []
             for level, images in groupby(same_weights, key=lambda i: levels[i]):
@@ -153,26 +163,28 @@ class Engine:
         tokens = torch.cat([cls, x], 1)
         where = None
         if track:
-            start = torch.arange(self.config.patches).expand(b, -1) if groups is None else groups
-            where = start + 1
-            if isinstance(reducer, VwtIntra):
-                where = where.masked_fill(groups == reducer.keep, -2)
+            raster = torch.arange(self.config.patches).expand(b, -1)
+            where = (raster if groups is None else groups) + 1
+            if groups is not None and isinstance(reducer, VwtIntra):
+                where[groups == reducer.keep] = -2
         group = _Group(level, images, tokens.shape[1], isinstance(reducer, VwtIntra), where)
         return group, tokens.reshape(-1, tokens.shape[2])
 
     def _encode(self, groups: Sequence[_Group], x: Tensor) -> Tensor:
         """All blocks over packed rows [T, C] -> probabilities [images, classes]."""
         vit = groups[0].level.vit
-        for index, block in enumerate(vit.blocks):
-            qkv = block.attn.qkv(block.norm1(x)).split([g.rows for g in groups])
+        for index, block in enumerate(cast(Iterable[Block], vit.blocks)):
+            qkv = torch.split(block.attn.qkv(block.norm1(x)), [g.rows for g in groups])
             heads = [self._heads(group, part) for group, part in zip(groups, qkv, strict=True)]
             x = x + block.attn.proj(_cat([_attention(*qkv) for qkv in heads]))
             if any(index in group.level.schedule.prunes for group in groups):
-                parts = x.split([g.rows for g in groups])
+                parts = torch.split(x, [g.rows for g in groups])
                 x = _cat([_reduce(*args, index) for args in zip(groups, parts, heads, strict=True)])
             x = x + block.mlp(block.norm2(x))
-        parts = x.split([g.rows for g in groups])
-        cls = _cat([p.view(len(g.images), g.tokens, -1)[:, 0] for g, p in zip(groups, parts, strict=True)])
+        parts = torch.split(x, [g.rows for g in groups])
+        cls = _cat(
+            [p.view(len(g.images), g.tokens, -1)[:, 0] for g, p in zip(groups, parts, strict=True)]
+        )
         return vit.classify(vit.norm(cls)).softmax(-1)
 
     def _heads(self, group: _Group, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,9 +200,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out.transpose(1, 2).reshape(out.shape[0] * out.shape[2], -1)
 
 
-def _reduce(
-    group: _Group, x: Tensor, heads: tuple[Tensor, Tensor, Tensor], block: int
-) -> Tensor:
+def _reduce(group: _Group, x: Tensor, heads: tuple[Tensor, Tensor, Tensor], block: int) -> Tensor:
     """Apply the group's reducer of this block, if it has one, to its packed rows."""
     prune = group.level.schedule.prunes.get(block)
     if prune is None:

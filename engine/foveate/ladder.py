@@ -80,7 +80,9 @@ class Ladder:
             if name in (level.name, str(index)):
                 return index
         known = ", ".join(level.name for level in self.levels)
-        raise BadWish(f"level={name!r}: {self.model!r} has levels 0..{len(self.levels) - 1}: {known}")
+        raise BadWish(
+            f"level={name!r}: {self.model!r} has levels 0..{len(self.levels) - 1}: {known}"
+        )
 
     @property
     def digest(self) -> str:

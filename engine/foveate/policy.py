@@ -101,7 +101,9 @@ class PolicyReader(_Word):
             raw = self._map[start : start + _SLOT.size + _CHECK.size]
             fields, check = raw[: _SLOT.size], raw[_SLOT.size :]
             if _CHECK.unpack(check)[0] == zlib.crc32(fields):
-                policy = Policy(**dict(zip(Policy.__dataclass_fields__, _SLOT.unpack(fields), strict=True)))
+                policy = Policy(
+                    **dict(zip(Policy.__dataclass_fields__, _SLOT.unpack(fields), strict=True))
+                )
                 if policy.sequence == sequence:
                     self._last = policy
                     break

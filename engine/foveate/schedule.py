@@ -43,7 +43,9 @@ class Schedule:
                 raise LadderError(f"reducer {dict(item)}: {error}") from error
             if isinstance(reducer, Prune):
                 if reducer.block in prunes or not 0 <= reducer.block < config.depth:
-                    raise LadderError(f"block={reducer.block}: twice, or not in 0..{config.depth - 1}")
+                    raise LadderError(
+                        f"block={reducer.block}: twice, or not in 0..{config.depth - 1}"
+                    )
                 prunes[reducer.block] = reducer
             elif first is not None:
                 raise LadderError(f"kind={kind!r}: a level has one input reducer at most")

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from foveate.errors import WeightsError
 
-__all__ = ["ViT", "ViTConfig", "load_vit", "patchify", "save_vit"]
+__all__ = ["Block", "ViT", "ViTConfig", "load_vit", "patchify", "save_vit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +171,7 @@ def load_vit(path: Path, dtype: torch.dtype = torch.float32) -> ViT:
     Raises :class:`WeightsError`, naming the file, if it is missing, damaged or of another shape.
     """
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:

@@ -21,4 +21,5 @@ def cls_importance(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         dot products are sums of products, because batched BLAS rounds differently by batch size.
     """
     logits = (q[:, :, :1] * k).sum(-1) * q.shape[-1] ** -0.5
-    return (logits.softmax(-1) * v.norm(dim=-1)).mean(1)
+    importance: Tensor = logits.softmax(-1) * v.norm(dim=-1)
+    return importance.mean(1)

@@ -1,0 +1,136 @@
+"""The Triton plugin: a Python-based backend that translates between the server and Foveate.
+
+Copied (or linked) to ``<backends>/foveate/model.py``; every model whose ``config.pbtxt`` says
+``backend: "foveate"`` runs it. Parameter ``component`` says which half: ``decode`` or ``classify``.
+Tensors of numbers cross by DLPack: the numpy way corrupts them silently when the server is older
+than 24.11 and numpy is 2 or newer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import triton_python_backend_utils as pb_utils
+from torch.utils.dlpack import from_dlpack
+
+from foveate.allocator import tune_allocator
+from foveate.backend.selftest import check_tensors
+from foveate.classifier import Answer, Classifier, Request, parse_wish
+from foveate.decode import decode_image
+from foveate.errors import RequestError
+from foveate.governor import Rejection
+from foveate.settings import ModelSettings
+from foveate.telemetry import COUNTERS, GAUGES, Telemetry
+
+
+Answerer = Callable[[list[Any]], list[Any]]
+
+
+class TritonPythonModel:
+    """What the server calls."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        tune_allocator()
+        check_tensors(pb_utils)
+        config = json.loads(args["model_config"])
+        component = config["parameters"]["component"]["string_value"]
+        if component == "decode":
+            height, width, _ = config["output"][0]["dims"]
+            self._answer: Answerer = partial(decode, height=height, width=width)
+            return
+        settings = ModelSettings.read()
+        folder = Path(args["model_repository"]) / args["model_version"]
+        telemetry = Telemetry(metric_factory(), args["model_name"])
+        self._classifier = Classifier(folder, config["max_batch_size"], settings, telemetry)
+        self._answer = partial(classify, classifier=self._classifier)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return self._answer(requests)
+
+    def finalize(self) -> None:
+        if hasattr(self, "_classifier"):
+            self._classifier.close()
+
+
+def decode(requests: list[Any], height: int, width: int) -> list[Any]:
+    """IMAGE (bytes) -> PIXELS; a bad image fails alone."""
+    return [guard(decode_one, request, height, width) for request in requests]
+
+
+def decode_one(request: Any, height: int, width: int) -> Any:
+    files = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
+    images = [decode_image(data, height, width) for data in files.reshape(-1)]
+    return respond({"PIXELS": torch.from_numpy(np.stack(images))})
+
+
+def classify(requests: list[Any], classifier: Classifier) -> list[Any]:
+    """PIXELS -> SCORES, LEVEL, TOKEN_MAP; a bad request fails alone."""
+    parsed = [guard(parse, request, classifier) for request in requests]
+    good = [item for item in parsed if isinstance(item, Request)]
+    if len(good) < len(parsed):
+        classifier.reject_count(len(parsed) - len(good))
+    answers = iter(classifier.answer(good) if good else ())
+    return [
+        guard(encode, request, next(answers)) if isinstance(item, Request) else item
+        for request, item in zip(requests, parsed, strict=True)
+    ]
+
+
+def parse(request: Any, classifier: Classifier) -> Request:
+    pixels = from_dlpack(pb_utils.get_input_tensor_by_name(request, "PIXELS").to_dlpack())
+    wish = parse_wish(json.loads(request.parameters() or "{}"), classifier.ladder, len(pixels))
+    return Request(pixels, wish, token_map="TOKEN_MAP" in request.requested_output_names())
+
+
+def encode(request: Any, answer: Answer | Rejection) -> Any:
+    if isinstance(answer, Rejection):
+        return refuse(f"{answer.value}: overloaded, retry later", pb_utils.TritonError.UNAVAILABLE)
+    tensors = {
+        "SCORES": answer.scores,
+        "LEVEL": torch.full((len(answer.scores), 1), answer.level, dtype=torch.int32),
+        "TOKEN_MAP": answer.token_map,
+    }
+    wanted = request.requested_output_names()
+    return respond({name: t for name, t in tensors.items() if t is not None and name in wanted})
+
+
+def guard(step: Callable[..., Any], *args: Any) -> Any:
+    """Run one request's step; what goes wrong becomes that request's error response."""
+    try:
+        return step(*args)
+    except RequestError as error:
+        return refuse(str(error), pb_utils.TritonError.INVALID_ARG)
+    except Exception as error:  # the server would fail the whole batch and send the traceback
+        pb_utils.Logger.log_error(f"{type(error).__name__}: {error}")
+        return refuse(f"internal error: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
+
+
+def respond(tensors: Mapping[str, torch.Tensor]) -> Any:
+    return pb_utils.InferenceResponse(
+        [pb_utils.Tensor.from_dlpack(name, t.contiguous()) for name, t in tensors.items()]
+    )
+
+
+def refuse(message: str, code: int) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+
+
+def metric_factory() -> Callable[[str, Mapping[str, str]], Any]:
+    """``create(name, labels)`` for the server's own metrics endpoint."""
+    counter, gauge = pb_utils.MetricFamily.COUNTER, pb_utils.MetricFamily.GAUGE
+    families = {
+        name: pb_utils.MetricFamily(name=name, description=text, kind=kind)
+        for kind, group in ((counter, COUNTERS), (gauge, GAUGES))
+        for name, text in group.items()
+    }
+
+    def create(name: str, labels: Mapping[str, str]) -> Any:
+        return families[name].Metric(labels=dict(labels))
+
+    return create

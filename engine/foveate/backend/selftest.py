@@ -1,0 +1,36 @@
+"""Refuse a server and numpy that do not work together, before the first request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch.utils.dlpack import from_dlpack
+import torch
+
+from foveate.errors import ServerError
+
+__all__ = ["check_tensors"]
+
+
+def check_tensors(pb_utils: Any) -> None:
+    """Send known tensors through the server's own types and compare.
+
+    Bytes have no way but numpy, and servers before 24.11 mangle it under numpy 2. Raises
+    :class:`ServerError` naming the versions.
+    """
+    numbers = torch.arange(12, dtype=torch.float32).reshape(3, 4)
+    there = pb_utils.Tensor.from_dlpack("numbers", numbers)
+    texts = np.array([b"foveate", b"", b"\x00\xff"], dtype=np.object_)
+    try:
+        same = torch.equal(from_dlpack(there.to_dlpack()), numbers)
+        same = same and list(pb_utils.Tensor("texts", texts).as_numpy()) == list(texts)
+    except Exception as error:
+        raise ServerError(
+            f"numpy {np.__version__} does not work with this server: {error}"
+        ) from error
+    if not same:
+        raise ServerError(
+            f"numpy {np.__version__} and this server corrupt tensors; install numpy<2, "
+            "or use a server of 24.11 or later"
+        )

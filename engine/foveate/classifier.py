@@ -1,0 +1,171 @@
+"""One instance of a served model: wishes in, answers out. Knows no server.
+
+Joins the pure parts (engine, governor) with the impure ones (clock, policy word, telemetry).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate import governor
+from foveate.engine import Engine
+from foveate.errors import BadWish
+from foveate.governor import Decision, Observation, Rejection, State, Wish
+from foveate.ladder import Ladder
+from foveate.latency import load_or_measure
+from foveate.policy import PolicyReader, policy_path
+from foveate.settings import ModelSettings
+from foveate.telemetry import Telemetry
+
+__all__ = ["Answer", "Classifier", "Request", "parse_wish"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one client asks: images [b, H, W, 3] (uint8) and a wish."""
+
+    pixels: Tensor
+    wish: Wish
+    token_map: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer to one request of b images."""
+
+    scores: Tensor  # [b, classes] float32
+    level: int
+    token_map: Tensor | None  # [b, patches] int16
+
+
+def parse_wish(parameters: Mapping[str, Any], ladder: Ladder, images: int = 1) -> Wish:
+    """Read ``level``, ``quality`` and ``deadline_ms`` from request parameters.
+
+    Raises :class:`BadWish` naming key and value. Other parameters are not ours and are ignored.
+    """
+    pin = floor = deadline_ns = None
+    if (level := parameters.get("level")) is not None:
+        pin = ladder.index(str(level))
+    if (quality := parameters.get("quality")) is not None:
+        floor = 0 if quality == "exact" else ladder.cheapest_at_least(_quality(quality))
+    if (deadline := parameters.get("deadline_ms")) is not None:
+        milliseconds = _number("deadline_ms", deadline)
+        if not 0 < milliseconds <= 3_600_000:
+            raise BadWish(f"deadline_ms={deadline!r}: expected a number in (0, 3600000]")
+        deadline_ns = int(milliseconds * 1e6)
+    return Wish(pin=pin, floor=floor, deadline_ns=deadline_ns, images=images)
+
+
+def _quality(value: object) -> float:
+    quality = _number("quality", value)
+    if not 0 <= quality <= 1:
+        raise BadWish(f"quality={value!r}: expected 'exact' or a number in [0, 1]")
+    return quality
+
+
+def _number(key: str, value: object) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        raise BadWish(f"{key}={value!r}: expected a number") from None
+
+
+class Classifier:
+    """Serves one model."""
+
+    def __init__(
+        self, folder: Path, max_batch: int, settings: ModelSettings, telemetry: Telemetry
+    ) -> None:
+        torch.set_num_threads(settings.threads)
+        self._engine = Engine.load(folder)
+        self.ladder = self._engine.ladder
+        latency = load_or_measure(self._engine, settings.state_dir)
+        latency.save(settings.run_dir / f"{self.ladder.model}.latency.json")
+        self._config = governor.Config(
+            latency=latency,
+            max_batch=max_batch,
+            slo_ns=int(settings.slo_ms * 1e6),
+            admission=settings.admission == "on",
+            pin_cap=settings.pin_cap,
+        )
+        self._state = State()
+        self._policy = PolicyReader(policy_path(settings.run_dir, self.ladder.model))
+        self._telemetry = telemetry
+        telemetry.gauge("foveate_batch_time_correction", self._state.correction)
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer | Rejection]:
+        """Answer a batch: one entry per request, in order."""
+        start = time.monotonic_ns()
+        observation = Observation(
+            now_ns=start,
+            wishes=tuple(request.wish for request in requests),
+            policy=self._policy.read(),
+        )
+        self._state, decision = governor.decide(self._config, self._state, observation)
+        answers = self._run(requests, decision)
+        seconds = (time.monotonic_ns() - start) / 1e9
+        self._state = governor.settle(self._state, decision, seconds)
+        self._report(requests, decision, seconds)
+        return answers
+
+    def reject_count(self, errors: int) -> None:
+        """Count requests that were wrong: the client's fault, not the SLO's."""
+        self._telemetry.count("foveate_errors_total", errors)
+
+    def close(self) -> None:
+        self._telemetry.close()
+        self._policy.close()
+
+    def _run(self, requests: Sequence[Request], decision: Decision) -> list[Answer | Rejection]:
+        accepted = [
+            (request, level)
+            for request, level in zip(requests, decision.levels, strict=True)
+            if not isinstance(level, Rejection)
+        ]
+        if not accepted:
+            return [level for level in decision.levels if isinstance(level, Rejection)]
+        pixels = [request.pixels for request, _ in accepted]
+        levels = [level for request, level in accepted for _ in range(len(request.pixels))]
+        wants_map = any(request.token_map for request, _ in accepted)
+        result = self._engine.infer(
+            pixels[0] if len(pixels) == 1 else torch.cat(pixels), levels, token_map=wants_map
+        )
+        answers: list[Answer | Rejection] = []
+        row = 0
+        for request, level in zip(requests, decision.levels, strict=True):
+            if isinstance(level, Rejection):
+                answers.append(level)
+                continue
+            rows = slice(row, row + len(request.pixels))
+            row = rows.stop
+            token_map = result.token_map[rows] if result.token_map is not None else None
+            answers.append(Answer(result.scores[rows], level, token_map))
+        return answers
+
+    def _report(self, requests: Sequence[Request], decision: Decision, seconds: float) -> None:
+        telemetry = self._telemetry
+        level = str(decision.level)
+        telemetry.count("foveate_batches_total", level=level)
+        telemetry.count("foveate_batch_seconds_total", seconds, level=level)
+        telemetry.gauge("foveate_level", decision.level)
+        telemetry.gauge("foveate_batch_time_correction", self._state.correction)
+        for request, outcome, age_ns in zip(
+            requests, decision.levels, decision.ages_ns, strict=True
+        ):
+            if isinstance(outcome, Rejection):
+                telemetry.count("foveate_rejections_total", reason=outcome.value)
+                continue
+            age = age_ns / 1e9 + seconds
+            limit_ns = request.wish.deadline_ns or decision.slo_ns
+            met = "met" if age <= limit_ns / 1e9 else "missed"
+            telemetry.count("foveate_answers_total", level=str(outcome), slo=met)
+            telemetry.age(age)
+            tokens = self.ladder.levels[outcome].tokens[-1]
+            telemetry.count("foveate_tokens_total", tokens * request.wish.images)

@@ -1,0 +1,45 @@
+"""JPEG or PNG bytes to the pixels a model takes."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from foveate.errors import BadImage
+
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "decode_image"]
+
+MAX_BYTES = 16 * 2**20
+MAX_PIXELS = 32 * 10**6
+
+
+def decode_image(data: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Decode to RGB and resize (bilinear, antialiased) to [height, width, 3].
+
+    Size and header are checked before a pixel is decoded. Raises :class:`BadImage` with the reason.
+    """
+    if not data:
+        raise BadImage("IMAGE: 0 bytes; expected a JPEG or PNG file")
+    if len(data) > MAX_BYTES:
+        raise BadImage(f"IMAGE: {len(data)} bytes; the limit is {MAX_BYTES}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
+            file = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+            columns, rows = file.size
+            if columns * rows > MAX_PIXELS:
+                raise BadImage(f"IMAGE: {columns}x{rows} pixels; the limit is {MAX_PIXELS}")
+            file.draft("RGB", (width, height))  # JPEG: decode at the nearest larger scale
+            image = file.convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"IMAGE: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        kind = "neither JPEG nor PNG" if isinstance(error, UnidentifiedImageError) else error
+        raise BadImage(f"IMAGE: {len(data)} bytes, cannot be decoded: {kind}") from error
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8)

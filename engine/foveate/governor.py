@@ -1,0 +1,306 @@
+"""The inner loop: which level does this batch run at?
+
+Pure functions: ``decide`` before a batch, ``settle`` after it. No clock, no I/O, no randomness; the
+time is a field of the observation. The rule (``docs/design.md``): the most accurate allowed level k
+with
+
+    s_k(b) + ceil(Q/B) * s_k(B) <= margin * SLO - age
+
+for batch time s, batch size b, maximum batch B, queue Q and the age of the oldest request; if none
+qualifies, the cheapest allowed level. Ages need no timestamps: the queue is first in first out, so
+with D(t) requests taken and Q(t) waiting, arrivals are A = D + Q and the head arrived at A^-1(D).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from foveate.ladder import LatencyTable
+from foveate.policy import Policy
+
+__all__ = [
+    "Config",
+    "Decision",
+    "Observation",
+    "Reason",
+    "Rejection",
+    "State",
+    "Wish",
+    "decide",
+    "settle",
+]
+
+_MS = 1_000_000
+
+
+class Reason(StrEnum):
+    """Why a batch runs at its level."""
+
+    CALM = "calm"  # the dearest allowed level fits
+    PRESSURE = "pressure"  # a cheaper one was needed to fit
+    OVERLOAD = "overload"  # nothing fits: the cheapest
+    REJECTED = "rejected"  # a rejection not long ago: the cheapest, whatever the queue says
+    PINNED = "pinned"  # the policy allows one level only
+
+
+class Rejection(StrEnum):
+    """Why a request is answered UNAVAILABLE."""
+
+    DEADLINE = "deadline"  # it cannot be answered in time any more
+    PIN_CAP = "pin-cap"  # dear wishes have used their share of busy time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is known at start."""
+
+    latency: LatencyTable
+    max_batch: int
+    slo_ns: int  # until a policy says otherwise
+    margin: float = 0.5  # without a live policy; aiming at the edge leaves nothing for a clump
+    admission: bool = True
+    pin_cap: float = 0.1  # share of busy time for wishes dearer than the batch's level; 1 = no cap
+    rejection_hold_ns: int = 500 * _MS
+    queue_stale_ns: int = 500 * _MS  # older queue depths say nothing
+
+    @property
+    def levels(self) -> int:
+        return len(self.latency.seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What one request asks for."""
+
+    pin: int | None = None  # exactly this level
+    floor: int | None = None  # no cheaper level than this index
+    deadline_ns: int | None = None  # instead of the SLO
+    images: int = 1
+
+    @property
+    def dearest_needed(self) -> int | None:
+        """The cheapest level index this wish accepts, None if it accepts any."""
+        return self.pin if self.pin is not None else self.floor
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What is remembered between batches."""
+
+    taken: int = 0  # D: requests taken from the queue so far
+    history: tuple[tuple[int, int], ...] = ()  # (time, D before the batch), newest last
+    arrivals: tuple[tuple[int, int], ...] = ()  # (time, A = D + Q), newest last
+    full_batches: int = 0  # consecutive
+    correction: float = 1.0  # measured over predicted batch time
+    rejected_at_ns: int | None = None
+    pin_credit_s: float = 0.0  # busy seconds dear wishes may still use
+    last_ns: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What is seen when a batch arrives."""
+
+    now_ns: int
+    wishes: tuple[Wish, ...]  # one per request, oldest first
+    policy: Policy | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A level or a rejection for every request of the batch."""
+
+    level: int  # of requests without a wish
+    reason: Reason
+    levels: tuple[int | Rejection, ...]  # one per request
+    ages_ns: tuple[int, ...]  # one per request, estimated
+    slo_ns: int
+    predicted_s: float  # batch time of what will run, corrected
+
+
+_HISTORY = 64
+_CORRECTION_BOUNDS = (0.5, 3.0)
+_CORRECTION_WEIGHT = 0.1
+
+
+def decide(config: Config, state: State, observation: Observation) -> tuple[State, Decision]:
+    """Choose a level for every request of a batch, or reject it. Pure."""
+    now, policy, wishes = observation.now_ns, observation.policy, observation.wishes
+    live = policy is not None and now < policy.lease_expires_ns
+    slo_ns = policy.slo_ns if policy else config.slo_ns
+    margin = policy.margin if policy and live else config.margin
+    allowed = _allowed(config, policy, live)
+
+    state = _observe_queue(config, state, policy, now)
+    ages = _ages(state, len(wishes), now)
+    queue = _queue(config, state, len(wishes), now)
+    images = sum(wish.images for wish in wishes)
+
+    def batch_s(level: int, batch: int) -> float:
+        return config.latency.batch_seconds(level, batch) * state.correction
+
+    slack_s = (
+        min(
+            margin * (slo_ns if wish.deadline_ns is None else wish.deadline_ns) - age
+            for wish, age in zip(wishes, ages, strict=True)
+        )
+        / 1e9
+    )
+    batches_waiting = math.ceil(queue / config.max_batch)
+    recently_rejected = (
+        state.rejected_at_ns is not None and now - state.rejected_at_ns < config.rejection_hold_ns
+    )
+    if len(allowed) == 1:
+        level, reason = allowed[0], Reason.PINNED
+    elif recently_rejected:
+        level, reason = allowed[-1], Reason.REJECTED
+    else:
+        level, reason = allowed[-1], Reason.OVERLOAD
+        for k in allowed:
+            if batch_s(k, images) + batches_waiting * batch_s(k, config.max_batch) <= slack_s:
+                level, reason = k, Reason.CALM if k == allowed[0] else Reason.PRESSURE
+                break
+
+    credit = min(
+        config.pin_cap,  # at most what one second accrues
+        state.pin_credit_s + config.pin_cap * (now - (state.last_ns or now)) / 1e9,
+    )
+    levels: list[int | Rejection] = []
+    for wish, age in zip(wishes, ages, strict=True):
+        wanted = _wanted(wish, level)
+        deadline = slo_ns if wish.deadline_ns is None else wish.deadline_ns
+        soonest_s = batch_s(wanted if wish.dearest_needed is not None else allowed[-1], 1)
+        if config.admission and age / 1e9 + soonest_s > deadline / 1e9:
+            levels.append(Rejection.DEADLINE)
+        elif config.pin_cap < 1 and wanted < level:
+            cost = wish.images * batch_s(wanted, config.max_batch) / config.max_batch
+            if credit >= cost:
+                credit -= cost
+                levels.append(wanted)
+            else:
+                levels.append(Rejection.PIN_CAP)
+        else:
+            levels.append(wanted)
+    if Rejection.DEADLINE in levels and len(allowed) > 1:
+        level, reason = allowed[-1], Reason.REJECTED
+        levels = [
+            answer if isinstance(answer, Rejection) else _wanted(wish, level)
+            for wish, answer in zip(wishes, levels, strict=True)
+        ]
+    decision = Decision(
+        level=level,
+        reason=reason,
+        levels=tuple(levels),
+        ages_ns=tuple(ages),
+        slo_ns=slo_ns,
+        predicted_s=_predicted(config, state, wishes, levels),
+    )
+    full = len(wishes) >= config.max_batch
+    state = replace(
+        state,
+        taken=state.taken + len(wishes),
+        history=(*state.history, (now, state.taken))[-_HISTORY:],
+        full_batches=state.full_batches + 1 if full else 0,
+        rejected_at_ns=now if Rejection.DEADLINE in levels else state.rejected_at_ns,
+        pin_credit_s=credit,
+        last_ns=now,
+    )
+    return state, decision
+
+
+def settle(state: State, decision: Decision, seconds: float) -> State:
+    """Learn from the measured time of the batch just answered. Pure."""
+    if decision.predicted_s <= 0:
+        return state
+    low, high = _CORRECTION_BOUNDS
+    ratio = state.correction * seconds / decision.predicted_s
+    blended = state.correction + _CORRECTION_WEIGHT * (
+        min(max(ratio, low), high) - state.correction
+    )
+    return replace(state, correction=blended)
+
+
+def _allowed(config: Config, policy: Policy | None, live: bool) -> list[int]:
+    """Level indices that may be used, dearest first; never empty."""
+    useful = config.latency.useful()
+    if policy is None:
+        return list(useful)
+    floor = min(policy.quality_floor_level, config.levels - 1)
+    if live and policy.dearest == policy.cheapest:  # a pin may name any level
+        return [min(policy.dearest, config.levels - 1)]
+    dearest, cheapest = (policy.dearest, policy.cheapest) if live else (0, floor)
+    allowed = [k for k in useful if dearest <= k <= min(cheapest, floor)]
+    return allowed or [max(k for k in useful if k <= min(cheapest, floor))]
+
+
+def _wanted(wish: Wish, level: int) -> int:
+    if wish.pin is not None:
+        return wish.pin
+    return level if wish.floor is None else min(level, wish.floor)
+
+
+def _predicted(
+    config: Config, state: State, wishes: tuple[Wish, ...], levels: list[int | Rejection]
+) -> float:
+    """Time of what will run: a share of one full batch per level, by its images."""
+    images: dict[int, int] = {}
+    for wish, level in zip(wishes, levels, strict=True):
+        if not isinstance(level, Rejection):
+            images[level] = images.get(level, 0) + wish.images
+    total = sum(images.values())
+    return sum(
+        config.latency.batch_seconds(level, total) * state.correction * n / total
+        for level, n in images.items()
+    )
+
+
+def _observe_queue(config: Config, state: State, policy: Policy | None, now: int) -> State:
+    """Add a point to the curve of arrivals if the policy brings a new queue depth."""
+    if policy is None or policy.queue_depth < 0:
+        return state
+    at = policy.queue_depth_at_ns
+    if now - at > config.queue_stale_ns or (state.arrivals and at <= state.arrivals[-1][0]):
+        return state
+    later = [taken for time, taken in state.history if time > at]
+    arrived = (later[0] if later else state.taken) + policy.queue_depth
+    if state.arrivals:
+        arrived = max(arrived, state.arrivals[-1][1])  # a curve of arrivals never falls
+    return replace(state, arrivals=(*state.arrivals, (at, arrived))[-_HISTORY:])
+
+
+def _rate(state: State) -> float:
+    """Arrivals per nanosecond over the last points of the curve."""
+    (t0, a0), (t1, a1) = state.arrivals[max(-len(state.arrivals), -8)], state.arrivals[-1]
+    return (a1 - a0) / (t1 - t0) if t1 > t0 else 0.0
+
+
+def _queue(config: Config, state: State, batch: int, now: int) -> float:
+    """Requests still waiting behind this batch."""
+    if not state.arrivals or now - state.arrivals[-1][0] > config.queue_stale_ns:
+        # Blind: every full batch in a row is evidence of one more behind it.
+        return config.max_batch * state.full_batches if batch >= config.max_batch else 0
+    at, arrived = state.arrivals[-1]
+    expected = arrived + _rate(state) * (now - at)
+    return max(0.0, expected - state.taken - batch)
+
+
+def _ages(state: State, batch: int, now: int) -> list[int]:
+    """Estimated time since arrival of the next ``batch`` requests, oldest first."""
+    if len(state.arrivals) < 2:
+        return [0] * batch
+    return [max(0, now - _arrival(state, state.taken + i)) for i in range(batch)]
+
+
+def _arrival(state: State, number: int) -> int:
+    """When the request of this number (0-based) arrived, by the curve of arrivals."""
+    curve = state.arrivals
+    at, arrived = curve[-1]
+    if number >= arrived:  # since the last point
+        rate = _rate(state)
+        return at + int((number - arrived) / rate) if rate > 0 else at
+    for (t0, a0), (t1, a1) in zip(reversed(curve[:-1]), reversed(curve[1:]), strict=True):
+        if a0 <= number < a1:
+            return t0 + (t1 - t0) * (number - a0) // (a1 - a0)
+    return curve[0][0]

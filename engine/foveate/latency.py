@@ -1,0 +1,81 @@
+"""Measure how long each level takes on this device, once, and remember it."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from foveate.engine import Engine
+from foveate.errors import LadderError
+from foveate.ladder import LatencyTable
+
+__all__ = ["BATCHES", "device_name", "load_or_measure", "measure"]
+
+BATCHES = (1, 2, 4, 8)
+_ROUNDS = 7
+
+
+def device_name() -> str:
+    """What a measured time depends on besides the ladder: processor, threads, torch."""
+    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def load_or_measure(engine: Engine, state_dir: Path) -> LatencyTable:
+    """The table of this device from ``state_dir``; measured (seconds) and saved if absent."""
+    device, ladder = device_name(), engine.ladder.digest
+    key = hashlib.sha256(f"{device} {ladder}".encode()).hexdigest()[:16]
+    path = state_dir / engine.ladder.model / f"latency-{key}.json"
+    try:
+        table = LatencyTable.load(path)
+    except LadderError:  # absent, or damaged: measuring repairs it
+        table = measure(engine)
+        table.save(path)
+    return table
+
+
+def measure(
+    engine: Engine,
+    batches: Sequence[int] = BATCHES,
+    rounds: int = _ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> LatencyTable:
+    """Median batch time of every level and batch size.
+
+    Rounds interleave the levels, so that a noisy neighbour slows all of them alike.
+    """
+    config = engine.config
+    generator = torch.Generator().manual_seed(0)
+    shape = (max(batches), config.height, config.width, 3)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    samples: dict[tuple[int, int], list[float]] = {}
+    for round_ in range(rounds + 1):
+        for level in range(len(engine.levels)):
+            for batch in batches:
+                start = clock()
+                engine.infer(pixels[:batch], [level] * batch)
+                if round_ > 0:  # the first round warms up
+                    samples.setdefault((level, batch), []).append(clock() - start)
+    return LatencyTable(
+        device=device_name(),
+        ladder=engine.ladder.digest,
+        batches=tuple(batches),
+        seconds=tuple(
+            tuple(median(samples[level, batch]) for batch in batches)
+            for level in range(len(engine.levels))
+        ),
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

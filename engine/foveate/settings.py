@@ -1,0 +1,52 @@
+"""Settings of a model process, from the environment, read once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from foveate.errors import FoveateError
+
+__all__ = ["ModelSettings", "default_state_dir"]
+
+_PREFIX, _ADAPTER = "FOVEATE_", "FOVEATE_ADAPTER_"
+
+
+def default_state_dir() -> Path:
+    """Where measured latencies and the server root are kept between runs."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "foveate"
+
+
+class ModelSettings(BaseModel):
+    """``FOVEATE_*`` variables of the process that runs a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_dir: Path
+    state_dir: Path = Field(default_factory=default_state_dir)
+    threads: Annotated[int, Field(ge=1)] = 1
+    admission: Literal["on", "off"] = "on"
+    pin_cap: Annotated[float, Field(gt=0, le=1)] = 0.1
+    slo_ms: Annotated[float, Field(gt=0)] = 200.0
+
+    @staticmethod
+    def read(environ: Mapping[str, str] = os.environ) -> ModelSettings:
+        """Raises :class:`FoveateError` for an unknown key or a bad value, naming both."""
+        ours = {
+            key.removeprefix(_PREFIX).lower(): value
+            for key, value in environ.items()
+            if key.startswith(_PREFIX) and not key.startswith(_ADAPTER)
+        }
+        try:
+            return ModelSettings.model_validate(ours)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0])
+            raise FoveateError(
+                f"{_PREFIX}{name.upper()}={ours.get(name)!r}: {first['msg']}"
+            ) from error
