@@ -4,16 +4,16 @@ Pure functions: ``decide`` before a batch, ``settle`` after it. No clock, no I/O
 time is a field of the observation. The rule (``docs/design.md``): the most accurate allowed level k
 with
 
-    s_k(b) + ceil(Q/B) * s_k(B) <= margin * SLO - age
+    s_k(b) + floor(Q/B) * s_k(B) + s_k(Q mod B) <= margin * SLO - age
 
-for batch time s, batch size b, maximum batch B, queue Q and the age of the oldest request; if none
-qualifies, the cheapest allowed level. Ages need no timestamps: the queue is first in first out, so
+for batch time s, batch size b, maximum batch B, queue Q behind the batch and the age of the oldest
+request: this batch and all that waits, served at k, end in time. If no level qualifies, the
+cheapest allowed one. Ages need no timestamps: the queue is first in first out, so
 with D(t) requests taken and Q(t) waiting, arrivals are A = D + Q and the head arrived at A^-1(D).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -148,7 +148,7 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         )
         / 1e9
     )
-    batches_waiting = math.ceil(queue / config.max_batch)
+    full, rest = divmod(queue, config.max_batch)
     recently_rejected = (
         state.rejected_at_ns is not None and now - state.rejected_at_ns < config.rejection_hold_ns
     )
@@ -159,7 +159,8 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
     else:
         level, reason = allowed[-1], Reason.OVERLOAD
         for k in allowed:
-            if batch_s(k, images) + batches_waiting * batch_s(k, config.max_batch) <= slack_s:
+            behind_s = full * batch_s(k, config.max_batch) + (batch_s(k, rest) if rest else 0)
+            if batch_s(k, images) + behind_s <= slack_s:
                 level, reason = k, Reason.CALM if k == allowed[0] else Reason.PRESSURE
                 break
 
@@ -197,12 +198,11 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         slo_ns=slo_ns,
         predicted_s=_predicted(config, state, wishes, levels),
     )
-    full = len(wishes) >= config.max_batch
     state = replace(
         state,
         taken=state.taken + len(wishes),
         history=(*state.history, (now, state.taken))[-_HISTORY:],
-        full_batches=state.full_batches + 1 if full else 0,
+        full_batches=state.full_batches + 1 if images >= config.max_batch else 0,
         rejected_at_ns=now if Rejection.DEADLINE in levels else state.rejected_at_ns,
         pin_credit_s=credit,
         last_ns=now,
@@ -276,14 +276,14 @@ def _rate(state: State) -> float:
     return (a1 - a0) / (t1 - t0) if t1 > t0 else 0.0
 
 
-def _queue(config: Config, state: State, batch: int, now: int) -> float:
+def _queue(config: Config, state: State, batch: int, now: int) -> int:
     """Requests still waiting behind this batch."""
     if not state.arrivals or now - state.arrivals[-1][0] > config.queue_stale_ns:
         # Blind: every full batch in a row is evidence of one more behind it.
         return config.max_batch * state.full_batches if batch >= config.max_batch else 0
     at, arrived = state.arrivals[-1]
     expected = arrived + _rate(state) * (now - at)
-    return max(0.0, expected - state.taken - batch)
+    return max(0, int(expected) - state.taken - batch)
 
 
 def _ages(state: State, batch: int, now: int) -> list[int]:

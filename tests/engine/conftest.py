@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from foveate.engine import Engine, Prepared
+from foveate.ladder import Ladder, Level, Quality
+from foveate.schedule import Schedule
+from foveate.vit import ViT, ViTConfig
+
+torch.set_num_threads(1)
+
+PRUNES = [
+    {"kind": "prune", "block": 1, "keep": 30, "fate": "package"},
+    {"kind": "prune", "block": 3, "keep": 12, "fate": "package"},
+]
+DROPS = [{**item, "fate": "drop"} for item in PRUNES]
+REDUCERS: list[list[dict[str, Any]]] = [
+    [],
+    [{"kind": "vwt-intra", "keep": 72}],
+    [{"kind": "vwt-inter", "count": 60}],
+    [{"kind": "vwt-inter", "count": 9}],  # fewer than the words an image uses: surplus groups
+    DROPS,
+    PRUNES,
+    [{"kind": "vwt-intra", "keep": 42}, *PRUNES],
+    [{"kind": "vwt-intra", "keep": 42}, *DROPS],
+    [{"kind": "vwt-inter", "count": 48}, *PRUNES],
+]
+
+
+def build(reducers: Sequence[Sequence[dict[str, Any]]]) -> Engine:
+    torch.manual_seed(0)
+    vit = ViT(ViTConfig()).eval().requires_grad_(False)
+    for parameter in vit.parameters():
+        parameter.normal_(std=0.05)
+    words = torch.nn.functional.normalize(torch.randn(100, 192), dim=1)
+    levels, prepared = [], []
+    for index, items in enumerate(reducers):
+        schedule = Schedule.parse(items, vit.config)
+        levels.append(
+            Level(
+                name=f"level{index}",
+                reducers=schedule.dump(),
+                weights="model.safetensors",
+                vocabulary=None,
+                tokens=tuple(schedule.tokens(vit.config)[1]),
+                macs=schedule.macs(vit.config, 100),
+                quality=Quality(top1=None, agreement=1 - index / 100, n=100),
+            )
+        )
+        prepared.append(Prepared(schedule, vit, words))
+    ladder = Ladder(model="toy", image_size=(96, 96), tokens=145, levels=tuple(levels))
+    return Engine(ladder, prepared)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """A demo-sized model with random weights and one level of every kind of reducer."""
+    return build(REDUCERS)
+
+
+@pytest.fixture(scope="session")
+def pixels() -> torch.Tensor:
+    """Eight images with flat, textured and noisy parts: [8, 96, 96, 3] uint8."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randint(0, 256, (8, 96, 96, 3), dtype=torch.uint8, generator=generator)
+    noise[:, :40] = 17
+    noise[:4, 40:60] //= 8
+    return noise
+
+
+@pytest.fixture(scope="session")
+def build_engine() -> Callable[[Sequence[Sequence[dict[str, Any]]]], Engine]:
+    return build

@@ -1,0 +1,229 @@
+"""The law of the inner loop, on hand-made situations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from foveate.governor import (
+    Config,
+    Observation,
+    Reason,
+    Rejection,
+    State,
+    Wish,
+    decide,
+    settle,
+)
+from foveate.ladder import LatencyTable
+from foveate.policy import Policy
+from hypothesis import given
+from hypothesis import strategies as st
+
+MS = 1_000_000
+# Three levels: 40, 20 and 10 ms for a full batch of 8, a fifth of that for one image.
+TABLE = LatencyTable(
+    device="test",
+    ladder="test",
+    batches=(1, 8),
+    seconds=((0.008, 0.040), (0.004, 0.020), (0.002, 0.010)),
+)
+CONFIG = Config(latency=TABLE, max_batch=8, slo_ns=200 * MS)
+NOW = 10_000 * MS
+ONE = (Wish(),)
+FULL = (Wish(),) * 8
+
+
+def policy(**changes: object) -> Policy:
+    base = Policy(
+        epoch=1,
+        sequence=1,
+        lease_expires_ns=NOW + 1000 * MS,
+        slo_ns=200 * MS,
+        quality_floor_level=2,
+        margin=0.5,
+        dearest=0,
+        cheapest=2,
+        queue_depth=0,
+        queue_depth_at_ns=NOW - 20 * MS,
+    )
+    return replace(base, **changes)
+
+
+def look(wishes: tuple[Wish, ...], word: Policy | None = None, now: int = NOW) -> Observation:
+    return Observation(now_ns=now, wishes=wishes, policy=word)
+
+
+def curve(age_ms: int, queue: int = 0) -> State:
+    """A state in which the next request arrived ``age_ms`` ago; ``queue`` follow it."""
+    arrived = 101 + queue
+    return State(
+        taken=100,
+        arrivals=((NOW - age_ms * MS, 100), (NOW - 10 * MS, arrived)),
+        history=((NOW - 5 * MS, 92),),
+    )
+
+
+def test_calm_serves_the_dense_model() -> None:
+    _, decision = decide(CONFIG, State(), look(ONE, policy()))
+    assert (decision.level, decision.reason) == (0, Reason.CALM)
+    assert decision.levels == (0,)
+
+
+def test_a_queue_brings_a_cheaper_level() -> None:
+    _, calm = decide(CONFIG, State(), look(FULL, policy(queue_depth=8)))
+    _, busy = decide(CONFIG, State(), look(FULL, policy(queue_depth=8 + 24)))
+    _, worse = decide(CONFIG, State(), look(FULL, policy(queue_depth=8 + 200)))
+    assert (calm.level, busy.level, worse.level) == (0, 1, 2)
+    assert (busy.reason, worse.reason) == (Reason.PRESSURE, Reason.OVERLOAD)
+
+
+def test_the_age_of_the_oldest_counts() -> None:
+    levels = [decide(CONFIG, curve(age), look(ONE, policy()))[1].level for age in (60, 93, 97, 150)]
+    assert levels == [0, 1, 2, 2]
+
+
+def test_ages_invert_the_curve_of_arrivals() -> None:
+    state = State(taken=5, arrivals=((NOW - 100 * MS, 0), (NOW - 50 * MS, 10)))
+    _, decision = decide(CONFIG, state, look((Wish(), Wish())))
+    assert decision.ages_ns == (75 * MS, 70 * MS)
+
+
+def test_without_a_policy_full_batches_in_a_row_are_pressure() -> None:
+    state, levels = State(), []
+    for step in range(8):
+        state, decision = decide(CONFIG, state, look(FULL, None, NOW + step * 40 * MS))
+        levels.append(decision.level)
+    assert levels[0] == 0
+    assert levels == sorted(levels)
+    assert levels[-1] == 2
+
+
+def test_an_expired_lease_keeps_slo_and_floor_only() -> None:
+    word = policy(
+        lease_expires_ns=NOW - 1, slo_ns=10 * MS, quality_floor_level=1, dearest=1, margin=0.9
+    )
+    _, decision = decide(CONFIG, State(), look(ONE, word))
+    assert decision.slo_ns == 10 * MS
+    assert decision.level == 1  # 8 ms do not fit half of 10 ms, 2 ms are under the floor
+
+
+def test_the_floor_holds_under_any_pressure() -> None:
+    word = policy(quality_floor_level=1, queue_depth=10_000)
+    _, decision = decide(CONFIG, State(), look(FULL, word))
+    assert decision.level == 1
+
+
+def test_a_pinned_policy_wins() -> None:
+    word = policy(dearest=1, cheapest=1, queue_depth=10_000)
+    _, decision = decide(CONFIG, State(), look(FULL, word))
+    assert (decision.level, decision.reason) == (1, Reason.PINNED)
+
+
+def test_levels_slower_than_a_dearer_one_are_not_used() -> None:
+    table = replace(TABLE, seconds=((0.008, 0.040), (0.009, 0.050), (0.002, 0.010)))
+    config = replace(CONFIG, latency=table)
+    _, decision = decide(config, State(), look(FULL, policy(queue_depth=32)))
+    assert decision.level == 2
+
+
+def test_the_dead_are_dropped_and_the_rest_run_at_the_cheapest() -> None:
+    state = State(taken=0, arrivals=((NOW - 300 * MS, 0), (NOW - 10 * MS, 29)))
+    state, decision = decide(CONFIG, state, look((Wish(),) * 20, policy()))
+    dead = decision.levels.count(Rejection.DEADLINE)
+    assert 0 < dead < 20
+    assert decision.levels[dead:] == (2,) * (20 - dead)
+
+
+def test_a_rejection_forces_the_cheapest_level_for_a_while() -> None:
+    state = State(rejected_at_ns=NOW)
+    _, soon = decide(CONFIG, state, look(ONE, None, NOW + 400 * MS))
+    _, later = decide(CONFIG, state, look(ONE, None, NOW + 600 * MS))
+    assert (soon.level, soon.reason) == (2, Reason.REJECTED)
+    assert (later.level, later.reason) == (0, Reason.CALM)
+
+
+def test_admission_can_be_switched_off() -> None:
+    config = replace(CONFIG, admission=False)
+    _, decision = decide(config, curve(900), look(ONE, policy()))
+    assert decision.levels == (2,)
+
+
+def test_wishes_are_honoured_inside_one_batch() -> None:
+    config = replace(CONFIG, pin_cap=1.0)
+    wishes = (Wish(), Wish(pin=0), Wish(floor=1), Wish(pin=2))
+    _, decision = decide(config, State(), look(wishes, policy(queue_depth=500)))
+    assert decision.levels == (2, 0, 1, 2)
+
+
+def test_a_floor_does_not_lift_a_request_in_calm() -> None:
+    _, decision = decide(CONFIG, State(), look((Wish(floor=1),), policy()))
+    assert decision.levels == (0,)
+
+
+def test_dear_wishes_get_their_share_of_busy_time_under_pressure() -> None:
+    state, exact = State(), 0
+    wishes = (*(Wish(),) * 4, *(Wish(pin=0),) * 4)
+    rounds = 200
+    for step in range(rounds):
+        now = NOW + step * 20 * MS
+        word = policy(
+            lease_expires_ns=now + 1000 * MS, queue_depth=5000, queue_depth_at_ns=now - 10 * MS
+        )
+        state, decision = decide(replace(CONFIG, admission=False), state, look(wishes, word, now))
+        exact += decision.levels.count(0)
+        assert decision.levels.count(0) + decision.levels.count(Rejection.PIN_CAP) == 4
+    busy = exact * 0.040 / 8
+    assert 0.08 <= busy / (rounds * 0.020) <= 0.11
+
+
+def test_a_deadline_replaces_the_slo() -> None:
+    urgent = Wish(deadline_ns=12 * MS)
+    _, decision = decide(CONFIG, State(), look((urgent,), policy()))
+    assert decision.level == 1  # 4 ms fit half of 12 ms, 8 ms do not
+
+
+def test_correction_follows_a_slower_machine() -> None:
+    state = State()
+    for step in range(60):
+        now = NOW + step * 50 * MS
+        state, decision = decide(CONFIG, state, look(FULL, None, now))
+        true = TABLE.batch_seconds(decision.level, 8) * 1.5
+        state = settle(state, decision, true)
+    assert 1.45 < state.correction < 1.55
+
+
+@given(
+    st.lists(
+        st.builds(
+            Wish,
+            pin=st.none() | st.integers(0, 2),
+            floor=st.none() | st.integers(0, 2),
+            deadline_ns=st.none() | st.integers(1, 10**10),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    st.integers(0, 500),
+    st.integers(0, 5000),
+    st.integers(0, 2),
+    st.integers(0, 2),
+    st.floats(0, 1),
+)
+def test_every_request_gets_an_allowed_level_or_a_rejection(
+    wishes: list[Wish], age_ms: int, queue: int, dearest: int, floor: int, margin: float
+) -> None:
+    word = policy(dearest=dearest, quality_floor_level=floor, margin=margin, queue_depth=queue)
+    observation = look(tuple(wishes), word)
+    state, decision = decide(CONFIG, curve(age_ms, queue), observation)
+    assert decide(CONFIG, curve(age_ms, queue), observation) == (state, decision)
+    assert state.taken == 100 + len(wishes)
+    assert len(decision.levels) == len(decision.ages_ns) == len(wishes)
+    assert all(age >= 0 for age in decision.ages_ns)
+    for wish, level in zip(wishes, decision.levels, strict=True):
+        if isinstance(level, Rejection):
+            continue
+        if wish.pin is not None:
+            assert level == wish.pin
+        else:
+            assert level <= (2 if dearest == 2 else floor)  # both ends equal: a pin
+            assert wish.floor is None or level <= wish.floor

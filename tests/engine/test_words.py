@@ -1,0 +1,40 @@
+"""Grouping patches by visual word to an exact count."""
+
+from __future__ import annotations
+
+import torch
+from foveate.reduce.vwt_inter import group_by_word, learn_words
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@given(st.data())
+def test_exactly_count_groups_remain(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 24))
+    count = data.draw(st.integers(1, n))
+    word = torch.tensor([data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n))])
+    distance = torch.tensor(
+        [data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=n, max_size=n))]
+    )
+    groups = group_by_word(word, distance, count)[0]
+    assert sorted(groups.unique().tolist()) == list(range(count))
+    distinct = len(word.unique())
+    if distinct <= count:  # enough repeats to merge: a group never mixes words
+        for group in range(count):
+            assert len(word[0][groups == group].unique()) == 1
+
+
+def test_the_nearest_patches_merge_first() -> None:
+    word = torch.tensor([[0, 0, 0, 1, 1]])
+    distance = torch.tensor([[0.1, 0.9, 0.2, 0.5, 0.6]])
+    assert group_by_word(word, distance, 4).tolist() == [[0, 1, 0, 2, 3]]
+    assert group_by_word(word, distance, 3).tolist() == [[0, 1, 0, 2, 2]]
+    assert group_by_word(word, distance, 2).tolist() == [[0, 0, 0, 1, 1]]
+    assert group_by_word(word, distance, 1).tolist() == [[0, 0, 0, 0, 0]]
+
+
+def test_learned_words_are_reproducible_and_of_unit_length() -> None:
+    patches = torch.randn(500, 12, generator=torch.Generator().manual_seed(0))
+    words = learn_words(patches, 8)
+    torch.testing.assert_close(words.norm(dim=1), torch.ones(8))
+    assert torch.equal(words, learn_words(patches, 8))
