@@ -21,7 +21,7 @@ demo: $(READY) ## Serve the demo model, send it a burst, compare with fixed leve
 	$(BIN)/foveate demo
 
 test: $(READY) ## Run the tests against the real Triton server
-	$(BIN)/python -m pytest -m 'not long'
+	$(BIN)/python -m pytest
 
 check: $(READY) ## Lint and type-check
 	$(BIN)/ruff check .
@@ -29,7 +29,7 @@ check: $(READY) ## Lint and type-check
 	$(BIN)/mypy
 
 long: $(READY) ## Long measurements; writes benchmarks/results/*.json
-	$(BIN)/python -m pytest -m long -s
+	$(BIN)/python benchmarks/all.py
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .state build dist

@@ -7,6 +7,7 @@ Candidates are chosen on one set of images and reported on another, so that the 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def calibrate(
     unknown = Quality(top1=None, agreement=0.0, n=0)
     engine = bind(everything, [unknown] * len(schedules))
     progress(f"time {len(schedules)} candidates at batch 8")
-    seconds = [row[0] for row in measure(engine, batches=(8,), rounds=5).seconds]
+    seconds = [row[0] for row in measure(engine, batches=(8,), clock=time.process_time).seconds]
     qualities = _qualities(engine, choose, progress)
     scores = [q.agreement if q.top1 is None else q.top1 for q in qualities]
     chosen = climb(seconds, scores, max_loss=max_loss, step=step)
@@ -107,7 +108,7 @@ def calibrate(
         save_file({"words": words.half()}, folder / _words_file())
     engine.ladder.save(folder / "ladder.json")
     progress("time the ladder")
-    return Calibration(engine.ladder, measure(engine))
+    return Calibration(engine.ladder, measure(engine, clock=time.process_time))
 
 
 def candidates(config: ViTConfig) -> list[Schedule]:

@@ -115,9 +115,9 @@ class Classifier:
         self._report(requests, decision, seconds)
         return answers
 
-    def reject_count(self, errors: int) -> None:
+    def count_errors(self, requests: int) -> None:
         """Count requests that were wrong: the client's fault, not the SLO's."""
-        self._telemetry.count("foveate_errors_total", errors)
+        self._telemetry.count("foveate_errors_total", requests)
 
     def close(self) -> None:
         self._telemetry.close()
@@ -151,9 +151,11 @@ class Classifier:
 
     def _report(self, requests: Sequence[Request], decision: Decision, seconds: float) -> None:
         telemetry = self._telemetry
-        level = str(decision.level)
-        telemetry.count("foveate_batches_total", level=level)
-        telemetry.count("foveate_batch_seconds_total", seconds, level=level)
+        ran = [level for level in decision.levels if not isinstance(level, Rejection)]
+        if ran:  # a batch of several levels counts as the one most requests ran at
+            level = str(max(set(ran), key=ran.count))
+            telemetry.count("foveate_batches_total", level=level)
+            telemetry.count("foveate_batch_seconds_total", seconds, level=level)
         telemetry.gauge("foveate_level", decision.level)
         telemetry.gauge("foveate_batch_time_correction", self._state.correction)
         for request, outcome, age_ns in zip(

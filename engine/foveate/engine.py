@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from foveate_kernels.ops import cls_importance, merge_groups
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -30,6 +29,7 @@ from foveate.reduce.vwt_inter import VwtInter
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
 from foveate.vit import Block, ViT, ViTConfig, load_vit, patchify
+from foveate_kernels.ops import cls_importance, merge_groups
 
 __all__ = ["Answers", "Engine", "Prepared"]
 

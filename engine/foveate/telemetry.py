@@ -21,15 +21,15 @@ COUNTERS = {
     "foveate_answers_total": "Answers given, by level and by whether they met the SLO",
     "foveate_rejections_total": "Requests answered UNAVAILABLE, by reason",
     "foveate_errors_total": "Requests that were wrong and answered with an error",
-    "foveate_batches_total": "Batches run, by the level of requests without a wish",
+    "foveate_batches_total": "Batches run, by the level most of their requests ran at",
     "foveate_batch_seconds_total": "Busy time of batches",
-    "foveate_tokens_total": "Tokens that entered the MLP of the last block",
+    "foveate_tokens_total": "Tokens left in the last block, summed over images",
     "foveate_age_seconds_bucket": "Estimated time from arrival to answer, cumulative buckets",
     "foveate_age_seconds_sum": "Estimated time from arrival to answer, sum",
     "foveate_age_seconds_count": "Estimated time from arrival to answer, answers",
 }
 GAUGES = {
-    "foveate_level": "Level of the last batch",
+    "foveate_level": "Level the governor chose for the last batch",
     "foveate_batch_time_correction": "Measured over predicted batch time, as the governor uses it",
 }
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from foveate.engine import Engine, Prepared
 from foveate.ladder import Ladder, Level, Quality
 from foveate.schedule import Schedule

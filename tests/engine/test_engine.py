@@ -6,8 +6,9 @@ import random
 
 import pytest
 import torch
-from foveate.engine import Answers, Engine
 from torch import Tensor
+
+from foveate.engine import Answers, Engine
 
 LEVELS = range(9)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from foveate.governor import (
     Config,
     Observation,
@@ -16,8 +19,6 @@ from foveate.governor import (
 )
 from foveate.ladder import LatencyTable
 from foveate.policy import Policy
-from hypothesis import given
-from hypothesis import strategies as st
 
 MS = 1_000_000
 # Three levels: 40, 20 and 10 ms for a full batch of 8, a fifth of that for one image.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from foveate.errors import LadderError
 from foveate.schedule import Schedule
 from foveate.vit import ViTConfig

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from foveate.reduce.vwt_inter import group_by_word, learn_words
 from hypothesis import given
 from hypothesis import strategies as st
+
+from foveate.reduce.vwt_inter import group_by_word, learn_words
 
 
 @given(st.data())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from foveate_kernels.ops import (
     cls_importance,
     compact_tokens,
@@ -11,8 +14,6 @@ from foveate_kernels.ops import (
     select_tokens,
     vwt_assign,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize("n", [2, 17, 145])

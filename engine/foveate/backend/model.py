@@ -28,7 +28,6 @@ from foveate.governor import Rejection
 from foveate.settings import ModelSettings
 from foveate.telemetry import COUNTERS, GAUGES, Telemetry
 
-
 Answerer = Callable[[list[Any]], list[Any]]
 
 
@@ -74,7 +73,7 @@ def classify(requests: list[Any], classifier: Classifier) -> list[Any]:
     parsed = [guard(parse, request, classifier) for request in requests]
     good = [item for item in parsed if isinstance(item, Request)]
     if len(good) < len(parsed):
-        classifier.reject_count(len(parsed) - len(good))
+        classifier.count_errors(len(parsed) - len(good))
     answers = iter(classifier.answer(good) if good else ())
     return [
         guard(encode, request, next(answers)) if isinstance(item, Request) else item

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch.utils.dlpack import from_dlpack
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from foveate.errors import ServerError
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from foveate_kernels.ops import compact_tokens, select_tokens
 from torch import Tensor
+
+from foveate_kernels.ops import compact_tokens, select_tokens
 
 __all__ = ["Prune"]
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from foveate_kernels.ops import vwt_assign
 from torch import Tensor
+
+from foveate_kernels.ops import vwt_assign
 
 __all__ = ["VwtInter", "group_by_word", "learn_words"]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from foveate_kernels.ops import select_tokens
 from torch import Tensor
+
+from foveate_kernels.ops import select_tokens
 
 __all__ = ["VwtIntra", "pixel_variance"]
 

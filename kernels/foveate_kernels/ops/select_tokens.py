@@ -25,5 +25,7 @@ def select_tokens(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     n = scores.shape[-1]
     if not 0 <= keep <= n:
         raise ValueError(f"keep={keep}: expected 0..{n}, the number of scores")
-    order = scores.masked_fill(scores.isnan(), -float("inf")).argsort(dim=-1, descending=True, stable=True)
+    order = scores.masked_fill(scores.isnan(), -float("inf")).argsort(
+        dim=-1, descending=True, stable=True
+    )
     return order[:, :keep].sort(-1).values, order[:, keep:].sort(-1).values

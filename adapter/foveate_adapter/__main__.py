@@ -1,0 +1,60 @@
+"""``python -m foveate_adapter``: control every model of a repository until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+
+import uvicorn
+
+from foveate.errors import FoveateError
+from foveate_adapter.app import create_app
+from foveate_adapter.loop import run
+from foveate_adapter.metrics import Metrics
+from foveate_adapter.model import open_models
+from foveate_adapter.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings) -> None:
+    """Run loop and API until a signal. Raises :class:`FoveateError` when it cannot start."""
+    models = open_models(settings, epoch=time.time_ns())
+    metrics = Metrics(models)
+    app = create_app(settings, models, metrics, leaving=lambda: server.should_exit)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            access_log=False,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+        )
+    )
+    names = ", ".join(model.name for model in models)
+    _log.info("http://%s:%d controls %s", settings.host, settings.port, names)
+    async with asyncio.TaskGroup() as group:
+        loop = group.create_task(run(models, metrics, settings.metrics_url, settings.scrape_hz))
+        await server.serve()
+        loop.cancel()
+    for model in models:
+        model.close()
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="foveate-adapter: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every scrape
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn raises the signal again once it has drained; by then it has had its effect.
+        signal.signal(number, lambda *_: None)
+    try:
+        asyncio.run(serve(Settings.from_environment()))
+    except FoveateError as error:
+        raise SystemExit(f"foveate-adapter: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""The outer control law: a pure function of configuration, state and observation.
+
+The governor inside the model process chooses the level of each batch. This law sets the two
+things it cannot judge from inside one batch: how much of the SLO it may plan for (``margin``), and
+which levels are worth trying at the load of the last second (``dearest``).
+
+* **margin** spends an error budget. Every request earns ``1 - objective``, every miss costs one.
+  A miss cuts the margin, gently while there is credit, by half in debt. Without misses it climbs
+  back, five times as fast when the dense model could carry the load.
+* **dearest** is a guard, not a choice: the first level that carries the load *and one dearer*,
+  because a governor that mixes two neighbours keeps more quality than the cheaper one alone.
+  It moves to cheaper levels at once, and back one level per hold, at a lower load.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from foveate.ladder import LatencyTable
+from foveate_adapter.observe import Observation
+
+__all__ = ["Config", "Decision", "Reason", "State", "decide"]
+
+
+class Reason(StrEnum):
+    """Why a decision is what it is: the first that applies, in this order."""
+
+    STARTING = "starting"  # no latency table from the model process yet
+    PINNED = "pinned"  # an operator chose the level
+    NO_SIGNAL = "no-signal"  # blind for too long: cautious margin, open range
+    REBASELINED = "rebaselined"  # counters started over: nothing moves
+    SLO_MISSED = "slo-missed"
+    AT_LIMIT = "at-limit"  # not even the cheapest level carries the load
+    LOAD_RISING = "load-rising"  # dearest moved to a cheaper level
+    QUEUE_GROWING = "queue-growing"  # so it did, for the queue alone
+    RECOVERING = "recovering"  # margin or range grows
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What the law aims at, and its constants. Times in seconds."""
+
+    slo_s: float
+    objective: float  # share of requests to answer within the SLO
+    table: LatencyTable
+    floor: int  # cheapest level of sufficient quality
+    pin: int | None = None
+
+    # Half the SLO, not all of it: a governor on the edge has nothing left for the next clump.
+    target_margin: float = 0.5
+    least_margin: float = 0.1
+    blind_margin: float = 0.25
+    blind_after_s: float = 2.0
+
+    budget_memory_s: float = 30.0
+    rise_per_s: float = 0.05
+    calm_rise_per_s: float = 0.25
+    settle_s: float = 1.0  # from a cut until the margin may rise
+
+    load_memory_s: float = 1.0
+    tighten_at: float = 0.9  # share of capacity and of the SLO at which a level is given up
+    release_at: float = 0.75  # and at which it is allowed again
+    hold_s: float = 0.3  # between two steps to dearer levels
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Levels worth serving on this device and good enough; 0 is always the first."""
+        return tuple(level for level in self.table.useful() if level <= self.floor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What the law remembers. The default is a start with nothing known."""
+
+    margin: float = Config.target_margin
+    dearest: int = 0
+    credit: float = 0.0  # misses the budget still allows; negative: debt
+    load: float | None = None  # requests per second, smoothed
+    at: float | None = None  # time of the last decision
+    seen_at: float | None = None  # of the last observation with a signal
+    cut_at: float = -math.inf  # of the last cut of the margin
+    moved_at: float = -math.inf  # of the last move of ``dearest``
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What the governor may do until the next decision, and why."""
+
+    at: float  # seconds, monotonic
+    reason: Reason
+    margin: float  # share of the SLO to plan for
+    dearest: int
+    cheapest: int
+    load: float | None = None  # requests per second, smoothed
+    queue_depth: int | None = None
+    credit: float = 0.0
+
+
+def decide(config: Config, state: State, observation: Observation) -> tuple[State, Decision]:
+    """The next decision. Call it with every observation, in order of time."""
+    # The SLO, and with it the range, may have changed since the last call.
+    dearest = max(level for level in config.levels if level <= state.dearest)
+    before = replace(state, dearest=dearest)
+    state = _estimate(config, before, observation)
+    if config.pin is not None:
+        reason = Reason.PINNED
+    elif state.seen_at is not None and observation.at - state.seen_at > config.blind_after_s:
+        margin = min(state.margin, config.blind_margin)
+        state = replace(state, margin=margin, dearest=0, load=None, credit=0.0)
+        reason = Reason.NO_SIGNAL
+    elif observation.reset:
+        reason = Reason.REBASELINED
+    else:
+        state, reason = _steer(config, before, state, observation)
+    return state, Decision(
+        at=observation.at,
+        reason=reason,
+        margin=state.margin,
+        dearest=state.dearest if config.pin is None else config.pin,
+        cheapest=config.levels[-1] if config.pin is None else config.pin,
+        load=state.load,
+        queue_depth=observation.queue_depth,
+        credit=state.credit,
+    )
+
+
+def _estimate(config: Config, state: State, observation: Observation) -> State:
+    """Bring times, load and credit up to date; what is not known leaves them as they are."""
+    load = state.load
+    if observation.arrivals is not None and observation.interval_s is not None:
+        rate = observation.arrivals / observation.interval_s
+        kept = math.exp(-observation.interval_s / config.load_memory_s)
+        load = max(0.0, rate if load is None else rate + kept * (load - rate))
+    bad = _bad(observation)
+    asked = sum((observation.answers or {}).values()) + (observation.rejected or 0.0)
+    kept = math.exp(-_elapsed(state, observation) / config.budget_memory_s)
+    blind = observation.queue_depth is None and state.seen_at is not None
+    return replace(
+        state,
+        at=observation.at,
+        seen_at=state.seen_at if blind else observation.at,
+        load=load,
+        credit=state.credit * kept + (1.0 - config.objective) * asked - bad,
+    )
+
+
+def _steer(
+    config: Config, before: State, state: State, observation: Observation
+) -> tuple[State, Reason]:
+    """Move margin and range of a state whose estimates are up to date."""
+    tight = _first_fit(config, state, observation, config.tighten_at)
+    loose = _first_fit(config, state, observation, config.release_at)
+    rate = config.calm_rise_per_s if loose == 0 else config.rise_per_s
+    state = _move_margin(config, state, observation, rise=rate * _elapsed(before, observation))
+    least, free = _one_dearer(config, tight), _one_dearer(config, loose)
+    state = _move_range(config, state, at=observation.at, least=least, free=free)
+    if _bad(observation):
+        reason = Reason.SLO_MISSED
+    elif tight is None:
+        reason = Reason.AT_LIMIT
+    elif state.dearest > before.dearest:
+        without_queue = replace(observation, queue_depth=0)
+        by_load = _first_fit(config, state, without_queue, config.tighten_at) == tight
+        reason = Reason.LOAD_RISING if by_load else Reason.QUEUE_GROWING
+    elif state.dearest < before.dearest or state.margin > before.margin:
+        reason = Reason.RECOVERING
+    else:
+        reason = Reason.HOLD
+    return state, reason
+
+
+def _move_margin(config: Config, state: State, observation: Observation, rise: float) -> State:
+    since_cut = observation.at - state.cut_at
+    if _bad(observation):
+        if since_cut < config.slo_s:
+            return state  # these answers are of batches planned before the cut
+        margin = state.margin * (0.9 if state.credit >= 0 else 0.5)
+        return replace(state, margin=max(config.least_margin, margin), cut_at=observation.at)
+    if observation.answers is None or since_cut < config.settle_s:
+        return state
+    return replace(state, margin=min(config.target_margin, state.margin + rise))
+
+
+def _move_range(config: Config, state: State, *, at: float, least: int, free: int) -> State:
+    """``dearest`` down to ``least`` at once; towards ``free`` one level per hold."""
+    if state.dearest < least:
+        return replace(state, dearest=least, moved_at=at)
+    if state.dearest > free and at - state.moved_at >= config.hold_s:
+        return replace(state, dearest=_one_dearer(config, state.dearest), moved_at=at)
+    return state
+
+
+def _first_fit(config: Config, state: State, observation: Observation, share: float) -> int | None:
+    """The dearest level that carries the load and the queue with ``share`` of what there is.
+
+    Stability: ``load <= share * capacity``. Sojourn: a request arriving now waits for the full
+    batches before it and is answered with the rest, within ``share * SLO``.
+    """
+    batch = config.table.batches[-1]
+    correction = observation.correction or 1.0
+    full, rest = divmod(observation.queue_depth or 0, batch)
+    for level in config.levels:
+        one, last = (config.table.batch_seconds(level, n) * correction for n in (batch, rest + 1))
+        stable = (state.load or 0.0) * one <= share * batch
+        if stable and full * one + last <= share * config.slo_s:
+            return level
+    return None
+
+
+def _one_dearer(config: Config, level: int | None) -> int:
+    """The allowed level before ``level``; the cheapest when no level fits."""
+    levels = config.levels
+    return levels[-1] if level is None else levels[max(0, levels.index(level) - 1)]
+
+
+def _bad(observation: Observation) -> float:
+    """Misses the margin can help. Exact requests over their share are not among them."""
+    return (observation.missed or 0.0) + (observation.rejected or 0.0)
+
+
+def _elapsed(state: State, observation: Observation) -> float:
+    return 0.0 if state.at is None else observation.at - state.at

@@ -1,0 +1,17 @@
+"""Run every benchmark, one after another; exit 1 if any misses a bar."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("levels", "forward", "overhead", "mixed", "switches", "burst")
+
+if __name__ == "__main__":
+    missed = []
+    for name in NAMES:
+        print(f"== {name}", flush=True)
+        if subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py")]).returncode:
+            missed.append(name)
+    sys.exit(f"bars missed in: {', '.join(missed)}" if missed else 0)

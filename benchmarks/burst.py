@@ -1,0 +1,176 @@
+"""A burst of 1.5 times level 0's capacity, served adaptively and at fixed levels.
+
+    python benchmarks/burst.py [NAME] [--repository model_repository] [--seeds 3]
+
+gRPC, PIXELS, one image a request, open loop; the server on the first core, the client on the last.
+Calm at 0.4 of level 0's capacity for 5 s, 1.5 for 10 s, 0.4 for 10 s; SLO 200 ms. A rejection is a
+miss. Fixed levels are pinned through the adapter; always-exact also runs without admission, which
+is what plain Triton does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import numpy as np
+import typer
+
+from foveate.local import Addresses, running
+from foveate_loadtest.adapter import Adapter
+from foveate_loadtest.arrivals import Capacities, Schedule, scenario_schedule
+from foveate_loadtest.capacity import measure_capacities
+from foveate_loadtest.choices import Scenario
+from foveate_loadtest.ladder import LadderFacts
+from foveate_loadtest.report import Report
+from foveate_loadtest.rows import Outcome, Rows
+from foveate_loadtest.run import LoadtestConfig, run
+from results import bars, environment, save
+
+SLO_MS = 200.0
+CALM_S, BURST_S = 5.0, 10.0
+
+
+class Stage:
+    """A server and its adapter, ready to be loaded."""
+
+    def __init__(self, server: Addresses, model: str) -> None:
+        self.server, self.model = server, model
+        self.adapter = Adapter(server.adapter, model)
+        self.ladder = LadderFacts.from_adapter(self.adapter.view())
+
+    def capacities(self) -> Capacities:
+        return measure_capacities(self.server.grpc, self.model, self.ladder)
+
+    def play(self, schedule: Schedule, pin: int | None) -> tuple[Report, Rows]:
+        if pin is not None:
+            self.adapter.pin(self.ladder.names[pin])
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "rows.npz"
+            report = run(
+                LoadtestConfig(
+                    server=self.server.grpc,
+                    schedule=schedule,
+                    slo_ms=SLO_MS,
+                    model=self.model,
+                    ladder=self.ladder,
+                    rows=path,
+                )
+            )
+            rows = Rows.load(path)
+        if pin is not None:
+            self.adapter.unpin()
+        time.sleep(3.0)  # the queue is empty: the run waited for every answer
+        return report, rows
+
+
+def reaction(rows: Rows) -> dict[str, float | None]:
+    """When a cheaper level was in effect after the burst began, and level 0 after it ended."""
+    ok = rows.outcome == Outcome.OK
+    done, level = rows.done[ok], rows.level[ok]
+    order = np.argsort(done, kind="stable")
+    done, level = done[order], level[order]
+    first = done[(level > 0) & (done >= CALM_S)]
+    end = CALM_S + BURST_S
+    back = None
+    for start in np.arange(end, done.max(), 0.1):
+        window = level[(done >= start) & (done < start + 0.5)]
+        if len(window) and (window == 0).mean() > 0.5:
+            back = float(start - end)
+            break
+    return {
+        "first_cheaper_answer_ms": float(first[0] - CALM_S) * 1e3 if len(first) else None,
+        "mostly_level_0_again_s": back,
+    }
+
+
+def row(report: Report) -> dict[str, object]:
+    return {
+        "requests": report.requests,
+        "attainment": report.attainment,
+        "p50_ms": report.latency_ms and report.latency_ms.p50,
+        "p99_ms": report.latency_ms and report.latency_ms.p99,
+        "rejected": report.rejected,
+        "errors": dict(report.errors),
+        "ladder_quality": report.ladder_quality,
+        "measured_quality": report.measured_quality,
+        "recovered": report.recovered,
+        "send_lag_p99_ms": report.send_lag_ms and report.send_lag_ms.p99,
+        "levels": {share.name: round(share.answers, 4) for share in report.levels},
+        "arrivals_sha256": report.arrivals_sha256,
+        "problem": report.problem,
+    }
+
+
+def main(name: str = "digits", repository: Path = Path("model_repository"), seeds: int = 3) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[-1]})
+    runs: dict[str, list[dict[str, object]]] = {}
+    schedules: list[Schedule] = []
+
+    def note(policy: str, report: Report, **more: object) -> None:
+        runs.setdefault(policy, []).append({**row(report), **more})
+        print(f"{policy:24} {runs[policy][-1]}", flush=True)
+
+    with running(repository, "--no-pin-cap", f"--slo-ms={SLO_MS:g}", core=cores[0]) as server:
+        stage = Stage(server, name)
+        capacities = stage.capacities()
+        print(f"capacity of level 0 {capacities.exact:.1f}/s, cheapest {capacities.cheapest:.1f}/s")
+        for seed in range(1, seeds + 1):
+            schedule = scenario_schedule(Scenario.BURST, capacities, seed)
+            schedules.append(schedule)
+            report, rows = stage.play(schedule, None)
+            note("adaptive", report, **reaction(rows))
+            note("always-exact", stage.play(schedule, 0)[0])
+            note("always-cheapest", stage.play(schedule, stage.ladder.cheapest)[0])
+    options = ("--no-pin-cap", "--no-admission", f"--slo-ms={SLO_MS:g}")
+    with running(repository, *options, core=cores[0]) as server:
+        stage = Stage(server, name)
+        for schedule in schedules:
+            note("always-exact-no-admission", stage.play(schedule, 0)[0])
+
+    adaptive = runs["adaptive"]
+
+    def gain(policy: str) -> float:
+        pairs = zip(adaptive, runs[policy], strict=True)
+        return min(float(a["attainment"]) - float(b["attainment"]) for a, b in pairs)  # type: ignore[arg-type]
+
+    checks = {
+        "no request failed or rejected": all(
+            run["rejected"] == 0 and not run["errors"] for run in adaptive
+        ),
+        "attainment >= 0.99": all(run["attainment"] >= 0.99 for run in adaptive),  # type: ignore[operator]
+        "always-exact + 30 points without admission": gain("always-exact-no-admission") >= 0.30,
+        "always-exact + 15 points with admission": gain("always-exact") >= 0.15,
+        "quality recovered >= 0.8": all((run["recovered"] or 0) >= 0.8 for run in adaptive),  # type: ignore[operator]
+        "cheaper level within 100 ms": all(
+            (run["first_cheaper_answer_ms"] or 1e9) <= 100
+            for run in adaptive  # type: ignore[operator]
+        ),
+        "level 0 again within 5 s": all(
+            (run["mostly_level_0_again_s"] is not None and run["mostly_level_0_again_s"] <= 5)  # type: ignore[operator]
+            for run in adaptive
+        ),
+        "client on time": all(not run["problem"] for group in runs.values() for run in group),
+    }
+    save(
+        "burst",
+        {
+            "environment": environment(),
+            "slo_ms": SLO_MS,
+            "capacity_exact": capacities.exact,
+            "capacity_cheapest": capacities.cheapest,
+            "runs": runs,
+            "bars": checks,
+        },
+    )
+    bars(checks)
+
+
+if __name__ == "__main__":
+    typer.run(main)

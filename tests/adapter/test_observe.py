@@ -1,0 +1,96 @@
+"""What the adapter concludes from the text of ``/metrics``."""
+
+from __future__ import annotations
+
+import pytest
+
+from foveate_adapter.errors import ScrapeError
+from foveate_adapter.observe import Observation, observe, parse
+
+
+def between(before: str, after: str) -> Observation:
+    """One second passes."""
+    return observe(parse(before, "digits", 10.0), parse(after, "digits", 11.0))
+
+
+def test_counts_what_happened_in_the_interval(metrics_text):
+    before = metrics_text(success=100, failure=5, pending=2, met=80, met_cheap=10, missed=10)
+    after = metrics_text(
+        success=140, failure=8, pending=12, met=95, met_cheap=30, missed=14, rejected=3, level=2
+    )
+    seen = between(before, after)
+    assert seen.throughput == 43
+    assert seen.load == 53, "finished requests and those that joined the queue"
+    assert seen.queue_depth == 12
+    assert seen.answers == {0: 19, 2: 20}
+    assert (seen.missed, seen.rejected, seen.capped) == (4, 3, 0)
+    assert seen.attainment == pytest.approx(35 / 42)
+    assert seen.degraded == pytest.approx(20 / 39)
+    assert seen.level == 2
+
+
+def test_exact_requests_over_their_share_are_told_apart_but_are_misses(metrics_text):
+    seen = between(metrics_text(), metrics_text(success=8, failure=2, met=8, capped=2))
+    assert (seen.rejected, seen.capped) == (0, 2)
+    assert seen.attainment == pytest.approx(0.8)
+
+
+def test_the_first_scrape_says_only_what_is_instantaneous(metrics_text):
+    seen = observe(None, parse(metrics_text(pending=4, success=900), "digits", 1.0))
+    assert seen.queue_depth == 4
+    assert seen.load is seen.answers is seen.attainment is seen.interval_s is None
+
+
+def test_a_server_silent_about_the_model_is_not_idle():
+    other = 'nv_inference_request_success{model="faces",version="1"} 12\n'
+    seen = between(other, other)
+    assert seen.queue_depth is seen.load is seen.throughput is seen.answers is None
+
+
+def test_no_traffic_has_no_attainment(metrics_text):
+    seen = between(metrics_text(met=7), metrics_text(met=7))
+    assert seen.load == 0
+    assert seen.attainment is seen.degraded is seen.age_p99_s is None
+
+
+def test_counters_that_start_over_are_a_reset(metrics_text):
+    seen = between(metrics_text(success=500), metrics_text(success=3, pending=1))
+    assert seen.reset
+    assert seen.load is seen.answers is None
+    assert seen.queue_depth == 1
+
+
+def test_a_counter_that_vanished_is_a_reset(metrics_text):
+    text = metrics_text(success=500)
+    assert between(text, text.replace('request_success{model="digits",', "gone{")).reset
+
+
+def test_versions_are_summed():
+    text = """\
+nv_inference_request_success{model="digits",version="1"} 10
+nv_inference_request_success{model="digits",version="2"} 30
+nv_inference_pending_request_count{model="digits",version="1"} 2
+nv_inference_pending_request_count{model="digits",version="2"} 3
+"""
+    seen = between(text, text.replace("} 30", "} 34"))
+    assert seen.throughput == 4
+    assert seen.queue_depth == 5
+
+
+def test_not_a_number_is_missing_not_zero(metrics_text):
+    text = metrics_text(pending=4).replace('"digits",version="1"} 4', '"digits",version="1"} NaN')
+    assert between(text, text).queue_depth is None
+
+
+def test_the_p99_age_is_interpolated_in_its_bucket(metrics_text):
+    seen = between(metrics_text(ages=(10, 10, 10)), metrics_text(ages=(108, 110, 110)))
+    assert seen.age_p99_s == pytest.approx(0.15), "rank 99 is half-way through the two in 0.1..0.2"
+
+
+def test_a_p99_age_beyond_the_last_edge_is_that_edge(metrics_text):
+    assert between(metrics_text(), metrics_text(ages=(0, 1, 9))).age_p99_s == pytest.approx(0.2)
+
+
+def test_malformed_lines_are_an_error_naming_the_model():
+    with pytest.raises(ScrapeError, match="digits"):
+        parse('foveate_level{model="digits"} seven\n', "digits", 0.0)
