@@ -53,7 +53,8 @@ def main(
         )
         print(
             f"{level.name:28} {level.macs / 1e6:6.1f} MMAC x{macs:5.2f}  "
-            f"{best[index] * 1e3:6.2f} ms x{speed:5.2f}  realised {speed / macs:.2f}  quality {rows[-1]['quality']:.4f}"
+            f"{best[index] * 1e3:6.2f} ms x{speed:5.2f}  realised {speed / macs:.2f}  "
+            f"quality {rows[-1]['quality']:.4f}"
         )
     checks = {
         "at least 5 levels": len(levels) >= 5,

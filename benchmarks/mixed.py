@@ -72,7 +72,7 @@ def main(
             client.async_infer(
                 f"{name}{suffix}",
                 [rng.choice(tensors[suffix])],
-                callback=lambda _, error: done.put(error),
+                callback=lambda result, error: done.put(error),
             )
         after, seconds = counters(server.metrics, name), time.monotonic() - start
         for _ in range(IN_FLIGHT):

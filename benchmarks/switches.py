@@ -89,7 +89,7 @@ def main(
             client.async_infer(
                 name,
                 [inputs[step % IMAGES]],
-                callback=lambda answer, error, step=step: answers.put((step, answer, error)),
+                callback=lambda result, error, step=step: answers.put((step, result, error)),
                 parameters={"level": step % levels},
             )
         for _ in range(min(IN_FLIGHT, requests)):

@@ -17,7 +17,7 @@ from pathlib import Path
 __all__ = ["Child"]
 
 _PR_SET_PDEATHSIG = 1
-_REGION = re.compile(r"/dev/shm/triton_python_backend_shm_region_\S+")
+_REGION = re.compile(r"/dev/shm/triton_\w+_backend_shm_region_\S+")
 _libc = ctypes.CDLL(None)  # loaded here: after the fork it is too late to take an import lock
 
 
@@ -49,7 +49,8 @@ class Child:
             text=True,
             errors="replace",
             process_group=0,
-            umask=0o077,  # tensors pass through files in /dev/shm
+            restore_signals=False,  # SIGPIPE stays ignored: it may end in order when we are gone
+            umask=0o077,
             preexec_fn=die_with_parent,
         )
         self._copier = threading.Thread(target=self._copy_output, daemon=True)
@@ -72,15 +73,22 @@ class Child:
             self._copier.join(timeout=1)
         return list(self._tail)
 
-    def note_shared_memory(self) -> None:
-        """Remember which shared memory files of Triton's Python backend belong to this process."""
-        with contextlib.suppress(OSError):
+    def claim_shared_memory(self) -> None:
+        """Remember which shared memory files of Triton's Python backend belong to this process.
+
+        Others may not read them any more: Triton makes them 0644 whatever the umask, and they hold
+        what clients send.
+        """
+        with contextlib.suppress(OSError):  # it may be ending
             maps = Path(f"/proc/{self._process.pid}/maps").read_text()
-            self._regions.update(_REGION.findall(maps))
+            for region in set(_REGION.findall(maps)) - self._regions:
+                self._regions.add(region)
+                Path(region).chmod(0o600)
 
     def stop(self, grace_s: float) -> None:
         """SIGTERM, ``grace_s`` seconds later SIGKILL; then remove what it may have left behind."""
         if self.returncode is None:
+            self.claim_shared_memory()
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace_s)

@@ -18,7 +18,7 @@ from foveate.errors import ServerError
 
 __all__ = ["Addresses", "running"]
 
-_READY = re.compile(r"ready http=(\S+) grpc=(\S+) metrics=(\S+) adapter=(\S+)")
+_READY = re.compile(r"ready http=(\S+) grpc=(\S+) metrics=(\S+)(?: adapter=(\S+))?")
 _STOP_S = 30.0  # the server drains for at most half of this
 
 
@@ -29,7 +29,7 @@ class Addresses:
     http: str
     grpc: str
     metrics: str
-    adapter: str
+    adapter: str | None  # None without an adapter
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from foveate.errors import PolicyError
 
@@ -70,7 +71,7 @@ class _Word:
         self._map.close()
         os.close(self._fd)
 
-    def __enter__(self) -> _Word:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 import httpx
 
-__all__ = ["REQUEST_ID", "Answer", "Watchdog", "infer"]
+__all__ = ["REQUEST_ID", "Answer", "Watchdog", "infer", "open_client"]
 
 REQUEST_ID = "foveate-probe"
 _TIMEOUT_S = 5.0
-_IDLE_S = 5.0
+_PROOF_LASTS_S = 5.0
 _STRIKES = 2
 _COUNTER = re.compile(
     r'^nv_inference_request_(success|failure)\{.*?\bmodel="([^"]+)".*\} (\S+)$', re.MULTILINE
@@ -40,6 +40,12 @@ class Answer(enum.Enum):
     BUSY = "busy"  # 503: refused by a model process that is alive
     SILENT = "silent"
     BAD = "bad"
+
+
+def open_client() -> httpx.Client:
+    """A client for :func:`infer`. Keeps no connection: each one open delays the server's end."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.Client(timeout=_TIMEOUT_S, limits=limits, trust_env=False)
 
 
 def infer(client: httpx.Client, url: str, model: str) -> tuple[Answer, str]:
@@ -71,12 +77,11 @@ def infer(client: httpx.Client, url: str, model: str) -> tuple[Answer, str]:
             f"{url}/v2/models/{model}/infer",
             content=text + b"".join(bodies),
             headers={"Inference-Header-Content-Length": str(len(text))},
-            timeout=_TIMEOUT_S,
         )
     except httpx.TimeoutException:
         return Answer.SILENT, f"no answer within {_TIMEOUT_S:g} s"
     except httpx.HTTPError as error:
-        return Answer.BAD, str(error)
+        return Answer.SILENT, str(error)
     if response.status_code == httpx.codes.OK:
         return Answer.GOOD, ""
     busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE
@@ -92,16 +97,15 @@ class _Counts:
 class Watchdog:
     """Calls for a restart when a model fails twice in a row to answer a blank image."""
 
-    def __init__(self, http: str, metrics: str, models: Sequence[str]) -> None:
-        self._client = httpx.Client(timeout=_TIMEOUT_S)
+    def __init__(
+        self, client: httpx.Client, http: str, metrics: str, models: Sequence[str]
+    ) -> None:
+        self._client = client
         self._http = http
         self._metrics = metrics
         self._counts = dict.fromkeys(models, _Counts())
-        self._moved_at = dict.fromkeys(models, time.monotonic())
+        self._proved_at = dict.fromkeys(models, time.monotonic())
         self._strikes = dict.fromkeys(models, 0)
-
-    def close(self) -> None:
-        self._client.close()
 
     def trouble(self) -> str | None:
         """What is wrong with the server, None if nothing is known to be. Call about once a second.
@@ -120,19 +124,19 @@ class Watchdog:
     def _look_at(self, model: str) -> str | None:
         try:
             before, counts = self._counts[model], self._scrape(model)
+            self._counts[model] = counts
+            if counts.answered > before.answered and counts.failed == before.failed:
+                self._proved_at[model] = time.monotonic()
+            elapsed = time.monotonic() - self._proved_at[model]
+            if elapsed < _PROOF_LASTS_S and not self._strikes[model]:
+                return None
+            answer, reason = infer(self._client, self._http, model)
+            # Behind a long queue a probe may time out while others are being answered.
+            crowded = answer is Answer.SILENT and self._scrape(model).answered > counts.answered
         except httpx.HTTPError as error:
-            return f"metrics: {error}"
-        self._counts[model] = counts
-        if counts.answered != before.answered:
-            self._moved_at[model] = time.monotonic()
-        idle = time.monotonic() - self._moved_at[model] >= _IDLE_S
-        if not idle and counts.failed == before.failed and not self._strikes[model]:
-            return None
-        answer, reason = infer(self._client, self._http, model)
-        if answer in (Answer.GOOD, Answer.BUSY):
-            return None
-        # Behind a long queue a probe may time out while others are being answered.
-        if answer is Answer.SILENT and self._scrape(model).answered != counts.answered:
+            return f"no metrics: {error!r}"
+        if answer in (Answer.GOOD, Answer.BUSY) or crowded:
+            self._proved_at[model] = time.monotonic()
             return None
         return reason
 

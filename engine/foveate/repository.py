@@ -1,22 +1,25 @@
 """Is a model repository fit to be served? Asked before the server starts, which answers less well.
 
-A *classifier* is a folder NAME whose configuration says ``backend: "foveate"`` and which is not the
-``_decode`` step of another; its ladder, its weights and its labels must be usable.
+Every model on the ``foveate`` backend must say which component it is; the ladder, the weights and
+the labels of a classifier must be usable.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from foveate.errors import ServerError, WeightsError
 from foveate.ladder import Ladder
 
-__all__ = ["check_repository"]
+__all__ = ["check_repository", "choose_model"]
 
 _BACKEND = re.compile(r'^\s*backend\s*:\s*"foveate"', re.MULTILINE)
 _LABELS = re.compile(r'\blabel_filename\s*:\s*"([^"]+)"')
-_DECODE = "_decode"
+_COMPONENT = re.compile(
+    r'"component"[\s,]*value\s*:?\s*\{\s*string_value\s*:\s*"(classify|decode)"'
+)
 
 
 def check_repository(repository: Path) -> tuple[str, ...]:
@@ -25,20 +28,47 @@ def check_repository(repository: Path) -> tuple[str, ...]:
     Creates version folders that are missing because they hold no file. Raises the
     :class:`~foveate.errors.FoveateError` of the first file that cannot be used.
     """
-    configs = {path.parent.name: path for path in sorted(repository.glob("*/config.pbtxt"))}
-    texts = {name: path.read_text() for name, path in configs.items()}
-    ours = tuple(name for name, text in texts.items() if _BACKEND.search(text))
-    classifiers = [name for name in ours if name.removesuffix(_DECODE) not in set(ours) - {name}]
-    if not classifiers:
-        raise ServerError(f'{repository}: no folder with a config.pbtxt of backend: "foveate"')
-    for name in classifiers:
+    components = _components(repository)
+    for name in _classifiers(repository, components):
         _check_ladder(repository / name / "1")
-    for name, text in texts.items():
-        for labels in _LABELS.findall(text):
-            _check_labels(repository / name / labels)
-        if not any(path.name.isdecimal() for path in (repository / name).iterdir()):
-            _make_version(repository / name / "1")
-    return ours
+    for config in sorted(repository.glob("*/config.pbtxt")):
+        for labels in _LABELS.findall(config.read_text()):
+            _check_labels(config.with_name(labels))
+        if not any(path.name.isdecimal() for path in config.parent.iterdir()):
+            _make_version(config.with_name("1"))
+    return tuple(components)
+
+
+def choose_model(repository: Path, name: str | None) -> str:
+    """``name``, or the only classifier. Raises :class:`ServerError` naming those there are."""
+    models = _classifiers(repository, _components(repository))
+    if name is None and len(models) == 1:
+        return models[0]
+    if name in models:
+        return name
+    given = "several models, name one" if name is None else f"no model {name!r}"
+    raise ServerError(f"{repository}: {given} of {', '.join(models)}")
+
+
+def _components(repository: Path) -> dict[str, str]:
+    """Component of every model on our backend, by its name."""
+    components = {}
+    for config in sorted(repository.glob("*/config.pbtxt")):
+        text = config.read_text()
+        if not _BACKEND.search(text):
+            continue
+        match = _COMPONENT.search(text)
+        if match is None:
+            raise ServerError(f'{config}: parameter "component" must be "classify" or "decode"')
+        components[config.parent.name] = match[1]
+    return components
+
+
+def _classifiers(repository: Path, components: Mapping[str, str]) -> list[str]:
+    models = [name for name, component in components.items() if component == "classify"]
+    if not models:
+        raise ServerError(f'{repository}: no model with backend: "foveate", component: "classify"')
+    return models
 
 
 def _check_ladder(folder: Path) -> None:

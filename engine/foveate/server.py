@@ -191,10 +191,15 @@ def server_environment(
 ) -> dict[str, str]:
     """Environment of the server and its model processes, which use ``threads`` CPU threads each.
 
-    ``settings`` are the ``FOVEATE_*`` variables, ``caller`` is the environment we were started in.
-    An installed server keeps it (a container's paths are in it), the embedded one starts clean.
+    ``settings`` are all the ``FOVEATE_*`` variables they get, ``caller`` is the environment we were
+    started in. An installed server keeps it (a container's paths are in it), the embedded one
+    starts clean.
     """
-    kept = {key: caller[key] for key in _PASSED if key in caller} if server.embedded else caller
+    kept = {
+        key: value
+        for key, value in caller.items()
+        if (key in _PASSED if server.embedded else not key.startswith("FOVEATE_"))
+    }
     # The first python3 on PATH decides whose site-packages the model processes see.
     path = f"{Path(sys.executable).parent}:{'/usr/bin:/bin' if server.embedded else caller['PATH']}"
     count = str(threads)

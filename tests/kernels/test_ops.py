@@ -38,7 +38,7 @@ def test_select_keeps_the_best_in_order(values: list[float]) -> None:
 
 
 def test_select_refuses_a_count_out_of_range() -> None:
-    with pytest.raises(ValueError, match="keep=5: expected 0..4"):
+    with pytest.raises(ValueError, match=r"keep=5: expected 0\.\.4"):
         select_tokens(torch.zeros(1, 4), 5)
 
 

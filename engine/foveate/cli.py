@@ -1,0 +1,201 @@
+"""The ``foveate`` command. Commands import what they run, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from foveate.errors import FoveateError
+from foveate.repository import choose_model
+from foveate_loadtest.cli import loadtest
+from foveate_loadtest.errors import LoadtestError
+
+__all__ = ["app"]
+
+
+class _App(typer.Typer):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Errors raised on purpose are told in one line; a traceback means a bug."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except (FoveateError, LoadtestError) as error:
+            sys.exit(f"error: {error}")
+
+
+app = _App(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Serve Vision Transformers that hold a latency SLO by spending fewer tokens.",
+)
+
+Repository = Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")]
+Host = Annotated[str, typer.Option(help="IPv4 address to listen on.")]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+ServerBin = Annotated[
+    Path | None, typer.Option(help="Another tritonserver than the embedded one.", dir_okay=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@app.command()
+def serve(
+    repository: Repository = Path("model_repository"),
+    host: Host = "127.0.0.1",
+    http_port: Port = 8000,
+    grpc_port: Port = 8001,
+    metrics_port: Port = 8002,
+    adapter_port: Port = 8080,
+    slo_ms: Annotated[
+        float | None, typer.Option(min=1, help="Latency to hold, milliseconds.", show_default="200")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each model process.")] = 1,
+    adapter: Annotated[
+        bool, typer.Option("--adapter/--no-adapter", help="Run the adapter.")
+    ] = True,
+    pin_cap: Annotated[
+        bool,
+        typer.Option(
+            "--pin-cap/--no-pin-cap",
+            help="Hold exact and pinned requests to a tenth of busy time under pressure.",
+        ),
+    ] = True,
+    admission: Annotated[
+        bool,
+        typer.Option(
+            "--admission/--no-admission", help="Refuse requests that would miss their deadline."
+        ),
+    ] = True,
+    server_bin: ServerBin = None,
+) -> None:
+    """Run the Triton server and the adapter until SIGTERM; prints a line "ready" with the URLs."""
+    from foveate.serve import ServeOptions, serve
+
+    options = ServeOptions(
+        repository=repository,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        adapter_port=adapter_port,
+        slo_ms=slo_ms,
+        threads=threads,
+        adapter=adapter,
+        pin_cap=0.1 if pin_cap else 1.0,
+        admission=admission,
+        server_bin=server_bin,
+    )
+    raise typer.Exit(serve(options))
+
+
+@app.command()
+def demo(
+    name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
+    repository: Repository = Path("model_repository"),
+) -> None:
+    """Serve the demo model, send it a burst, compare with fixed levels; about two minutes."""
+    from foveate.demo import demo
+
+    raise typer.Exit(demo(repository, name))
+
+
+app.command()(loadtest)
+
+
+@app.command()
+def calibrate(
+    name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
+    repository: Repository = Path("model_repository"),
+    images: Annotated[int, typer.Option(min=100, help="Images to measure quality on.")] = 2000,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads, as in serving.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Measure candidate levels on the demo's images and write the ladder of those worth having."""
+    import torch
+
+    from foveate.allocator import tune_allocator
+    from foveate.calibrate import Images, calibrate
+    from foveate.digits.images import calibration_set, test_set
+
+    tune_allocator()
+    torch.set_num_threads(threads)
+    model = choose_model(repository, name)
+    choose, report = (
+        Images(torch.from_numpy(pixels), torch.from_numpy(labels))
+        for pixels, labels in (calibration_set(images), test_set(images))
+    )
+    folder = repository / model / "1"
+    result = calibrate(folder, model, choose, report, progress=_note)
+    rows = [
+        {
+            "level": index,
+            "name": level.name,
+            "quality": result.ladder.quality(index),
+            "ms_batch_1": 1e3 * result.latency.batch_seconds(index, 1),
+            "ms_batch_8": 1e3 * result.latency.batch_seconds(index, 8),
+        }
+        for index, level in enumerate(result.ladder.levels)
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    table = Table(*rows[0], box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console().print(table)
+
+
+@app.command()
+def doctor(
+    repository: Repository = Path("model_repository"),
+    host: Host = "127.0.0.1",
+    http_port: Port = 8000,
+    grpc_port: Port = 8001,
+    metrics_port: Port = 8002,
+    adapter_port: Port = 8080,
+    server_bin: ServerBin = None,
+    as_json: Json = False,
+) -> None:
+    """Tell whether "foveate serve" can work on this machine, and what is missing if not."""
+    from foveate.doctor import Verdict, examine
+    from foveate.serve import ServeOptions
+
+    options = ServeOptions(
+        repository=repository,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        adapter_port=adapter_port,
+        server_bin=server_bin,
+    )
+    findings = list(examine(options))
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        table = Table(box=None, header_style="bold")
+        for column in ("", "what", "found"):
+            table.add_column(column, overflow="fold")
+        colours = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILURE: "red"}
+        for finding in findings:
+            colour = colours[finding.verdict]
+            mark = f"[{colour}]{finding.verdict}[/]"
+            table.add_row(mark, finding.subject, finding.detail)
+        Console().print(table)
+    if any(finding.verdict is Verdict.FAILURE for finding in findings):
+        raise typer.Exit(1)
+
+
+def _note(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+if __name__ == "__main__":
+    app()

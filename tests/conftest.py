@@ -1,0 +1,211 @@
+"""A real server for tests: ``foveate serve`` on free ports, stopped and inspected afterwards."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+READY_S = 300.0  # the first start on a machine measures its latency table
+_REGION = re.compile(r"/dev/shm/triton_\w+_shm_region_\S+")
+
+
+@dataclass
+class Served:
+    """A running ``foveate serve``. Addresses are ``127.0.0.1:port``."""
+
+    process: subprocess.Popen[bytes]
+    http: str
+    grpc: str
+    metrics: str
+    adapter: str
+    repository: Path
+    run_dir: Path
+    out_path: Path  # its stdout
+    log_path: Path  # its stderr
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def children(self, pattern: str, of: int | None = None) -> list[int]:
+        """Process ids of its children (or those of ``of``) whose command line matches."""
+        parent = self.process.pid if of is None else of
+        tasks = Path(f"/proc/{parent}/task").glob("*/children")
+        ids = [int(pid) for task in tasks for pid in task.read_text().split()]
+        return [pid for pid in ids if re.search(pattern, _command_line(pid))]
+
+    def regions(self) -> set[Path]:
+        """Shared memory files between its server and its model processes."""
+        maps = [Path(f"/proc/{pid}/maps").read_text() for pid in self.children("tritonserver")]
+        return {Path(path) for text in maps for path in _REGION.findall(text)}
+
+    def await_log(self, text: str, seconds: float = 60) -> None:
+        """Wait until it has logged ``text``; fails with the log if it ends before."""
+        self._await(self.log_path, text, seconds)
+
+    def await_ready(self) -> None:
+        self._await(self.out_path, "\n", READY_S)
+
+    def stop(self) -> None:
+        """SIGTERM; it must end with 0 and leave nothing in /dev/shm."""
+        regions = self.regions()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 0, self.log[-4000:]
+        assert not [path for path in regions if path.exists()]
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def _await(self, path: Path, text: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while text not in path.read_text(errors="replace"):
+            if self.process.poll() is not None:
+                pytest.fail(f"foveate serve ended with {self.process.returncode}:\n{self.log}")
+            if time.monotonic() > deadline:
+                pytest.fail(f"foveate serve did not write {text!r}:\n{self.log[-4000:]}")
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The model repository of the project. Copy it before changing anything."""
+    return ROOT / "model_repository"
+
+
+@pytest.fixture(scope="session")
+def start_server(
+    tmp_path_factory: pytest.TempPathFactory, repository: Path
+) -> Iterator[Callable[..., Served]]:
+    """``start_server(*options, repository=..., environment=...)``: not waited for, not stopped.
+
+    What is still running at the end of the session is killed.
+    """
+    started: list[Served] = []
+
+    def start(
+        *options: str, repository: Path = repository, environment: dict[str, str] | None = None
+    ) -> Served:
+        folder = tmp_path_factory.mktemp("serve")
+        run_dir = folder / "run"
+        http, grpc, metrics, adapter = ports = free_ports(4)
+        names = ("http", "grpc", "metrics", "adapter")
+        flags = [f"--{name}-port={port}" for name, port in zip(names, ports, strict=True)]
+        out_path, log_path = folder / "out", folder / "log"
+        with out_path.open("wb") as out, log_path.open("wb") as log:
+            process = subprocess.Popen(
+                serve_command(f"--repository={repository}", *flags, *options),
+                env=serve_environment() | {"FOVEATE_RUN_DIR": str(run_dir)} | (environment or {}),
+                stdout=out,
+                stderr=log,
+            )
+        served = Served(
+            process=process,
+            http=f"127.0.0.1:{http}",
+            grpc=f"127.0.0.1:{grpc}",
+            metrics=f"127.0.0.1:{metrics}",
+            adapter=f"127.0.0.1:{adapter}",
+            repository=repository,
+            run_dir=run_dir,
+            out_path=out_path,
+            log_path=log_path,
+        )
+        started.append(served)
+        return served
+
+    yield start
+    for served in started:
+        served.kill()
+
+
+@pytest.fixture
+def serve(start_server: Callable[..., Served]) -> Iterator[Callable[..., Served]]:
+    """``serve(*options, repository=...)``: a server of this test's own, ready."""
+    started: list[Served] = []
+
+    def start(*options: str, **kwargs: Path) -> Served:
+        served = start_server(*options, **kwargs)
+        started.append(served)
+        served.await_ready()
+        return served
+
+    yield start
+    for served in started:
+        served.stop()
+
+
+@pytest.fixture(scope="session")
+def server(start_server: Callable[..., Served]) -> Iterator[Served]:
+    """One server, with default options, for all tests that leave it as it was."""
+    served = start_server()
+    served.await_ready()
+    yield served
+    served.stop()
+
+
+@pytest.fixture(scope="session")
+def refused_serve() -> Callable[..., str]:
+    """``refused_serve(*options)``: its error message; it must end with 1 before it starts."""
+
+    def run(*options: str) -> str:
+        done = subprocess.run(
+            serve_command(*options),
+            env=serve_environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1, done.stderr
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+        assert "triton:" not in done.stderr
+        return done.stderr
+
+    return run
+
+
+def serve_command(*options: str) -> list[str]:
+    return [sys.executable, "-m", "foveate.cli", "serve", *options]
+
+
+def serve_environment() -> dict[str, str]:
+    """Ours; what takes long to make is kept between sessions."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("FOVEATE_")}
+    return kept | {"FOVEATE_STATE_DIR": str(ROOT / ".state")}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on, below those the kernel hands out to clients."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in ports:
+            ports.append(port)
+    return ports
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:  # it ended meanwhile
+        return ""

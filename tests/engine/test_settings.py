@@ -1,0 +1,37 @@
+"""A model process starts with settings it understands, or says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from foveate.errors import FoveateError
+from foveate.settings import ModelSettings
+
+
+def test_settings_come_from_the_environment() -> None:
+    settings = ModelSettings.read(
+        {"FOVEATE_RUN_DIR": "/run/x", "FOVEATE_PIN_CAP": "1", "FOVEATE_ADAPTER_PORT": "1"}
+    )
+    assert (settings.run_dir, settings.pin_cap, settings.admission) == (Path("/run/x"), 1.0, "on")
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        ({"FOVEATE_SLO": "5"}, "FOVEATE_SLO='5'"),
+        ({"FOVEATE_THREADS": "0"}, "FOVEATE_THREADS='0'"),
+        ({"FOVEATE_ADMISSION": "maybe"}, "FOVEATE_ADMISSION='maybe'"),
+        ({"FOVEATE_PIN_CAP": "2"}, "FOVEATE_PIN_CAP='2'"),
+        ({"FOVEATE_SLO_MS": "-1"}, "FOVEATE_SLO_MS='-1'"),
+    ],
+)
+def test_unknown_keys_and_bad_values_are_named(extra: dict[str, str], reason: str) -> None:
+    with pytest.raises(FoveateError, match=reason):
+        ModelSettings.read({"FOVEATE_RUN_DIR": "/run/x", **extra})
+
+
+def test_the_run_dir_is_required() -> None:
+    with pytest.raises(FoveateError, match="FOVEATE_RUN_DIR"):
+        ModelSettings.read({})

@@ -1,0 +1,210 @@
+"""What a client sees, over HTTP and gRPC, on the real server."""
+
+from __future__ import annotations
+
+import io
+import queue
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tritonclient.grpc
+import tritonclient.http
+from foveate.digits import images
+from foveate.engine import Engine
+from PIL import Image
+from tritonclient.utils import InferenceServerException
+
+Infer = Callable[..., Any]
+PIXELS, LABELS = images.test_set(16)
+
+
+@pytest.fixture(scope="module", params=["http", "grpc"])
+def infer(request: pytest.FixtureRequest, server: Any) -> Infer:
+    """``infer(model, array, outputs=None, **parameters)`` through a stock client."""
+    module = getattr(tritonclient, request.param)
+    client = module.InferenceServerClient(getattr(server, request.param))
+
+    def call(model: str, array: np.ndarray, outputs: Any = None, **parameters: Any) -> Any:
+        name, kind = ("PIXELS", "UINT8") if array.dtype == np.uint8 else ("IMAGE", "BYTES")
+        tensor = module.InferInput(name, list(array.shape), kind)
+        tensor.set_data_from_numpy(array)
+        wanted = [module.InferRequestedOutput(o) for o in outputs] if outputs else None
+        return client.infer(model, [tensor], outputs=wanted, parameters=parameters or None)
+
+    call.module = module  # type: ignore[attr-defined]
+    call.client = client  # type: ignore[attr-defined]
+    return call
+
+
+@pytest.fixture(scope="module")
+def engine(server: Any) -> Engine:
+    torch.set_num_threads(1)
+    return Engine.load(Path(server.repository) / "digits" / "1")
+
+
+def image_file(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def as_input(data: bytes) -> np.ndarray:
+    return np.array([[data]], dtype=np.object_)
+
+
+def test_every_level_answers_as_the_engine_does(infer: Infer, engine: Engine) -> None:
+    for level, entry in enumerate(engine.ladder.levels):
+        for wish in (level, entry.name):
+            answer = infer("digits", PIXELS[:5], level=wish)
+            expected = engine.infer(torch.from_numpy(PIXELS[:5]), [level] * 5).scores
+            np.testing.assert_allclose(answer.as_numpy("SCORES"), expected, atol=1e-5)
+            assert answer.as_numpy("LEVEL").tolist() == [[level]] * 5
+
+
+def test_a_file_is_classified_like_its_pixels(infer: Infer) -> None:
+    from_file = infer("digits_classify", as_input(image_file(PIXELS[0])), quality="exact")
+    from_pixels = infer("digits", PIXELS[:1], quality="exact")
+    assert np.array_equal(from_file.as_numpy("SCORES"), from_pixels.as_numpy("SCORES"))
+    assert from_file.as_numpy("LEVEL").tolist() == [[0]]
+
+
+def test_a_jpeg_of_another_size_is_resized(infer: Infer) -> None:
+    large = np.asarray(Image.fromarray(PIXELS[1]).resize((400, 400)))
+    answer = infer("digits_classify", as_input(image_file(large, "JPEG")), quality="exact")
+    assert answer.as_numpy("SCORES").argmax() == LABELS[1]
+
+
+def test_pixels_gives_scores_only(infer: Infer) -> None:
+    answer = infer("digits_pixels", PIXELS[:1])
+    assert answer.as_numpy("SCORES").shape == (1, 10)
+    assert answer.as_numpy("LEVEL") is None
+
+
+def test_explain_tells_where_every_patch_went(infer: Infer, engine: Engine) -> None:
+    level = len(engine.ladder.levels) - 1
+    answer = infer("digits_explain", as_input(image_file(PIXELS[2])), level=level)
+    expected = engine.infer(torch.from_numpy(PIXELS[2:3]), [level], token_map=True).token_map
+    assert answer.as_numpy("TOKEN_MAP").tolist() == expected.tolist()  # type: ignore[union-attr]
+
+
+def test_labels_come_with_the_classification_extension(infer: Infer) -> None:
+    module = infer.module  # type: ignore[attr-defined]
+    tensor = module.InferInput("PIXELS", [1, 96, 96, 3], "UINT8")
+    tensor.set_data_from_numpy(PIXELS[:1])
+    output = module.InferRequestedOutput("SCORES", class_count=3)
+    answer = infer.client.infer("digits", [tensor], outputs=[output])  # type: ignore[attr-defined]
+    best = answer.as_numpy("SCORES")[0][0].decode().split(":")
+    assert best[1] == best[2] == str(LABELS[0])
+
+
+def test_a_quality_wish_is_never_served_below(infer: Infer, engine: Engine) -> None:
+    ladder = engine.ladder
+    for index in range(len(ladder.levels)):
+        wish = ladder.quality(index)
+        answer = infer("digits", PIXELS[:1], quality=wish)
+        served = int(answer.as_numpy("LEVEL")[0, 0])
+        assert ladder.quality(served) >= wish
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# 20,000 x 20,000 pixels by its header, a hundred bytes in fact.
+BOMB = (
+    b"\x89PNG\r\n\x1a\n"
+    + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0))
+    + png_chunk(b"IDAT", zlib.compress(bytes(60)))
+    + png_chunk(b"IEND", b"")
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "0 bytes"),
+        (b"just some text", "neither JPEG nor PNG"),
+        (b"GIF89a" + bytes(100), "neither JPEG nor PNG"),
+        (image_file(PIXELS[0], "JPEG")[:700], "cannot be decoded"),
+        (BOMB, "20000x20000"),
+        (image_file(PIXELS[0], "GIF"), "neither JPEG nor PNG"),
+    ],
+    ids=["empty", "text", "gif-header", "truncated-jpeg", "huge-header", "gif"],
+)
+def test_a_bad_file_fails_alone_with_the_reason(infer: Infer, data: bytes, reason: str) -> None:
+    with pytest.raises(InferenceServerException, match=reason) as failure:
+        infer("digits_classify", as_input(data))
+    assert failure.value.status() in ("400", "StatusCode.INVALID_ARGUMENT")
+    assert infer("digits_classify", as_input(image_file(PIXELS[0]))).as_numpy("SCORES").size == 10
+
+
+@pytest.mark.parametrize(
+    ("wish", "reason"),
+    [
+        ({"level": "cheap"}, "level='cheap'.*dense"),
+        ({"level": 99}, "level='99'"),
+        ({"level": -1}, "level='-1'"),
+        ({"quality": 1.5}, "quality=1.5"),
+        ({"quality": "best"}, "quality='best'"),
+        ({"quality": "nan"}, "quality='nan'"),
+        ({"quality": 0.9999}, "quality=0.9999"),
+        ({"deadline_ms": 0}, "deadline_ms=0"),
+        ({"deadline_ms": "soon"}, "deadline_ms='soon'"),
+        ({"deadline_ms": "inf"}, "deadline_ms='inf'"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_bad_wish_is_refused_naming_key_and_value(
+    infer: Infer, wish: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InferenceServerException, match=reason) as failure:
+        infer("digits", PIXELS[:1], **wish)
+    assert failure.value.status() in ("400", "StatusCode.INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [PIXELS[:1, :90], np.zeros((1, 96, 96, 4), np.uint8), np.repeat(PIXELS[:3], 3, 0)],
+    ids=["height", "channels", "batch of 9"],
+)
+def test_a_wrong_shape_is_refused(infer: Infer, array: np.ndarray) -> None:
+    with pytest.raises(InferenceServerException, match=r"shape|batch-size"):
+        infer("digits", np.ascontiguousarray(array))
+
+
+def test_a_wrong_type_is_refused(infer: Infer) -> None:
+    module = infer.module  # type: ignore[attr-defined]
+    tensor = module.InferInput("PIXELS", [1, 96, 96, 3], "FP32")
+    tensor.set_data_from_numpy(PIXELS[:1].astype(np.float32))
+    with pytest.raises(InferenceServerException, match="data-type|data type"):
+        infer.client.infer("digits", [tensor])  # type: ignore[attr-defined]
+
+
+def test_bad_requests_do_not_disturb_their_batch_mates(server: Any, engine: Engine) -> None:
+    """Good and bad requests in flight together: each gets its own answer."""
+    client = tritonclient.grpc.InferenceServerClient(server.grpc)
+    results: queue.Queue[tuple[int, Any, Any]] = queue.Queue()
+    expected = engine.infer(torch.from_numpy(PIXELS), [0] * 16).scores.numpy()
+    for step in range(64):
+        tensor = tritonclient.grpc.InferInput("PIXELS", [1, 96, 96, 3], "UINT8")
+        tensor.set_data_from_numpy(PIXELS[step % 16][None])
+        wish = {"level": "nonsense"} if step % 3 == 0 else {"level": 0}
+        client.async_infer(
+            "digits",
+            [tensor],
+            callback=lambda result, error, step=step: results.put((step, result, error)),
+            parameters=wish,
+        )
+    for _ in range(64):
+        step, answer, error = results.get(timeout=30)
+        if step % 3 == 0:
+            assert "nonsense" in str(error)
+        else:
+            assert error is None
+            np.testing.assert_allclose(answer.as_numpy("SCORES")[0], expected[step % 16], atol=1e-5)
