@@ -18,18 +18,16 @@ def tune_allocator() -> bool:
     """Keep freed memory in the process instead of returning it to the kernel after each tensor.
 
     By default glibc maps every large block afresh, and the page faults of clearing it cost a small
-    model more than its arithmetic. Call once, before the first large allocation. The price is that
-    the resident size stays at its peak. Returns whether it took
-    effect; where the C library has no ``mallopt`` nothing happens.
+    model dearly. Call once, before the first large allocation. The price is that the resident size
+    stays at its peak. Returns whether it took effect; without ``mallopt`` nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
     mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
     mallopt.restype = ctypes.c_int
-    settings = (
-        (_M_MMAP_THRESHOLD, 1024 * _MIB),
-        (_M_TRIM_THRESHOLD, 2047 * _MIB),
-        (_M_TOP_PAD, 256 * _MIB),
-    )
-    return bool(min(mallopt(parameter, value) for parameter, value in settings))
+    # Older versions of glibc refuse a map threshold above 32 MiB.
+    mapped = mallopt(_M_MMAP_THRESHOLD, 1024 * _MIB) or mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)
+    kept = mallopt(_M_TRIM_THRESHOLD, 2047 * _MIB)
+    padded = mallopt(_M_TOP_PAD, 256 * _MIB)
+    return bool(mapped and kept and padded)

@@ -1,0 +1,1 @@
+"""The demo model: its images, its training and its evaluation."""
