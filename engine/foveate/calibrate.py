@@ -116,9 +116,9 @@ def candidates(config: ViTConfig) -> list[Schedule]:
     n = config.patches
     blocks = tuple(sorted({config.depth // 4, config.depth // 2, 3 * config.depth // 4}))
     inputs: list[VwtIntra | VwtInter] = [
-        VwtIntra(keep=round(n * share)) for share in (0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.17)
+        VwtIntra(keep=round(n * share)) for share in (0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2)
     ]
-    inputs += [VwtInter(count=round(n * share)) for share in (0.5, 0.4, 0.3)]
+    inputs += [VwtInter(count=round(n * share)) for share in (0.5, 0.3)]
 
     def prunes(first: int, ratio: float, fate: str) -> dict[int, Prune]:
         keeps = [max(4, math.ceil(first * ratio ** (i + 1))) for i in range(len(blocks))]

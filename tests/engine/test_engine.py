@@ -75,8 +75,8 @@ def test_the_token_map_accounts_for_every_patch(
 def test_intra_keeps_the_patches_of_highest_variance(engine: Engine, pixels: Tensor) -> None:
     answers = engine.infer(pixels[:1], [1], token_map=True)
     assert answers.token_map is not None
-    cells = pixels[0].reshape(12, 8, 12, 8, 3).permute(0, 2, 1, 3, 4).reshape(144, -1)
-    variance = cells.double().var(1)
+    cells = pixels[0].reshape(12, 8, 12, 8, 3).permute(0, 2, 4, 1, 3).reshape(144, 3, -1)
+    variance = cells.double().var(2).sum(1)
     kept = answers.token_map[0] > 0
     assert variance[kept].min() >= variance[~kept].max()
 

@@ -93,7 +93,7 @@ def test_answers_and_rejections_are_told_apart(
     assert set(rows.answer[answered]) == {3}
     assert report.ladder_quality == pytest.approx(0.90)
     assert report.recovered == pytest.approx(0.0)
-    assert report.attainment <= 1 - 50 / report.requests
+    assert report.attainment < 0.5  # 50 of 99 were turned away
 
 
 def test_a_sender_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Visual words within an image: the flattest patches become one token.
 
 VWT intra-image (arXiv 2411.15397 §3.1). The paper drops the low-variance patches; here they are
-grouped into one token, which costs one row and keeps their mean in the sequence.
+grouped into one token, which costs one row and keeps their mean in the sequence. Variance is taken
+within channels (see :func:`pixel_variance`).
 """
 
 from __future__ import annotations
@@ -36,12 +37,19 @@ class VwtIntra:
 
 
 def pixel_variance(rows: Tensor) -> Tensor:
-    """D² times the variance of each row of integer pixels, exactly: [..., D] -> [...] float64.
+    """How far a patch is from flat: its variance within each channel, summed over the channels.
 
-    Sums of integers are exact in any order, so a ranking never depends on the batch. All channels
-    share one mean and std, so raw pixels rank as normalised ones do.
+    The paper pools the channels, which takes a flat patch of a saturated colour for a busy one; on
+    grey images both rank alike. One mean and std for all channels, so raw pixels rank as normalised
+    ones do. Integer sums are exact in any order: a ranking never depends on the batch.
+
+    Args:
+        rows: [..., D] float, integer pixels 0..255, channels last.
+
+    Returns:
+        [...] float64, (D/3)² times the summed variance, exactly.
     """
     d = rows.shape[-1]
     exact = rows if d * 255**2 < 2**24 else rows.double()
-    total, squares = exact.sum(-1).double(), (exact * exact).sum(-1).double()
-    return d * squares - total * total
+    totals = torch.stack([exact[..., c::3].sum(-1) for c in range(3)]).double()
+    return d // 3 * (exact * exact).sum(-1).double() - (totals * totals).sum(0)

@@ -1,0 +1,52 @@
+"""The adapter's HTTP API, as far as a load test needs it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from foveate_loadtest.errors import TargetError
+
+__all__ = ["Adapter"]
+
+
+class Adapter:
+    """One model's face of the adapter. Every method raises :class:`TargetError` naming the URL."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self._client = httpx.Client(base_url=url, timeout=5.0)
+        self._path = f"/v1/models/{model}"
+
+    def __enter__(self) -> Adapter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._client.close()
+
+    def view(self) -> dict[str, Any]:
+        """SLO, levels, policy and the last observation."""
+        return self._call("GET", self._path)
+
+    def pin(self, level: str) -> None:
+        """Serve everything at ``level`` until :meth:`unpin`."""
+        self._call("PUT", f"{self._path}/pin", {"level": level})
+
+    def unpin(self) -> None:
+        self._call("DELETE", f"{self._path}/pin")
+
+    def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        try:
+            response = self._client.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise TargetError(f"{method} {self._client.base_url}{path}: {error!r}") from error
+        if response.is_error:
+            raise TargetError(f"{method} {response.url}: {response.status_code} {response.text}")
+        view: dict[str, Any] = response.json()
+        return view

@@ -1,0 +1,79 @@
+"""How many requests a second one level can serve, measured with a closed loop."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from typing import Any
+
+import grpc
+
+from foveate_loadtest.arrivals import Capacities
+from foveate_loadtest.choices import Target
+from foveate_loadtest.errors import TargetError
+from foveate_loadtest.images import labelled_images
+from foveate_loadtest.ladder import LadderFacts
+from foveate_loadtest.payloads import Parameters, grpc_payload, tensors
+from foveate_loadtest.senders import infer_method
+
+__all__ = ["measure_capacities", "measure_capacity"]
+
+_IN_FLIGHT = 24  # three of the demo's largest batches: one runs, one waits, one is under way
+_WARM_UP = 0.5  # seconds, not counted
+_TIMEOUT = 30.0
+_MAX_REFUSED = 0.05  # share
+
+
+def measure_capacity(
+    grpc_url: str, model: str, level: str, seconds: float = 3.0, runs: int = 3
+) -> float:
+    """Best requests/s of ``runs`` runs of ``seconds``, every request pinned to ``level``.
+
+    ``grpc_url`` is host:port. The server must not cap pinned requests (``--no-pin-cap``). Raises
+    :class:`TargetError` if more than 5 % of the requests are refused.
+    """
+    pixels, _ = labelled_images(64)
+    # The full queue must not be taken for an overload.
+    parameters: Parameters = {"level": level, "deadline_ms": int(_TIMEOUT * 1000)}
+    payloads = [grpc_payload(model, x, parameters) for x in tensors(Target.PIXELS, pixels)]
+    with grpc.insecure_channel(grpc_url) as channel:
+        infer = infer_method(channel)
+        return max(_closed_loop(infer, payloads, seconds) for _ in range(runs))
+
+
+def measure_capacities(
+    grpc_url: str, model: str, ladder: LadderFacts, seconds: float = 3.0, runs: int = 3
+) -> Capacities:
+    """Capacities of both ends of a ladder; see :func:`measure_capacity`."""
+    exact, cheapest = (
+        measure_capacity(grpc_url, model, ladder.names[index], seconds, runs)
+        for index in (0, ladder.cheapest)
+    )
+    return Capacities(exact=exact, cheapest=cheapest)
+
+
+def _closed_loop(infer: Any, payloads: list[bytes], seconds: float) -> float:
+    slots = threading.Semaphore(_IN_FLIGHT)
+    start = time.perf_counter() + _WARM_UP
+    end = start + seconds
+    answers: list[float] = []
+    refusals: list[str] = []
+
+    def done(call: Any) -> None:
+        slots.release()
+        if call.code() is grpc.StatusCode.OK:
+            answers.append(time.perf_counter())
+        else:
+            refusals.append(f"{call.code().name}: {call.details()}")
+
+    for payload in itertools.cycle(payloads):
+        slots.acquire()
+        if time.perf_counter() > end:
+            break
+        infer.future(payload, timeout=_TIMEOUT).add_done_callback(done)
+    for _ in range(_IN_FLIGHT - 1):
+        slots.acquire()
+    if len(refusals) > _MAX_REFUSED * (len(refusals) + len(answers)):
+        raise TargetError(f"{len(refusals)} requests refused while measuring: {refusals[0]}")
+    return sum(start <= answer <= end for answer in answers) / seconds

@@ -1,0 +1,32 @@
+"""The words a load test is asked in. Standard library only, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["Protocol", "Scenario", "Target"]
+
+
+class Protocol(StrEnum):
+    """KServe v2 over either transport."""
+
+    GRPC = "grpc"
+    HTTP = "http"
+
+
+class Scenario(StrEnum):
+    """Named shapes of load; see :func:`foveate_loadtest.arrivals.scenario_phases`."""
+
+    CALM = "calm"
+    BURST = "burst"
+    OVERLOAD = "overload"
+
+
+class Target(StrEnum):
+    """Which of a model's public faces to send to."""
+
+    PIXELS = "pixels"  # NAME, raw pixels
+    CLASSIFY = "classify"  # NAME_classify, JPEG bytes
+
+    def model(self, name: str) -> str:
+        return name if self is Target.PIXELS else f"{name}_classify"

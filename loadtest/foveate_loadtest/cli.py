@@ -1,0 +1,117 @@
+"""``foveate loadtest``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from foveate_loadtest.choices import Protocol, Scenario, Target
+
+if TYPE_CHECKING:
+    from foveate_loadtest.progress import Progress
+
+__all__ = ["loadtest"]
+
+
+def loadtest(
+    url: Annotated[str, typer.Option(help="HTTP host:port of the server.")] = "127.0.0.1:8000",
+    grpc_url: Annotated[str, typer.Option(help="gRPC host:port of the server.")] = "127.0.0.1:8001",
+    adapter_url: Annotated[
+        str, typer.Option(help="Adapter: the SLO and the levels.")
+    ] = "http://127.0.0.1:8080",
+    protocol: Protocol = Protocol.GRPC,
+    model: str = "digits",
+    target: Annotated[Target, typer.Option(help="Raw pixels, or JPEG files.")] = Target.PIXELS,
+    scenario: Annotated[
+        Scenario, typer.Option(help="Load, in multiples of capacities measured first.")
+    ] = Scenario.BURST,
+    arrivals: Annotated[
+        Path | None, typer.Option(help="Replay this arrival file instead.", exists=True)
+    ] = None,
+    save_arrivals: Annotated[Path | None, typer.Option(help="Write the arrival file.")] = None,
+    seed: int = 0,
+    cv2: Annotated[
+        float, typer.Option(min=0, help="Burstiness of the gaps: 0 metronome, 1 Poisson.")
+    ] = 1.0,
+    slo_ms: Annotated[
+        float | None, typer.Option(min=1, help="Milliseconds.", show_default="the adapter's")
+    ] = None,
+    ladder: Annotated[
+        Path | None,
+        typer.Option(help="ladder.json; with --slo-ms no adapter is asked.", exists=True),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the report, JSON.")] = None,
+    rows: Annotated[
+        Path | None, typer.Option(help="Write one row a request, .csv or .npz.")
+    ] = None,
+    core: Annotated[int | None, typer.Option(min=0, help="Run the client on this core.")] = None,
+    max_send_lag_ms: Annotated[
+        float, typer.Option(min=0, help="Fail if the client's own p99 delay is longer.")
+    ] = 5.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON, for programs.")
+    ] = False,
+) -> None:
+    """Send an open-loop load and judge every answer against the SLO."""
+    from foveate_loadtest.adapter import Adapter
+    from foveate_loadtest.arrivals import Schedule, scenario_schedule
+    from foveate_loadtest.capacity import measure_capacities
+    from foveate_loadtest.ladder import LadderFacts
+    from foveate_loadtest.run import LoadtestConfig, run
+    from foveate_loadtest.table import report_table
+
+    console = Console(stderr=True)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    facts = None if ladder is None else LadderFacts.from_file(ladder)
+    if facts is None or slo_ms is None:
+        with Adapter(adapter_url, model) as adapter:
+            view = adapter.view()
+        facts = facts or LadderFacts.from_adapter(view)
+        slo_ms = slo_ms or float(view["slo"]["latency_ms"])
+    if arrivals is None:
+        with console.status("measuring capacities"):
+            capacities = measure_capacities(_address(grpc_url), model, facts)
+        schedule = scenario_schedule(scenario, capacities, seed, cv2)
+    else:
+        schedule = Schedule.load(arrivals)
+    if save_arrivals is not None:
+        schedule.save(save_arrivals)
+    config = LoadtestConfig(
+        server=_address(grpc_url if protocol is Protocol.GRPC else url),
+        schedule=schedule,
+        slo_ms=slo_ms,
+        protocol=protocol,
+        model=model,
+        target=target,
+        ladder=facts,
+        max_send_lag_ms=max_send_lag_ms,
+        rows=rows,
+    )
+    with console.status("starting") as status:
+        report = run(config, lambda progress: status.update(_line(progress, schedule.seconds)))
+    if output is not None:
+        report.save(output)
+    if as_json:
+        typer.echo(report.to_json())
+    else:
+        Console().print(report_table({schedule.scenario: report}))
+    if report.problem:
+        console.print(f"[red]{report.problem}[/]")
+        raise typer.Exit(1)
+
+
+def _address(url: str) -> str:
+    return url.removeprefix("http://").rstrip("/")
+
+
+def _line(progress: Progress, seconds: float) -> str:
+    attainment = "–" if progress.attainment is None else f"{progress.attainment:.1%}"
+    return (
+        f"{progress.seconds:.0f}/{seconds:.0f} s  {progress.offered:.0f}/s offered  "
+        f"{progress.served:.0f}/s served  {attainment} in SLO"
+    )

@@ -1,0 +1,48 @@
+"""Where a measurement was made."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["environment"]
+
+_DISTRIBUTIONS = ("foveate", "gevent", "grpcio", "locust", "tritonclient")
+
+
+def environment() -> dict[str, str]:
+    """Commit (of a checkout), versions, processor, and the cores the client may use."""
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in _DISTRIBUTIONS},
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "client_cores": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
+    }
+
+
+def _commit() -> str:
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+    ]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

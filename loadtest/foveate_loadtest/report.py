@@ -1,0 +1,235 @@
+"""The verdict on a run, computed from its rows. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate_loadtest.arrivals import Capacities, Schedule
+from foveate_loadtest.ladder import LadderFacts
+from foveate_loadtest.rows import Outcome, Rows
+
+__all__ = ["LevelShare", "Percentiles", "Report", "Second", "summarise"]
+
+SCHEMA = 1
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Percentiles:
+    """Milliseconds; each value was seen (no interpolation)."""
+
+    p50: float
+    p99: float
+    p999: float
+    longest: float
+
+    @staticmethod
+    def of(seconds: Floats) -> Percentiles | None:
+        """None of nothing."""
+        if not len(seconds):
+            return None
+        values = np.quantile(seconds, (0.5, 0.99, 0.999, 1.0), method="higher") * 1000
+        p50, p99, p999, longest = values.tolist()
+        return Percentiles(p50=p50, p99=p99, p999=p999, longest=longest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelShare:
+    """How much of a run one level served."""
+
+    level: int  # -1: the answer did not say
+    name: str
+    answers: float  # share of the answers
+    time: float  # share of the time: the interval up to an answer counts for its level
+
+
+@dataclass(frozen=True, kw_only=True)
+class Second:
+    """One second of a run. A request belongs to the second of its intended send."""
+
+    second: int
+    offered: int
+    answered: int
+    in_time: int
+    rejected: int
+    p99_ms: float | None
+    level: float | None  # mean index over the answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One run. Latency counts from the intended send; a rejection, error or loss is a miss."""
+
+    # What was asked
+    scenario: str
+    seed: int
+    cv2: float
+    arrivals_sha256: str
+    capacities: Capacities | None
+    seconds: float
+    requests: int
+    slo_ms: float
+    # What came back
+    offered_rate: float  # requests/s
+    served_rate: float  # answers/s
+    goodput: float  # answers in time/s
+    attainment: float  # share answered in time
+    attainment_admitted: float  # the same without the rejected
+    latency_ms: Percentiles | None  # of the answers
+    rejection_ms: Percentiles | None  # of the rejections
+    rejected: int
+    errors: Mapping[str, int]  # by kind, without rejections
+    messages: Mapping[str, str]  # first of each kind
+    # How good it was; over the answers in time
+    levels: tuple[LevelShare, ...]  # over all answers
+    ladder_quality: float | None  # the ladder's quality of the levels served
+    measured_quality: float | None  # share of labelled images answered rightly
+    recovered: float | None  # ladder quality from cheapest (0) to exact (1)
+    # Whether the client can be believed
+    send_lag_ms: Percentiles | None
+    max_send_lag_ms: float  # limit on the p99
+    max_in_flight: int
+    environment: Mapping[str, str]
+    series: tuple[Second, ...]
+
+    @property
+    def problem(self) -> str | None:
+        """Why the numbers must not be used; None when they may."""
+        if self.send_lag_ms is None or self.send_lag_ms.p99 > self.max_send_lag_ms:
+            lag = (
+                "nothing was sent" if self.send_lag_ms is None else f"{self.send_lag_ms.p99:.1f} ms"
+            )
+            return f"p99 send lag: {lag}, allowed {self.max_send_lag_ms:g} ms: the client was late"
+        return None
+
+    def to_json(self) -> str:
+        data = {"schema": SCHEMA, "problem": self.problem, **asdict(self)}
+        return json.dumps(data, indent=1)
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.to_json() + "\n")
+
+
+def summarise(
+    rows: Rows,
+    schedule: Schedule,
+    slo_ms: float,
+    ladder: LadderFacts | None,
+    max_send_lag_ms: float,
+    environment: Mapping[str, str],
+) -> Report:
+    """Judge the rows of a run. Without ``ladder`` the quality of levels is not known."""
+    ok = rows.outcome == Outcome.OK
+    rejected = rows.outcome == Outcome.REJECTED
+    in_time = ok & (rows.latency <= slo_ms / 1000)
+    requests = len(rows.intended)
+    quality = _ladder_quality(rows.level[in_time], ladder)
+    return Report(
+        scenario=schedule.scenario,
+        seed=schedule.seed,
+        cv2=schedule.cv2,
+        arrivals_sha256=schedule.sha256,
+        capacities=schedule.capacities,
+        seconds=schedule.seconds,
+        requests=requests,
+        slo_ms=slo_ms,
+        offered_rate=requests / schedule.seconds,
+        served_rate=int(ok.sum()) / schedule.seconds,
+        goodput=int(in_time.sum()) / schedule.seconds,
+        attainment=_share(in_time, requests),
+        attainment_admitted=_share(in_time, requests - int(rejected.sum())),
+        latency_ms=Percentiles.of(rows.latency[ok]),
+        rejection_ms=Percentiles.of(rows.latency[rejected]),
+        rejected=int(rejected.sum()),
+        errors={
+            kind.name.lower(): count
+            for kind in Outcome
+            if kind not in (Outcome.OK, Outcome.REJECTED)
+            and (count := int((rows.outcome == kind).sum()))
+        },
+        messages=rows.messages,
+        levels=_level_shares(rows, ok, ladder),
+        ladder_quality=quality,
+        measured_quality=(
+            float((rows.answer == rows.label)[in_time].mean()) if in_time.any() else None
+        ),
+        recovered=_recovered(quality, ladder),
+        send_lag_ms=Percentiles.of(rows.lag[~np.isnan(rows.lag)]),
+        max_send_lag_ms=max_send_lag_ms,
+        max_in_flight=_max_in_flight(rows),
+        environment=environment,
+        series=_series(rows, ok, in_time, rejected, schedule.seconds),
+    )
+
+
+def _share(part: Mask, whole: int) -> float:
+    return int(part.sum()) / whole if whole else 1.0
+
+
+def _ladder_quality(levels: NDArray[np.int16], ladder: LadderFacts | None) -> float | None:
+    if ladder is None or not len(levels) or (levels < 0).any():
+        return None
+    return float(np.array(ladder.quality)[levels].mean())
+
+
+def _recovered(quality: float | None, ladder: LadderFacts | None) -> float | None:
+    if quality is None or ladder is None:
+        return None
+    exact, cheapest = ladder.quality[0], ladder.quality[ladder.cheapest]
+    return (quality - cheapest) / (exact - cheapest) if exact > cheapest else None
+
+
+def _level_shares(rows: Rows, ok: Mask, ladder: LadderFacts | None) -> tuple[LevelShare, ...]:
+    if not ok.any():
+        return ()
+    order = np.argsort(rows.done[ok], kind="stable")
+    done, level = rows.done[ok][order], rows.level[ok][order]
+    spent = np.diff(done, prepend=0.0)
+    return tuple(
+        LevelShare(
+            level=index,
+            name=ladder.names[index] if ladder is not None and index >= 0 else str(index),
+            answers=float((level == index).mean()),
+            time=float(spent[level == index].sum() / done[-1]),
+        )
+        for index in np.unique(level).tolist()
+    )
+
+
+def _max_in_flight(rows: Rows) -> int:
+    sent = rows.sent[~np.isnan(rows.sent)]
+    done = rows.done[~np.isnan(rows.done)]
+    times = np.concatenate([sent, done])
+    steps = np.concatenate([np.ones(len(sent), np.int64), -np.ones(len(done), np.int64)])
+    return int(np.cumsum(steps[np.argsort(times, kind="stable")]).max(initial=0))
+
+
+def _series(
+    rows: Rows, ok: Mask, in_time: Mask, rejected: Mask, seconds: float
+) -> tuple[Second, ...]:
+    second = rows.intended.astype(np.int64)
+    series = []
+    for index in range(int(np.ceil(seconds))):
+        here = second == index
+        answered = here & ok
+        latency = Percentiles.of(rows.latency[answered])
+        series.append(
+            Second(
+                second=index,
+                offered=int(here.sum()),
+                answered=int(answered.sum()),
+                in_time=int((here & in_time).sum()),
+                rejected=int((here & rejected).sum()),
+                p99_ms=None if latency is None else latency.p99,
+                level=float(rows.level[answered].mean()) if answered.any() else None,
+            )
+        )
+    return tuple(series)

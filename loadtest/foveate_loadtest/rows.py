@@ -1,0 +1,85 @@
+"""What happened to each request: one row each, kept as columns."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Outcome", "Rows"]
+
+
+class Outcome(IntEnum):
+    """How a request ended. Only ``OK`` can be within an SLO."""
+
+    UNANSWERED = 0  # still in flight when the run ended
+    OK = 1
+    REJECTED = 2  # HTTP 503 or UNAVAILABLE, which a lost gRPC connection also is: see messages
+    TIMEOUT = 3  # the client gave up
+    INVALID = 4  # the server blames the request
+    FAILED = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Columns of equal length, in order of intended time. Times are seconds from the start."""
+
+    intended: NDArray[np.float64]
+    sent: NDArray[np.float64]  # handed to the transport; NaN if never
+    done: NDArray[np.float64]  # NaN while unanswered
+    outcome: NDArray[np.int8]
+    level: NDArray[np.int16]  # -1 unknown
+    answer: NDArray[np.int16]  # class of highest score, -1 none
+    label: NDArray[np.int16]
+    messages: dict[str, str]  # first message of each kind of failure
+
+    @staticmethod
+    def blank(intended: NDArray[np.float64], label: NDArray[np.int16]) -> Rows:
+        """Rows of requests not sent yet, to be filled in place."""
+        n = len(intended)
+        return Rows(
+            intended=intended,
+            sent=np.full(n, np.nan),
+            done=np.full(n, np.nan),
+            outcome=np.full(n, Outcome.UNANSWERED, np.int8),
+            level=np.full(n, -1, np.int16),
+            answer=np.full(n, -1, np.int16),
+            label=label,
+            messages={},
+        )
+
+    @property
+    def latency(self) -> NDArray[np.float64]:
+        """Seconds from the *intended* send to the answer: a late send counts against the server."""
+        return self.done - self.intended
+
+    @property
+    def lag(self) -> NDArray[np.float64]:
+        """Seconds the client itself was late."""
+        return self.sent - self.intended
+
+    def save(self, path: Path) -> None:
+        """Write ``.csv`` (without messages) or, for any other suffix, NumPy's ``.npz``."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "messages"}
+        if path.suffix == ".csv":
+            with path.open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(columns)
+                writer.writerows(
+                    zip(*(column.tolist() for column in columns.values()), strict=True)
+                )
+        else:
+            with path.open("wb") as file:
+                np.savez_compressed(file, messages=json.dumps(self.messages), **columns)
+
+    @staticmethod
+    def load(path: Path) -> Rows:
+        """Read what :meth:`save` wrote as ``.npz``."""
+        with np.load(path) as data:
+            columns = {name: data[name] for name in data.files if name != "messages"}
+            return Rows(**columns, messages=json.loads(str(data["messages"])))

@@ -1,0 +1,110 @@
+"""Run one load test: send in a Locust process, judge here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from foveate_loadtest.arrivals import Schedule
+from foveate_loadtest.choices import Protocol, Target
+from foveate_loadtest.environment import environment
+from foveate_loadtest.errors import SenderError
+from foveate_loadtest.ladder import LadderFacts
+from foveate_loadtest.progress import Progress
+from foveate_loadtest.report import Report, summarise
+from foveate_loadtest.rows import Rows
+
+__all__ = ["LoadtestConfig", "run"]
+
+_LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+_LOG_TAIL = 2000  # characters of the sender's log that an error carries
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadtestConfig:
+    """One run against one server."""
+
+    server: str  # host:port of the protocol
+    schedule: Schedule
+    slo_ms: float
+    protocol: Protocol = Protocol.GRPC
+    model: str = "digits"
+    target: Target = Target.PIXELS
+    level: str | None = None  # pin every request, by request parameter
+    ladder: LadderFacts | None = None
+    images: int = 500  # different images, sent in turn
+    timeout: float = 30.0  # seconds
+    max_send_lag_ms: float = 5.0
+    rows: Path | None = None  # where to keep one row a request (.csv or .npz)
+
+
+def run(
+    config: LoadtestConfig, on_progress: Callable[[Progress], None] = lambda progress: None
+) -> Report:
+    """Send the schedule and report; ``on_progress`` is called twice a second while it runs.
+
+    A run whose client was late has ``report.problem`` set. Raises :class:`SenderError` when there
+    is nothing to report.
+    """
+    with tempfile.TemporaryDirectory(prefix="foveate-loadtest-") as scratch:
+        folder = Path(scratch)
+        rows_path = folder / "rows.npz"
+        log_path = folder / "locust.log"
+        config.schedule.save(folder / "arrivals.json")
+        reader, writer = os.pipe()
+        with log_path.open("wb") as log, os.fdopen(reader) as live:
+            process = subprocess.Popen(
+                [*_command(config, folder / "arrivals.json", rows_path), f"--live-fd={writer}"],
+                cwd=folder,  # Locust reads its configuration from the working directory
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(writer,),
+            )
+            os.close(writer)
+            try:
+                for line in live:
+                    on_progress(Progress(**json.loads(line)))
+                process.wait()
+            finally:
+                process.kill()
+                process.wait()
+        if not rows_path.exists():
+            tail = log_path.read_text(errors="replace")[-_LOG_TAIL:]
+            raise SenderError(f"Locust ended with {process.returncode}:\n{tail}")
+        rows = Rows.load(rows_path)
+    if config.rows is not None:
+        rows.save(config.rows)
+    return summarise(
+        rows,
+        config.schedule,
+        config.slo_ms,
+        config.ladder,
+        config.max_send_lag_ms,
+        environment(),
+    )
+
+
+def _command(config: LoadtestConfig, arrivals: Path, rows: Path) -> list[str]:
+    options = {
+        "locustfile": _LOCUSTFILE,
+        "host": config.server,
+        "protocol": config.protocol,
+        "target": config.target,
+        "model": config.model,
+        "images": config.images,
+        "timeout": config.timeout,
+        "slo-ms": config.slo_ms,
+        "max-send-lag-ms": config.max_send_lag_ms,
+        "arrivals": arrivals,
+        "rows": rows,
+        **({"level": config.level} if config.level else {}),
+    }
+    command = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
+    return command + [f"--{name}={value}" for name, value in options.items()]

@@ -1,0 +1,124 @@
+"""One Locust user that sends on a schedule: an open loop.
+
+It never waits for an answer before the next send, so a stalled server meets the load it would meet
+in life, and latency counts from the time a request *should* have been sent. Locust's own pacing
+(number of users, wait times) plays no part: however many users and workers, one user sends it all.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import resource
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gevent
+import numpy as np
+from locust import User, task
+from locust.exception import StopUser
+from numpy.typing import NDArray
+
+from foveate_loadtest.arrivals import Schedule
+from foveate_loadtest.choices import Protocol, Target
+from foveate_loadtest.images import labelled_images
+from foveate_loadtest.payloads import grpc_payload, http_payload, tensors
+from foveate_loadtest.progress import measure
+from foveate_loadtest.replay import Replay
+from foveate_loadtest.rows import Outcome, Rows
+from foveate_loadtest.senders import GrpcSender, HttpSender, Sender
+
+__all__ = ["OpenLoopUser"]
+
+_STREAM_SECONDS = 0.5
+
+
+class OpenLoopUser(User):
+    """Replays the arrival file once, then ends the run. Options: see ``locustfile.py``."""
+
+    fixed_count = 1
+
+    @task
+    def replay(self) -> None:
+        try:
+            _replay(self.environment)
+        except Exception:
+            # Locust would start the task again, for ever.
+            logging.exception("the schedule was not replayed")
+            self.environment.process_exit_code = 1
+        gevent.spawn(self.environment.runner.quit)
+        raise StopUser
+
+
+def _replay(environment: Any) -> None:
+    options = environment.parsed_options
+    times = Schedule.load(Path(options.arrivals)).times
+    pixels, labels = labelled_images(options.images)
+    images = np.arange(len(times)) % len(labels)
+    rows = Rows.blank(times, labels[images].astype(np.int16))
+    sender = _sender(options, pixels)
+    # A garbage collection is a late send, and nothing built so far is garbage.
+    gc.collect()
+    gc.freeze()
+    replay = Replay(rows, images.tolist(), sender, _reporter(environment, rows))
+    stream = gevent.spawn(_stream, options.live_fd, replay, options.slo_ms / 1000)
+    replay.run(drain=options.timeout)
+    stream.kill()
+    sender.close()
+    if options.rows:
+        rows.save(Path(options.rows))
+    _judge_lag(environment, rows)
+
+
+def _sender(options: Any, pixels: NDArray[np.uint8]) -> Sender:
+    target = Target(options.target)
+    model = target.model(options.model)
+    parameters = {"level": options.level} if options.level else {}
+    inputs = tensors(target, pixels)
+    if options.protocol == Protocol.GRPC:
+        blobs = [grpc_payload(model, tensor, parameters) for tensor in inputs]
+        return GrpcSender(options.host, blobs, options.timeout)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection per request in flight
+    requests = [http_payload(options.host, model, tensor, parameters) for tensor in inputs]
+    return HttpSender(options.host, requests, options.timeout)
+
+
+def _reporter(environment: Any, rows: Rows) -> Callable[[int], None]:
+    """Tells Locust's own statistics about a row that ended."""
+    options = environment.parsed_options
+    name = Target(options.target).model(options.model)
+
+    def report(row: int) -> None:
+        outcome = Outcome(rows.outcome[row])
+        environment.events.request.fire(
+            request_type=options.protocol,
+            name=name,
+            response_time=(rows.done[row] - rows.intended[row]) * 1000,
+            response_length=0,
+            exception=None if outcome is Outcome.OK else outcome.name.lower(),
+            context={},
+        )
+
+    return report
+
+
+def _stream(descriptor: int | None, replay: Replay, slo: float) -> None:
+    """Write the progress as JSON lines."""
+    while descriptor is not None:
+        gevent.sleep(_STREAM_SECONDS)
+        line = json.dumps(asdict(measure(replay.rows, replay.now(), slo)))
+        os.write(descriptor, f"{line}\n".encode())
+
+
+def _judge_lag(environment: Any, rows: Rows) -> None:
+    """Fail a run whose client was late: its latencies would be the client's, not the server's."""
+    limit = environment.parsed_options.max_send_lag_ms
+    lag = float(np.nanquantile(rows.lag, 0.99) * 1000) if len(rows.lag) else 0.0
+    if lag > limit:
+        logging.error("p99 send lag %.1f ms is over --max-send-lag-ms %.1f", lag, limit)
+        environment.process_exit_code = 1
