@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from foveate.errors import ServerError
+from foveate.local import Addresses, running
 from foveate.repository import choose_model
 from foveate_loadtest.adapter import Adapter
 from foveate_loadtest.arrivals import Schedule, scenario_schedule
@@ -32,13 +26,10 @@ from foveate_loadtest.table import report_table
 
 __all__ = ["demo", "verdict"]
 
-_READY = re.compile(r"^ready .*\bgrpc=(\S+) .*\badapter=(\S+)", re.MULTILINE)
-_STOP_S = 30.0  # the server drains for at most half of this
 _DRAIN_S = 30.0
 _SETTLE_S = 2.0  # after the queue is empty, for the level to settle
 _SEED = 1
 _HEADER = "  second  offered   served   p99 ms   in SLO rejected    level    queue   margin"
-_LOG_TAIL = 2000  # characters of the server's log that an error carries
 
 
 def demo(repository: Path = Path("model_repository"), name: str | None = None) -> int:
@@ -52,12 +43,12 @@ def demo(repository: Path = Path("model_repository"), name: str | None = None) -
     model = choose_model(repository, name)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     cores = sorted(os.sched_getaffinity(0))
-    # Children inherit the cores: the server gets the first for itself, the client the last.
-    os.sched_setaffinity(0, {cores[0]})
+    # The server gets the first core for itself, the client the last.
+    os.sched_setaffinity(0, {cores[-1]})
     with contextlib.ExitStack() as stack:
         with console.status("starting the server (a first start also measures its levels)"):
-            server = stack.enter_context(_server(repository))
-        os.sched_setaffinity(0, {cores[-1]})
+            server = stack.enter_context(running(repository, "--no-pin-cap", core=cores[0]))
+        assert server.adapter is not None
         adapter = stack.enter_context(Adapter(server.adapter, model))
         stage = _Stage(console, server, adapter, model)
         with console.status("measuring how much the dearest and the cheapest level can serve"):
@@ -96,56 +87,10 @@ def verdict(adaptive: Report, exact: Report, cheapest: Report) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Server:
-    """Where a running ``foveate serve`` listens."""
-
-    grpc: str
-    adapter: str
-
-
-@contextlib.contextmanager
-def _server(repository: Path) -> Iterator[_Server]:
-    """A server of our own, on free ports, stopped at the end. Raises :class:`ServerError`."""
-    names = ("http", "grpc", "metrics", "adapter")
-    ports = [f"--{name}-port={port}" for name, port in zip(names, _free_ports(), strict=True)]
-    command = [sys.executable, "-m", "foveate.cli", "serve", f"--repository={repository}"]
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            [*command, *ports, "--no-pin-cap"],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            start_new_session=True,  # Ctrl-C is ours to handle, the server then gets SIGTERM
-        )
-        assert process.stdout is not None
-        try:
-            ready = next(filter(None, map(_READY.match, process.stdout)), None)
-            if ready is None:
-                log.seek(0)
-                raise ServerError(f"foveate serve did not start:\n{log.read()[-_LOG_TAIL:]}")
-            yield _Server(*ready.groups())
-        finally:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_S)
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.stdout.close()
-
-
-def _free_ports() -> list[int]:
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(4)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in listeners]
-
-
 class _Stage:
     """A server, and a console to show what happens to it."""
 
-    def __init__(self, console: Console, server: _Server, adapter: Adapter, model: str) -> None:
+    def __init__(self, console: Console, server: Addresses, adapter: Adapter, model: str) -> None:
         view = adapter.view()
         self.ladder = LadderFacts.from_adapter(view)
         self.slo_ms = float(view["slo"]["latency_ms"])

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from foveate_kernels.ops import compact_tokens, select_tokens
 
-__all__ = ["Prune"]
+__all__ = ["Fate", "Prune"]
+
+Fate = Literal["drop", "package"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class Prune:
 
     block: int
     keep: int
-    fate: Literal["drop", "package"]
+    fate: Fate
 
     def tokens(self, packaged: bool) -> int:
         """Rows that remain, given whether a package token was there before."""
