@@ -29,7 +29,7 @@ from foveate.reduce.vwt_inter import VwtInter
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
 from foveate.vit import Block, ViT, ViTConfig, load_vit, patchify
-from foveate_kernels.ops import cls_importance, merge_groups
+from foveate_kernels.ops import cls_importance
 
 __all__ = ["Answers", "Engine", "Prepared"]
 
@@ -99,6 +99,11 @@ class Engine:
                 raise LadderError(
                     f"{folder / 'ladder.json'}: level {level.name!r}: {error}"
                 ) from error
+            if isinstance(schedule.input, VwtInter) and level.vocabulary is None:
+                raise LadderError(
+                    f"{folder / 'ladder.json'}: level {level.name!r}: vocabulary=null, "
+                    "vwt-inter needs one"
+                )
             if tuple(schedule.tokens(vit.config)[1]) != level.tokens:
                 raise LadderError(
                     f"{folder / 'ladder.json'}: level {level.name!r}: tokens={list(level.tokens)}, "
@@ -147,16 +152,14 @@ class Engine:
         rows = patchify(chosen, self.config.patch).float()
         position = vit.pos_embed[0, 1:]
         groups = None
+        # The embedding is affine: the mean of embeddings is the embedding of the mean, and only the
+        # remaining rows pass through the projection.
         if isinstance(reducer, VwtIntra):
-            groups = reducer.group(rows)
+            rows, position, groups = reducer(rows, position)
         elif isinstance(reducer, VwtInter):
             assert level.words is not None, "checked when the ladder was loaded"
-            groups = reducer.group(rows, level.words, self.config.mean, self.config.std)
-        if reducer is not None and groups is not None:
-            # The embedding is affine: the mean of embeddings is the embedding of the mean, and
-            # only the remaining rows pass through the projection.
-            rows = merge_groups(rows, groups, reducer.tokens())
-            position = merge_groups(position.expand(b, -1, -1), groups, reducer.tokens())
+            mean, std = self.config.mean, self.config.std
+            rows, position, groups = reducer(rows, position, level.words, mean, std)
         weight, bias = self._folded[id(vit)]
         x = F.linear(rows, weight, bias) + position
         cls = (vit.cls_token + vit.pos_embed[:, :1]).expand(b, -1, -1)

@@ -15,10 +15,11 @@ import pytest
 import torch
 import tritonclient.grpc
 import tritonclient.http
-from foveate.digits import images
-from foveate.engine import Engine
 from PIL import Image
 from tritonclient.utils import InferenceServerException
+
+from foveate.digits import images
+from foveate.engine import Engine
 
 Infer = Callable[..., Any]
 PIXELS, LABELS = images.test_set(16)
@@ -182,7 +183,7 @@ def test_a_wrong_type_is_refused(infer: Infer) -> None:
     module = infer.module  # type: ignore[attr-defined]
     tensor = module.InferInput("PIXELS", [1, 96, 96, 3], "FP32")
     tensor.set_data_from_numpy(PIXELS[:1].astype(np.float32))
-    with pytest.raises(InferenceServerException, match="data-type|data type"):
+    with pytest.raises(InferenceServerException, match=r"data-type|data type"):
         infer.client.infer("digits", [tensor])  # type: ignore[attr-defined]
 
 

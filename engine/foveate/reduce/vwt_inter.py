@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate_kernels.ops import vwt_assign
+from foveate_kernels.ops import merge_groups, vwt_assign
 
 __all__ = ["VwtInter", "group_by_word", "learn_words"]
 
@@ -27,10 +27,29 @@ class VwtInter:
     def tokens(self) -> int:
         return self.count
 
-    def group(self, rows: Tensor, words: Tensor, mean: float, std: float) -> Tensor:
-        """Destination of each patch: [B, N, D] raw pixels 0..255, [K, D] unit words -> [B, N]."""
+    def __call__(
+        self, rows: Tensor, position: Tensor, words: Tensor, mean: float, std: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean rows of each group of patches, and mean positions.
+
+        Args:
+            rows: [B, N, D] float, pixels 0..255.
+            position: [N, C] position embeddings.
+            words: [K, D] visual words of unit length.
+            mean, std: normalisation the words were learned under, of pixels scaled to 0..1.
+
+        Returns:
+            rows [B, count, D], positions [B, count, C], and the destination of each patch [B, N]
+            int64, 0..count-1.
+        """
         word, distance = vwt_assign((rows / 255.0 - mean) / std, words)
-        return group_by_word(word, distance, self.count)
+        groups = group_by_word(word, distance, self.count)
+        positions = position.expand(len(rows), -1, -1)
+        return (
+            merge_groups(rows, groups, self.count),
+            merge_groups(positions, groups, self.count),
+            groups,
+        )
 
 
 def group_by_word(word: Tensor, distance: Tensor, count: int) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate_kernels.ops import select_tokens
+from foveate_kernels.ops import compact_tokens, select_tokens
 
 __all__ = ["VwtIntra", "pixel_variance"]
 
@@ -26,14 +26,36 @@ class VwtIntra:
     def tokens(self) -> int:
         return self.keep + 1
 
-    def group(self, rows: Tensor) -> Tensor:
-        """Destination of each patch: [B, N, D] raw pixels 0..255 -> [B, N] int64.
+    def __call__(self, rows: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Kept rows in raster order, then the mean of the others; the same of their positions.
 
-        Kept patches get 0..keep-1 in raster order, the others share group ``keep``.
+        Args:
+            rows: [B, N, D] float, integer pixels 0..255.
+            position: [N, C] position embeddings.
+
+        Returns:
+            rows [B, keep + 1, D], positions [B, keep + 1, C], and the destination of each patch
+            [B, N] int64: 0..keep-1, or ``keep`` for the others.
         """
+        b, n, _ = rows.shape
         kept, _ = select_tokens(pixel_variance(rows), self.keep)
-        groups = rows.new_full(rows.shape[:2], self.keep, dtype=torch.int64)
-        return groups.scatter_(1, kept, torch.arange(self.keep).expand_as(kept))
+        groups = kept.new_full((b, n), self.keep)
+        groups.scatter_(1, kept, torch.arange(self.keep).expand_as(kept))
+        kept_position = position.index_select(0, kept.reshape(-1)).view(b, self.keep, -1)
+        return (
+            _with_rest(compact_tokens(rows, kept), rows.sum(1, keepdim=True), n),
+            _with_rest(kept_position, position.sum(0).expand(b, 1, -1), n),
+            groups,
+        )
+
+
+def _with_rest(kept: Tensor, total: Tensor, n: int) -> Tensor:
+    """Append the mean of the rows that are in ``total`` [B, 1, C] but not in ``kept`` [B, k, C].
+
+    A difference of sums reads only the kept rows again; of integer pixels it is exact.
+    """
+    rest = (total - kept.sum(1, keepdim=True)) / (n - kept.shape[1])
+    return torch.cat([kept, rest], 1)
 
 
 def pixel_variance(rows: Tensor) -> Tensor:

@@ -1,0 +1,141 @@
+"""The loop closed on the real server: load moves the level, the adapter moves the aim."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import tritonclient.grpc
+
+from foveate.digits import images
+from foveate.ladder import Ladder
+
+PIXELS, _ = images.test_set(16)
+
+
+@pytest.fixture(scope="module")
+def served(start_server: Callable[..., Any]) -> Iterator[Any]:
+    """A server that refuses nothing, so that whatever is missing was lost."""
+    served = start_server("--no-admission")
+    served.await_ready()
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def ladder(served: Any) -> Ladder:
+    return Ladder.load(served.repository / "digits" / "1" / "ladder.json")
+
+
+@pytest.fixture
+def api(served: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://{served.adapter}/v1/models/digits") as client:
+        yield client
+        client.delete("/pin")
+        client.put("/slo", json={"latency_ms": 200, "objective": 0.99, "min_quality": 0})
+
+
+def saturate(
+    address: str, requests: int, at: dict[int, Callable[[], object]] | None = None
+) -> list[int]:
+    """Levels of the answers to ``requests`` requests, 48 in flight; any error fails the test.
+
+    ``at`` calls something just before the request of that number.
+    """
+    done: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    levels = []
+
+    def collect() -> None:
+        result, error = done.get(timeout=60)
+        assert error is None, error
+        levels.append(int(result.as_numpy("LEVEL")[0, 0]))
+
+    with tritonclient.grpc.InferenceServerClient(address) as client:
+        for number in range(requests):
+            if at and number in at:
+                at[number]()
+            if number >= 48:
+                collect()
+            tensor = tritonclient.grpc.InferInput("PIXELS", [1, 96, 96, 3], "UINT8")
+            tensor.set_data_from_numpy(PIXELS[number % 16][None])
+            client.async_infer(
+                "digits", [tensor], callback=lambda result, error: done.put((result, error))
+            )
+        for _ in range(min(48, requests)):
+            collect()
+    return levels
+
+
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def test_load_brings_cheaper_levels_and_calm_the_dense_model(served: Any) -> None:
+    levels = saturate(served.grpc, 600)
+    assert max(levels[100:]) > 0
+    eventually(lambda: saturate(served.grpc, 1) == [0], "level 0 after the load")
+
+
+def test_a_pin_holds_every_answer_at_its_level(
+    served: Any, api: httpx.Client, ladder: Ladder
+) -> None:
+    for index, level in enumerate(ladder.levels):
+        assert api.put("/pin", json={"level": level.name}).status_code == 200
+        eventually(lambda index=index: saturate(served.grpc, 1) == [index], "pinned")
+        assert set(saturate(served.grpc, 60)) == {index}
+    assert api.delete("/pin").status_code == 200
+    eventually(lambda: saturate(served.grpc, 1) == [0], "unpinned")
+
+
+def test_no_answer_is_below_the_quality_floor(
+    served: Any, api: httpx.Client, ladder: Ladder
+) -> None:
+    floor = ladder.quality(1)
+    answer = api.put("/slo", json={"latency_ms": 5, "objective": 0.99, "min_quality": floor})
+    assert answer.status_code == 200
+    # 5 ms cannot be held, so the governor goes as low as it may: to the floor.
+    eventually(lambda: saturate(served.grpc, 1) != [0], "the new SLO is in effect")
+    levels = Counter(saturate(served.grpc, 400))
+    assert min(ladder.quality(level) for level in levels) >= floor
+    assert 1 in levels
+
+
+def test_killing_the_adapter_under_load_costs_no_request(served: Any, ladder: Ladder) -> None:
+    (adapter,) = served.children("foveate_adapter")
+    levels = saturate(served.grpc, 900, {300: lambda: os.kill(adapter, signal.SIGKILL)})
+    assert len(levels) == 900
+    eventually(
+        lambda: [pid for pid in served.children("foveate_adapter") if pid != adapter] != [],
+        "a new adapter",
+    )
+
+
+def test_what_the_adapter_reports_is_what_was_served(served: Any, api: httpx.Client) -> None:
+    eventually(lambda: httpx.get(f"http://{served.adapter}/readyz").is_success, "ready")
+    text = httpx.get(f"http://{served.metrics}/metrics").text
+
+    def answers() -> float:
+        text = httpx.get(f"http://{served.metrics}/metrics").text
+        lines = [line for line in text.splitlines() if line.startswith("foveate_answers_total")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    time.sleep(0.5)  # one publication
+    before = answers()
+    saturate(served.grpc, 200)
+    # An idle server is probed now and then, hence at least.
+    eventually(lambda: answers() >= before + 200, "all answers are counted")
+    assert answers() <= before + 205
+    assert "foveate_batch_seconds_total" in text
+    view = api.get("").json()
+    assert view["slo"]["latency_ms"] == 200
+    assert view["levels"][0]["name"] == "dense"
