@@ -114,8 +114,8 @@ def calibrate(
 def candidates(config: ViTConfig) -> list[Schedule]:
     """A small grid: dense first, then words at the input, pruning alone, and both together.
 
-    Pruning alone acts after a quarter, a half and three quarters of the blocks; where words have
-    shrunk the input already, after one and two thirds, since early pruning is what costs quality.
+    Pruning acts after a quarter, a half and three quarters of the blocks, as published, or after one
+    and two thirds: early pruning is what costs quality.
     """
     n, depth = config.patches, config.depth
     inputs: list[VwtIntra | VwtInter] = [
@@ -128,8 +128,9 @@ def candidates(config: ViTConfig) -> list[Schedule]:
         Schedule(),
         *(Schedule(input=reducer) for reducer in inputs),
         *(
-            Schedule(prunes=_prunes(quarters, n, ratio, fate))
-            for ratio in (0.7, 0.5, 0.4)
+            Schedule(prunes=_prunes(blocks, n, ratio, fate))
+            for blocks, ratios in ((quarters, (0.7, 0.5)), (thirds, (0.7, 0.5, 0.3)))
+            for ratio in ratios
             for fate in fates
         ),
         *(

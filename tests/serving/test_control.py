@@ -36,10 +36,10 @@ def ladder(served: Any) -> Ladder:
 
 @pytest.fixture
 def api(served: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://{served.adapter}/v1/models/digits") as client:
+    with httpx.Client(base_url=f"http://{served.adapter}/v1/models") as client:
         yield client
-        client.delete("/pin")
-        client.put("/slo", json={"latency_ms": 200, "objective": 0.99, "min_quality": 0})
+        client.delete("/digits/pin")
+        client.put("/digits/slo", json={"latency_ms": 200, "objective": 0.99, "min_quality": 0})
 
 
 def saturate(
@@ -90,10 +90,10 @@ def test_a_pin_holds_every_answer_at_its_level(
     served: Any, api: httpx.Client, ladder: Ladder
 ) -> None:
     for index, level in enumerate(ladder.levels):
-        assert api.put("/pin", json={"level": level.name}).status_code == 200
+        assert api.put("/digits/pin", json={"level": level.name}).status_code == 200
         eventually(lambda index=index: saturate(served.grpc, 1) == [index], "pinned")
         assert set(saturate(served.grpc, 60)) == {index}
-    assert api.delete("/pin").status_code == 200
+    assert api.delete("/digits/pin").status_code == 200
     eventually(lambda: saturate(served.grpc, 1) == [0], "unpinned")
 
 
@@ -101,7 +101,7 @@ def test_no_answer_is_below_the_quality_floor(
     served: Any, api: httpx.Client, ladder: Ladder
 ) -> None:
     floor = ladder.quality(1)
-    answer = api.put("/slo", json={"latency_ms": 5, "objective": 0.99, "min_quality": floor})
+    answer = api.put("/digits/slo", json={"latency_ms": 5, "objective": 0.99, "min_quality": floor})
     assert answer.status_code == 200
     # 5 ms cannot be held, so the governor goes as low as it may: to the floor.
     eventually(lambda: saturate(served.grpc, 1) != [0], "the new SLO is in effect")
@@ -136,6 +136,6 @@ def test_what_the_adapter_reports_is_what_was_served(served: Any, api: httpx.Cli
     eventually(lambda: answers() >= before + 200, "all answers are counted")
     assert answers() <= before + 205
     assert "foveate_batch_seconds_total" in text
-    view = api.get("").json()
+    view = api.get("/digits").json()
     assert view["slo"]["latency_ms"] == 200
     assert view["levels"][0]["name"] == "dense"
