@@ -52,10 +52,10 @@ async def run(models: Sequence[Model], metrics: Metrics, url: str, hz: float) ->
 
 
 async def _scrape(client: httpx.Client, url: str, models: Sequence[Model]) -> Mapping[str, Sample]:
+    at = time.monotonic()  # before the queue depth is read: rather a batch too few than too many
     try:
         async with asyncio.timeout(SCRAPE_TIMEOUT_S):
             response = (await asyncio.to_thread(client.get, url)).raise_for_status()
     except (httpx.HTTPError, TimeoutError) as error:
         raise ScrapeError(f"{url}: {type(error).__name__}: {error}") from error
-    at = time.monotonic()
     return {model.name: parse(response.text, model.name, at) for model in models}

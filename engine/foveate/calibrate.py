@@ -114,8 +114,8 @@ def calibrate(
 def candidates(config: ViTConfig) -> list[Schedule]:
     """A small grid: dense first, then words at the input, pruning alone, and both together.
 
-    Pruning acts after a quarter, a half and three quarters of the blocks, as published, or after one
-    and two thirds: early pruning is what costs quality.
+    Pruning acts after a quarter, a half and three quarters of the blocks, as published, or after
+    one and two thirds: early pruning is what costs quality.
     """
     n, depth = config.patches, config.depth
     inputs: list[VwtIntra | VwtInter] = [

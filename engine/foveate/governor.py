@@ -93,6 +93,8 @@ class State:
     history: tuple[tuple[int, int], ...] = ()  # (time, D before the batch), newest last
     arrivals: tuple[tuple[int, int], ...] = ()  # (time, A = D + Q), newest last
     full_batches: int = 0  # consecutive
+    emptied_at_ns: int | None = None  # when a batch last took all that waited
+    largest: int = 1  # images of the largest request so far
     correction: float = 1.0  # measured over predicted batch time
     rejected_at_ns: int | None = None
     pin_credit_s: float = 0.0  # busy seconds dear wishes may still use
@@ -137,6 +139,8 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
     ages = _ages(state, len(wishes), now)
     queue = _queue(config, state, len(wishes), now)
     images = sum(wish.images for wish in wishes)
+    largest = max(state.largest, *(wish.images for wish in wishes))
+    emptied = images <= config.max_batch - largest  # one more request would have fitted
 
     def batch_s(level: int, batch: int) -> float:
         return config.latency.batch_seconds(level, batch) * state.correction
@@ -203,6 +207,8 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         taken=state.taken + len(wishes),
         history=(*state.history, (now, state.taken))[-_HISTORY:],
         full_batches=state.full_batches + 1 if images >= config.max_batch else 0,
+        emptied_at_ns=now if emptied else state.emptied_at_ns,
+        largest=largest,
         rejected_at_ns=now if Rejection.DEADLINE in levels else state.rejected_at_ns,
         pin_credit_s=credit,
         last_ns=now,
@@ -265,9 +271,9 @@ def _observe_queue(config: Config, state: State, policy: Policy | None, now: int
         return state
     later = [taken for time, taken in state.history if time > at]
     arrived = (later[0] if later else state.taken) + policy.queue_depth
-    if state.arrivals:
-        arrived = max(arrived, state.arrivals[-1][1])  # a curve of arrivals never falls
-    return replace(state, arrivals=(*state.arrivals, (at, arrived))[-_HISTORY:])
+    # What has arrived by now bounds what had arrived before: a wrong point lasts until the next.
+    known = tuple((time, min(count, arrived)) for time, count in state.arrivals)
+    return replace(state, arrivals=(*known, (at, arrived))[-_HISTORY:])
 
 
 def _rate(state: State) -> float:
@@ -287,20 +293,24 @@ def _queue(config: Config, state: State, batch: int, now: int) -> int:
 
 
 def _ages(state: State, batch: int, now: int) -> list[int]:
-    """Estimated time since arrival of the next ``batch`` requests, oldest first."""
+    """Estimated time since arrival of the next ``batch`` requests, oldest first.
+
+    Never more than the time since a batch last emptied the queue: what is here arrived later.
+    """
     if len(state.arrivals) < 2:
         return [0] * batch
-    return [max(0, now - _arrival(state, state.taken + i)) for i in range(batch)]
+    most = now if state.emptied_at_ns is None else now - state.emptied_at_ns
+    return [min(most, max(0, now - _arrival(state, state.taken + i))) for i in range(batch)]
 
 
 def _arrival(state: State, number: int) -> int:
-    """When the request of this number (0-based) arrived, by the curve of arrivals."""
+    """When the request of this number (0-based) arrived: when the curve reaches ``number + 1``."""
     curve = state.arrivals
     at, arrived = curve[-1]
     if number >= arrived:  # since the last point
         rate = _rate(state)
-        return at + int((number - arrived) / rate) if rate > 0 else at
+        return at + int((number + 1 - arrived) / rate) if rate > 0 else at
     for (t0, a0), (t1, a1) in zip(reversed(curve[:-1]), reversed(curve[1:]), strict=True):
         if a0 <= number < a1:
-            return t0 + (t1 - t0) * (number - a0) // (a1 - a0)
+            return t0 + (t1 - t0) * (number + 1 - a0) // (a1 - a0)
     return curve[0][0]

@@ -56,10 +56,13 @@ def look(wishes: tuple[Wish, ...], word: Policy | None = None, now: int = NOW) -
 
 def curve(age_ms: int, queue: int = 0) -> State:
     """A state in which the next request arrived ``age_ms`` ago; ``queue`` follow it."""
-    arrived = 101 + queue
     return State(
         taken=100,
-        arrivals=((NOW - age_ms * MS, 100), (NOW - 10 * MS, arrived)),
+        arrivals=(
+            (NOW - (age_ms + 50) * MS, 100),
+            (NOW - age_ms * MS, 101),
+            (NOW - min(10, age_ms) * MS, 101 + queue),
+        ),
         history=((NOW - 5 * MS, 92),),
     )
 
@@ -86,7 +89,32 @@ def test_the_age_of_the_oldest_counts() -> None:
 def test_ages_invert_the_curve_of_arrivals() -> None:
     state = State(taken=5, arrivals=((NOW - 100 * MS, 0), (NOW - 50 * MS, 10)))
     _, decision = decide(CONFIG, state, look((Wish(), Wish())))
-    assert decision.ages_ns == (75 * MS, 70 * MS)
+    assert decision.ages_ns == (70 * MS, 65 * MS)
+
+
+def test_after_an_empty_queue_nobody_is_old() -> None:
+    """A depth read while a batch was being taken counts its requests twice; it must not last."""
+    state = State()
+    for step in range(5):  # one request now and then, queue read as 1 although it was taken
+        now = NOW + step * 400 * MS
+        word = policy(
+            queue_depth=1, queue_depth_at_ns=now - 20 * MS, lease_expires_ns=now + 1000 * MS
+        )
+        state, decision = decide(CONFIG, state, look(ONE, word, now))
+        assert decision.levels == (0,)
+        assert decision.ages_ns[0] <= 400 * MS
+    quiet = NOW + 60_000 * MS
+    word = policy(queue_depth_at_ns=quiet - 20 * MS, lease_expires_ns=quiet + 1000 * MS)
+    _, decision = decide(CONFIG, state, look(ONE, word, quiet))
+    assert decision.levels == (0,)
+
+
+def test_a_batch_that_is_not_full_bounds_the_ages_of_the_next() -> None:
+    state = curve(age_ms=900)
+    state, _ = decide(replace(CONFIG, admission=False), state, look(ONE, policy()))
+    later = NOW + 30 * MS
+    _, decision = decide(CONFIG, state, look(ONE, policy(), later))
+    assert decision.ages_ns[0] <= 30 * MS
 
 
 def test_without_a_policy_full_batches_in_a_row_are_pressure() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -75,7 +76,10 @@ def saturate(
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
-    while not condition():
+    while True:
+        with contextlib.suppress(httpx.ConnectError):  # an adapter that is being restarted
+            if condition():
+                return
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
 
