@@ -74,8 +74,8 @@ def reaction(rows: Rows) -> dict[str, float | None]:
     ok = rows.outcome == Outcome.OK
     done, level = rows.done[ok], rows.level[ok]
     order = np.argsort(done, kind="stable")
+    first = done[order][(level > 0)[order] & (rows.intended[ok][order] >= CALM_S)]
     done, level = done[order], level[order]
-    first = done[(level > 0) & (done >= CALM_S)]
     end = CALM_S + BURST_S
     back = None
     for start in np.arange(end, done.max(), 0.1):

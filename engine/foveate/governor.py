@@ -7,9 +7,10 @@ with
     s_k(b) + floor(Q/B) * s_k(B) + s_k(Q mod B) <= margin * SLO - age
 
 for batch time s, batch size b, maximum batch B, queue Q behind the batch and the age of the oldest
-request: this batch and all that waits, served at k, end in time. If no level qualifies, the
-cheapest allowed one. Ages need no timestamps: the queue is first in first out, so
-with D(t) requests taken and Q(t) waiting, arrivals are A = D + Q and the head arrived at A^-1(D).
+request: this batch and all that waits, served at k, end in time. Level 0 must fit in a share of
+that, so that pressure is met early. If no level qualifies, the cheapest allowed one. Ages need no
+timestamps: the queue is first in first out, so with D(t) requests taken and Q(t) waiting, arrivals
+are A = D + Q and the head arrived at A^-1(D).
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Config:
     latency: LatencyTable
     max_batch: int
     slo_ns: int  # until a policy says otherwise
-    margin: float = 0.5  # without a live policy; aiming at the edge leaves nothing for a clump
+    margin: float = 0.6  # without a live policy; aiming at the edge leaves nothing for a clump
+    calm_share: float = 0.4  # of the margin, in which level 0 must fit: pressure is met early
     admission: bool = True
     pin_cap: float = 0.1  # share of busy time for wishes dearer than the batch's level; 1 = no cap
     rejection_hold_ns: int = 500 * _MS
@@ -78,11 +80,6 @@ class Wish:
     floor: int | None = None  # no cheaper level than this index
     deadline_ns: int | None = None  # instead of the SLO
     images: int = 1
-
-    @property
-    def dearest_needed(self) -> int | None:
-        """The cheapest level index this wish accepts, None if it accepts any."""
-        return self.pin if self.pin is not None else self.floor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,63 +134,28 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
 
     state = _observe_queue(config, state, policy, now)
     ages = _ages(state, len(wishes), now)
-    queue = _queue(config, state, len(wishes), now)
-    images = sum(wish.images for wish in wishes)
-    largest = max(state.largest, *(wish.images for wish in wishes))
-    emptied = images <= config.max_batch - largest  # one more request would have fitted
+    limits = [slo_ns if wish.deadline_ns is None else wish.deadline_ns for wish in wishes]
+    # A deadline shorter than the SLO is its owner's affair: it does not make the others cheaper.
+    due = [max(limit, slo_ns) for limit in limits]
+    state, alive = _drop_dead(config, state, allowed, wishes, ages, limits, due, now)
+    level, reason = _choose(config, state, allowed, wishes, ages, due, margin, now)
 
-    def batch_s(level: int, batch: int) -> float:
-        return config.latency.batch_seconds(level, batch) * state.correction
-
-    slack_s = (
-        min(
-            margin * (slo_ns if wish.deadline_ns is None else wish.deadline_ns) - age
-            for wish, age in zip(wishes, ages, strict=True)
-        )
-        / 1e9
-    )
-    full, rest = divmod(queue, config.max_batch)
-    recently_rejected = (
-        state.rejected_at_ns is not None and now - state.rejected_at_ns < config.rejection_hold_ns
-    )
-    if len(allowed) == 1:
-        level, reason = allowed[0], Reason.PINNED
-    elif recently_rejected:
-        level, reason = allowed[-1], Reason.REJECTED
-    else:
-        level, reason = allowed[-1], Reason.OVERLOAD
-        for k in allowed:
-            behind_s = full * batch_s(k, config.max_batch) + (batch_s(k, rest) if rest else 0)
-            if batch_s(k, images) + behind_s <= slack_s:
-                level, reason = k, Reason.CALM if k == allowed[0] else Reason.PRESSURE
-                break
-
-    credit = min(
-        config.pin_cap,  # at most what one second accrues
-        state.pin_credit_s + config.pin_cap * (now - (state.last_ns or now)) / 1e9,
-    )
     levels: list[int | Rejection] = []
-    for wish, age in zip(wishes, ages, strict=True):
-        wanted = _wanted(wish, level)
-        deadline = slo_ns if wish.deadline_ns is None else wish.deadline_ns
-        soonest_s = batch_s(wanted if wish.dearest_needed is not None else allowed[-1], 1)
-        if config.admission and age / 1e9 + soonest_s > deadline / 1e9:
+    credit = _accrued(config, state, now)
+    images = sum(wish.images for wish in wishes)
+    for wish, age, limit, lives in zip(wishes, ages, limits, alive, strict=True):
+        urgent = age / 1e9 + _batch_s(config, state, level, images) > limit / 1e9
+        wanted = _wanted(wish, allowed[-1] if urgent else level)
+        cost = wish.images * _batch_s(config, state, wanted, config.max_batch) / config.max_batch
+        if not lives:
             levels.append(Rejection.DEADLINE)
-        elif config.pin_cap < 1 and wanted < level:
-            cost = wish.images * batch_s(wanted, config.max_batch) / config.max_batch
-            if credit >= cost:
-                credit -= cost
-                levels.append(wanted)
-            else:
-                levels.append(Rejection.PIN_CAP)
-        else:
+        elif wanted >= level or config.pin_cap == 1:
             levels.append(wanted)
-    if Rejection.DEADLINE in levels and len(allowed) > 1:
-        level, reason = allowed[-1], Reason.REJECTED
-        levels = [
-            answer if isinstance(answer, Rejection) else _wanted(wish, level)
-            for wish, answer in zip(wishes, levels, strict=True)
-        ]
+        elif credit >= cost:
+            credit -= cost
+            levels.append(wanted)
+        else:
+            levels.append(Rejection.PIN_CAP)
     decision = Decision(
         level=level,
         reason=reason,
@@ -202,6 +164,8 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         slo_ns=slo_ns,
         predicted_s=_predicted(config, state, wishes, levels),
     )
+    largest = max(state.largest, *(wish.images for wish in wishes))
+    emptied = images <= config.max_batch - largest  # one more request would have fitted
     state = replace(
         state,
         taken=state.taken + len(wishes),
@@ -209,11 +173,68 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         full_batches=state.full_batches + 1 if images >= config.max_batch else 0,
         emptied_at_ns=now if emptied else state.emptied_at_ns,
         largest=largest,
-        rejected_at_ns=now if Rejection.DEADLINE in levels else state.rejected_at_ns,
         pin_credit_s=credit,
         last_ns=now,
     )
     return state, decision
+
+
+def _drop_dead(
+    config: Config,
+    state: State,
+    allowed: list[int],
+    wishes: tuple[Wish, ...],
+    ages: list[int],
+    limits: list[int],
+    due: list[int],
+    now: int,
+) -> tuple[State, list[bool]]:
+    """Which requests can still be answered in time at the cheapest level they accept."""
+    alive, overloaded = [], False
+    for wish, age, limit, end in zip(wishes, ages, limits, due, strict=True):
+        soonest_ns = _batch_s(config, state, _wanted(wish, allowed[-1]), 1) * 1e9
+        alive.append(not config.admission or age + soonest_ns <= limit)
+        overloaded = overloaded or not (alive[-1] or age + soonest_ns <= end)
+    return replace(state, rejected_at_ns=now if overloaded else state.rejected_at_ns), alive
+
+
+def _choose(
+    config: Config,
+    state: State,
+    allowed: list[int],
+    wishes: tuple[Wish, ...],
+    ages: list[int],
+    due: list[int],
+    margin: float,
+    now: int,
+) -> tuple[int, Reason]:
+    """The level of requests without a wish."""
+    if len(allowed) == 1:
+        return allowed[0], Reason.PINNED
+    rejected_at = state.rejected_at_ns
+    if rejected_at is not None and now - rejected_at < config.rejection_hold_ns:
+        return allowed[-1], Reason.REJECTED
+    images = sum(wish.images for wish in wishes)
+    full, rest = divmod(_queue(config, state, len(wishes), now), config.max_batch)
+    for level in allowed:
+        share = margin * (config.calm_share if level == 0 else 1.0)
+        slack_ns = min(share * end - age for end, age in zip(due, ages, strict=True))
+        seconds = _batch_s(config, state, level, images)
+        seconds += full * _batch_s(config, state, level, config.max_batch)
+        seconds += _batch_s(config, state, level, rest) if rest else 0.0
+        if seconds <= slack_ns / 1e9:
+            return level, Reason.CALM if level == allowed[0] else Reason.PRESSURE
+    return allowed[-1], Reason.OVERLOAD
+
+
+def _batch_s(config: Config, state: State, level: int, batch: int) -> float:
+    return config.latency.batch_seconds(level, batch) * state.correction
+
+
+def _accrued(config: Config, state: State, now: int) -> float:
+    """Busy seconds dear wishes may use by now; at most what one second accrues."""
+    since_s = (now - (state.last_ns or now)) / 1e9
+    return min(config.pin_cap, state.pin_credit_s + config.pin_cap * since_s)
 
 
 def settle(state: State, decision: Decision, seconds: float) -> State:

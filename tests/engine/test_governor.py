@@ -82,7 +82,7 @@ def test_a_queue_brings_a_cheaper_level() -> None:
 
 
 def test_the_age_of_the_oldest_counts() -> None:
-    levels = [decide(CONFIG, curve(age), look(ONE, policy()))[1].level for age in (60, 93, 97, 150)]
+    levels = [decide(CONFIG, curve(age), look(ONE, policy()))[1].level for age in (30, 60, 97, 150)]
     assert levels == [0, 1, 2, 2]
 
 
@@ -205,10 +205,18 @@ def test_dear_wishes_get_their_share_of_busy_time_under_pressure() -> None:
     assert 0.08 <= busy / (rounds * 0.020) <= 0.11
 
 
-def test_a_deadline_replaces_the_slo() -> None:
-    urgent = Wish(deadline_ns=12 * MS)
-    _, decision = decide(CONFIG, State(), look((urgent,), policy()))
-    assert decision.level == 1  # 4 ms fit half of 12 ms, 8 ms do not
+def test_a_short_deadline_is_its_owners_affair() -> None:
+    wishes = (Wish(), Wish(deadline_ns=5 * MS), Wish(deadline_ns=1 * MS))
+    state, decision = decide(CONFIG, State(), look(wishes, policy()))
+    assert decision.levels == (0, 2, Rejection.DEADLINE)
+    _, after = decide(CONFIG, state, look(ONE, policy(), NOW + 50 * MS))
+    assert after.levels == (0,)
+
+
+def test_a_long_deadline_leaves_time() -> None:
+    patient = Wish(deadline_ns=2000 * MS)
+    _, decision = decide(CONFIG, curve(300), look((patient,), policy()))
+    assert decision.levels == (0,)
 
 
 def test_correction_follows_a_slower_machine() -> None:
