@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from foveate.engine import Engine, Prepared
 from foveate.ladder import Ladder, LatencyTable, Level, Quality
@@ -72,6 +73,7 @@ def calibrate(
     rows = patchify(choose.pixels[:256], config.patch).flatten(0, 1).float()
     progress(f"learn {WORDS} visual words from {len(rows)} patches")
     words = learn_words((rows / 255.0 - config.mean) / config.std, WORDS)
+    words = normalize(words.half().float(), dim=1)  # as they are stored
     schedules = candidates(config)
     names = [_name(schedule) for schedule in schedules]
 

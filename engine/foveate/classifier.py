@@ -81,13 +81,18 @@ class Classifier:
     """Serves one model."""
 
     def __init__(
-        self, folder: Path, max_batch: int, settings: ModelSettings, telemetry: Telemetry
+        self,
+        name: str,
+        folder: Path,
+        max_batch: int,
+        settings: ModelSettings,
+        telemetry: Telemetry,
     ) -> None:
         torch.set_num_threads(settings.threads)
         self._engine = Engine.load(folder)
         self.ladder = self._engine.ladder
         latency = load_or_measure(self._engine, settings.state_dir)
-        latency.save(settings.run_dir / f"{self.ladder.model}.latency.json")
+        latency.save(settings.run_dir / f"{name}.latency.json")
         self._config = governor.Config(
             latency=latency,
             max_batch=max_batch,
@@ -96,7 +101,7 @@ class Classifier:
             pin_cap=settings.pin_cap,
         )
         self._state = State()
-        self._policy = PolicyReader(policy_path(settings.run_dir, self.ladder.model))
+        self._policy = PolicyReader(policy_path(settings.run_dir, name))
         self._telemetry = telemetry
         telemetry.gauge("foveate_batch_time_correction", self._state.correction)
 
@@ -156,6 +161,7 @@ class Classifier:
             level = str(max(set(ran), key=ran.count))
             telemetry.count("foveate_batches_total", level=level)
             telemetry.count("foveate_batch_seconds_total", seconds, level=level)
+        telemetry.count("foveate_decisions_total", reason=decision.reason.value)
         telemetry.gauge("foveate_level", decision.level)
         telemetry.gauge("foveate_batch_time_correction", self._state.correction)
         for request, outcome, age_ns in zip(

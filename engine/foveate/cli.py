@@ -64,7 +64,7 @@ def serve(
         bool,
         typer.Option(
             "--pin-cap/--no-pin-cap",
-            help="Hold exact and pinned requests to a tenth of busy time under pressure.",
+            help="Hold exact and pinned requests to a tenth of the time under pressure.",
         ),
     ] = True,
     admission: Annotated[

@@ -63,9 +63,9 @@ class Config:
     margin: float = 0.6  # without a live policy; aiming at the edge leaves nothing for a clump
     calm_share: float = 0.4  # of the margin, in which level 0 must fit: pressure is met early
     admission: bool = True
-    pin_cap: float = 0.1  # share of busy time for wishes dearer than the batch's level; 1 = no cap
+    pin_cap: float = 0.1  # share of the time for wishes dearer than the batch's level; 1 = no cap
     rejection_hold_ns: int = 500 * _MS
-    queue_stale_ns: int = 500 * _MS  # older queue depths say nothing
+    queue_stale_ns: int = 200 * _MS  # older queue depths say nothing: four missed scrapes
 
     @property
     def levels(self) -> int:
@@ -120,6 +120,7 @@ class Decision:
 
 
 _HISTORY = 64
+_LONGEST_LEASE_NS = 60_000 * _MS  # beyond that it is the word of an earlier boot
 _CORRECTION_BOUNDS = (0.5, 3.0)
 _CORRECTION_WEIGHT = 0.1
 
@@ -127,31 +128,31 @@ _CORRECTION_WEIGHT = 0.1
 def decide(config: Config, state: State, observation: Observation) -> tuple[State, Decision]:
     """Choose a level for every request of a batch, or reject it. Pure."""
     now, policy, wishes = observation.now_ns, observation.policy, observation.wishes
-    live = policy is not None and now < policy.lease_expires_ns
+    live = policy is not None and 0 < policy.lease_expires_ns - now <= _LONGEST_LEASE_NS
     slo_ns = policy.slo_ns if policy else config.slo_ns
     margin = policy.margin if policy and live else config.margin
     allowed = _allowed(config, policy, live)
 
     state = _observe_queue(config, state, policy, now)
-    ages = _ages(state, len(wishes), now)
+    ages = _ages(config, state, len(wishes), now)
     limits = [slo_ns if wish.deadline_ns is None else wish.deadline_ns for wish in wishes]
     # A deadline shorter than the SLO is its owner's affair: it does not make the others cheaper.
     due = [max(limit, slo_ns) for limit in limits]
     state, alive = _drop_dead(config, state, allowed, wishes, ages, limits, due, now)
-    level, reason = _choose(config, state, allowed, wishes, ages, due, margin, now)
+    level, reason = _choose(config, state, allowed, wishes, ages, due, slo_ns, margin, now)
 
     levels: list[int | Rejection] = []
     credit = _accrued(config, state, now)
     images = sum(wish.images for wish in wishes)
     for wish, age, limit, lives in zip(wishes, ages, limits, alive, strict=True):
         urgent = age / 1e9 + _batch_s(config, state, level, images) > limit / 1e9
-        wanted = _wanted(wish, allowed[-1] if urgent else level)
+        wanted = _wanted(config, wish, allowed[-1] if urgent else level)
         cost = wish.images * _batch_s(config, state, wanted, config.max_batch) / config.max_batch
         if not lives:
             levels.append(Rejection.DEADLINE)
         elif wanted >= level or config.pin_cap == 1:
             levels.append(wanted)
-        elif credit >= cost:
+        elif credit > 0:  # into debt by one request at most, however dear
             credit -= cost
             levels.append(wanted)
         else:
@@ -192,9 +193,13 @@ def _drop_dead(
     """Which requests can still be answered in time at the cheapest level they accept."""
     alive, overloaded = [], False
     for wish, age, limit, end in zip(wishes, ages, limits, due, strict=True):
-        soonest_ns = _batch_s(config, state, _wanted(wish, allowed[-1]), 1) * 1e9
-        alive.append(not config.admission or age + soonest_ns <= limit)
-        overloaded = overloaded or not (alive[-1] or age + soonest_ns <= end)
+        wanted = _wanted(config, wish, allowed[-1])
+        own_ns, least_ns = (
+            _batch_s(config, state, level, wish.images) * 1e9 for level in (wanted, allowed[-1])
+        )
+        alive.append(not config.admission or age + own_ns <= limit)
+        # A wish that is too dear to be in time says nothing about the load.
+        overloaded = overloaded or not (alive[-1] or age + least_ns <= end)
     return replace(state, rejected_at_ns=now if overloaded else state.rejected_at_ns), alive
 
 
@@ -205,6 +210,7 @@ def _choose(
     wishes: tuple[Wish, ...],
     ages: list[int],
     due: list[int],
+    slo_ns: int,
     margin: float,
     now: int,
 ) -> tuple[int, Reason]:
@@ -215,10 +221,13 @@ def _choose(
     if rejected_at is not None and now - rejected_at < config.rejection_hold_ns:
         return allowed[-1], Reason.REJECTED
     images = sum(wish.images for wish in wishes)
-    full, rest = divmod(_queue(config, state, len(wishes), now), config.max_batch)
+    queue = _queue(config, state, len(wishes), images, now)
+    full, rest = divmod(queue, config.max_batch)
+    # Who waits behind has the SLO, whatever the deadlines here, and is younger than the last here.
+    bounds = [*zip(due, ages, strict=True), *([(slo_ns, ages[-1])] if queue else [])]
     for level in allowed:
         share = margin * (config.calm_share if level == 0 else 1.0)
-        slack_ns = min(share * end - age for end, age in zip(due, ages, strict=True))
+        slack_ns = min(share * end - age for end, age in bounds)
         seconds = _batch_s(config, state, level, images)
         seconds += full * _batch_s(config, state, level, config.max_batch)
         seconds += _batch_s(config, state, level, rest) if rest else 0.0
@@ -238,11 +247,14 @@ def _accrued(config: Config, state: State, now: int) -> float:
 
 
 def settle(state: State, decision: Decision, seconds: float) -> State:
-    """Learn from the measured time of the batch just answered. Pure."""
-    if decision.predicted_s <= 0:
-        return state
+    """Learn from the measured time of the batch just answered. Pure.
+
+    A batch of rejections teaches nothing; the correction then drifts back to 1, or a slow moment
+    could reject everything for ever.
+    """
     low, high = _CORRECTION_BOUNDS
-    ratio = state.correction * seconds / decision.predicted_s
+    ran = decision.predicted_s > 0
+    ratio = state.correction * seconds / decision.predicted_s if ran else 1.0
     blended = state.correction + _CORRECTION_WEIGHT * (
         min(max(ratio, low), high) - state.correction
     )
@@ -256,16 +268,19 @@ def _allowed(config: Config, policy: Policy | None, live: bool) -> list[int]:
         return list(useful)
     floor = min(policy.quality_floor_level, config.levels - 1)
     if live and policy.dearest == policy.cheapest:  # a pin may name any level
-        return [min(policy.dearest, config.levels - 1)]
+        return [min(max(policy.dearest, 0), config.levels - 1)]
     dearest, cheapest = (policy.dearest, policy.cheapest) if live else (0, floor)
     allowed = [k for k in useful if dearest <= k <= min(cheapest, floor)]
-    return allowed or [max(k for k in useful if k <= min(cheapest, floor))]
+    return allowed or [max((k for k in useful if k <= min(cheapest, floor)), default=0)]
 
 
-def _wanted(wish: Wish, level: int) -> int:
+def _wanted(config: Config, wish: Wish, level: int) -> int:
+    """The level a wish gets in a batch that runs at ``level``."""
     if wish.pin is not None:
         return wish.pin
-    return level if wish.floor is None else min(level, wish.floor)
+    if wish.floor is None or level <= wish.floor:
+        return level
+    return max(k for k in config.latency.useful() if k <= wish.floor)
 
 
 def _predicted(
@@ -288,13 +303,14 @@ def _observe_queue(config: Config, state: State, policy: Policy | None, now: int
     if policy is None or policy.queue_depth < 0:
         return state
     at = policy.queue_depth_at_ns
-    if now - at > config.queue_stale_ns or (state.arrivals and at <= state.arrivals[-1][0]):
+    known = state.arrivals[-1][0] if state.arrivals else 0
+    if not (known < at <= now and now - at <= config.queue_stale_ns):
         return state
     later = [taken for time, taken in state.history if time > at]
     arrived = (later[0] if later else state.taken) + policy.queue_depth
     # What has arrived by now bounds what had arrived before: a wrong point lasts until the next.
-    known = tuple((time, min(count, arrived)) for time, count in state.arrivals)
-    return replace(state, arrivals=(*known, (at, arrived))[-_HISTORY:])
+    earlier = tuple((time, min(count, arrived)) for time, count in state.arrivals)
+    return replace(state, arrivals=(*earlier, (at, arrived))[-_HISTORY:])
 
 
 def _rate(state: State) -> float:
@@ -303,22 +319,23 @@ def _rate(state: State) -> float:
     return (a1 - a0) / (t1 - t0) if t1 > t0 else 0.0
 
 
-def _queue(config: Config, state: State, batch: int, now: int) -> int:
-    """Requests still waiting behind this batch."""
+def _queue(config: Config, state: State, requests: int, images: int, now: int) -> int:
+    """Images still waiting behind this batch, if requests there are as large as here."""
     if not state.arrivals or now - state.arrivals[-1][0] > config.queue_stale_ns:
         # Blind: every full batch in a row is evidence of one more behind it.
-        return config.max_batch * state.full_batches if batch >= config.max_batch else 0
+        return config.max_batch * state.full_batches if images >= config.max_batch else 0
     at, arrived = state.arrivals[-1]
     expected = arrived + _rate(state) * (now - at)
-    return max(0, int(expected) - state.taken - batch)
+    return max(0, int(expected) - state.taken - requests) * images // requests
 
 
-def _ages(state: State, batch: int, now: int) -> list[int]:
+def _ages(config: Config, state: State, batch: int, now: int) -> list[int]:
     """Estimated time since arrival of the next ``batch`` requests, oldest first.
 
     Never more than the time since a batch last emptied the queue: what is here arrived later.
+    Unknown (0) without a recent curve: an old rate says nothing about the requests of now.
     """
-    if len(state.arrivals) < 2:
+    if len(state.arrivals) < 2 or now - state.arrivals[-1][0] > config.queue_stale_ns:
         return [0] * batch
     most = now if state.emptied_at_ns is None else now - state.emptied_at_ns
     return [min(most, max(0, now - _arrival(state, state.taken + i))) for i in range(batch)]

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +89,7 @@ class Ladder:
     @property
     def digest(self) -> str:
         """Fingerprint of everything that changes the time of a level."""
-        facts = [(level.reducers, level.weights, level.tokens) for level in self.levels]
+        facts = [(level.reducers, level.weights, level.tokens, level.macs) for level in self.levels]
         text = json.dumps(facts, default=dict, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -152,7 +154,7 @@ class LatencyTable:
         """Read a latency file. Raises :class:`LadderError` naming the file and the key."""
         data = _read_json(path)
         try:
-            return LatencyTable(
+            table = LatencyTable(
                 device=str(data["device"]),
                 ladder=str(data["ladder"]),
                 batches=tuple(int(size) for size in data["batches"]),
@@ -162,11 +164,18 @@ class LatencyTable:
             raise LadderError(f"{path}: key {error} is missing") from error
         except (TypeError, ValueError) as error:
             raise LadderError(f"{path}: {error}") from error
+        rising = all(a < b for a, b in pairwise((0, *table.batches)))
+        if not rising or not table.batches or table.batches[0] != 1:
+            raise LadderError(f"{path}: batches={list(table.batches)}: expected 1, then rising")
+        for row in table.seconds:
+            if len(row) != len(table.batches) or not all(0 < s < math.inf for s in row):
+                raise LadderError(f"{path}: seconds={list(row)}: expected positive, one per batch")
+        return table
 
     def save(self, path: Path) -> None:
         """Write atomically: several instances may measure and save at the same time."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{id(self)}")
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
         scratch.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
         scratch.replace(path)
 

@@ -32,6 +32,8 @@ def load_or_measure(engine: Engine, state_dir: Path) -> LatencyTable:
     path = state_dir / engine.ladder.model / f"latency-{key}.json"
     try:
         table = LatencyTable.load(path)
+        if table.ladder != ladder or len(table.seconds) != len(engine.levels):
+            raise LadderError(f"{path}: of another ladder")
     except LadderError:  # absent, or damaged: measuring repairs it
         table = measure(engine)
         table.save(path)

@@ -114,7 +114,7 @@ class AdapterProcess:
         deadline = time.monotonic() + self.START_S
         while child.returncode is None and time.monotonic() < deadline:
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self._url}/readyz").is_success:
+                if httpx.get(f"{self._url}/readyz", trust_env=False).is_success:
                     return
             time.sleep(0.1)
         raise ServerError(_obituary("the adapter", child))

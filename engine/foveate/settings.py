@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,8 @@ from foveate.errors import FoveateError
 __all__ = ["ModelSettings", "default_state_dir"]
 
 _PREFIX, _ADAPTER = "FOVEATE_", "FOVEATE_ADAPTER_"
+# Kubernetes sets these for a service named foveate.
+_OTHERS = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_|$)")
 
 
 def default_state_dir() -> Path:
@@ -40,7 +43,7 @@ class ModelSettings(BaseModel):
         ours = {
             key.removeprefix(_PREFIX).lower(): value
             for key, value in environ.items()
-            if key.startswith(_PREFIX) and not key.startswith(_ADAPTER)
+            if key.startswith(_PREFIX) and not key.startswith(_ADAPTER) and not _OTHERS.search(key)
         }
         try:
             return ModelSettings.model_validate(ours)

@@ -6,6 +6,7 @@ and a thread publishes what changed a few times a second.
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import bisect_left
 from collections import defaultdict
@@ -24,9 +25,10 @@ COUNTERS = {
     "foveate_batches_total": "Batches run, by the level most of their requests ran at",
     "foveate_batch_seconds_total": "Busy time of batches",
     "foveate_tokens_total": "Tokens left in the last block, summed over images",
-    "foveate_age_seconds_bucket": "Estimated time from arrival to answer, cumulative buckets",
-    "foveate_age_seconds_sum": "Estimated time from arrival to answer, sum",
-    "foveate_age_seconds_count": "Estimated time from arrival to answer, answers",
+    "foveate_decisions_total": "Batches, by the governor's reason for their level",
+    "foveate_age_seconds_bucket": "Estimated time from queue to answer, cumulative buckets",
+    "foveate_age_seconds_sum": "Estimated time from queue to answer, sum",
+    "foveate_age_seconds_count": "Estimated time from queue to answer, answers",
 }
 GAUGES = {
     "foveate_level": "Level the governor chose for the last batch",
@@ -34,6 +36,8 @@ GAUGES = {
 }
 
 Labels = tuple[tuple[str, str], ...]
+
+_log = logging.getLogger(__name__)
 
 
 class Metric(Protocol):
@@ -88,7 +92,10 @@ class Telemetry:
 
     def _run(self) -> None:
         while not self._stop.wait(self._period_s):
-            self._publish()
+            try:
+                self._publish()
+            except Exception:  # metrics must not end with one failed call to the server
+                _log.exception("metrics of %s were not published", self._model)
         self._publish()
 
     def _publish(self) -> None:

@@ -16,7 +16,7 @@ class Adapter:
     """One model's face of the adapter. Every method raises :class:`TargetError` naming the URL."""
 
     def __init__(self, url: str, model: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=5.0)
+        self._client = httpx.Client(base_url=url, timeout=5.0, trust_env=False)
         self._path = f"/v1/models/{model}"
 
     def __enter__(self) -> Adapter:

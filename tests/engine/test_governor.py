@@ -128,12 +128,99 @@ def test_without_a_policy_full_batches_in_a_row_are_pressure() -> None:
 
 
 def test_an_expired_lease_keeps_slo_and_floor_only() -> None:
-    word = policy(
-        lease_expires_ns=NOW - 1, slo_ns=10 * MS, quality_floor_level=1, dearest=1, margin=0.9
-    )
+    gone = {"lease_expires_ns": NOW - 1, "dearest": 2, "cheapest": 2, "margin": 0.01}
+    _, decision = decide(CONFIG, State(), look(ONE, policy(**gone)))
+    assert (decision.level, decision.reason) == (0, Reason.CALM)
+    word = policy(**gone, slo_ns=10 * MS, quality_floor_level=1)
     _, decision = decide(CONFIG, State(), look(ONE, word))
     assert decision.slo_ns == 10 * MS
-    assert decision.level == 1  # 8 ms do not fit half of 10 ms, 2 ms are under the floor
+    assert decision.level == 1  # 8 ms do not fit a share of 10 ms, 2 ms are under the floor
+
+
+def test_a_lease_from_an_earlier_boot_is_not_live() -> None:
+    later = NOW + 10**15
+    word = policy(lease_expires_ns=later, queue_depth_at_ns=later, queue_depth=999, dearest=2)
+    state, decision = decide(CONFIG, State(), look(ONE, word))
+    assert (decision.level, state.arrivals) == (0, ())
+
+
+def test_going_blind_rejects_nobody() -> None:
+    """An old rate of arrivals says nothing about the ages of later requests."""
+    state = State()
+    for step in range(20):
+        now = NOW + step * 50 * MS
+        word = policy(
+            queue_depth=1, queue_depth_at_ns=now - 5 * MS, lease_expires_ns=now + 100 * MS
+        )
+        state, _ = decide(CONFIG, state, look(ONE, word, now))
+    for _ in range(20):
+        now += 500 * MS
+        state, decision = decide(CONFIG, state, look(ONE, word, now))
+        assert decision.levels == (0,)
+
+
+def test_a_slow_moment_does_not_reject_for_ever() -> None:
+    state = State(correction=3.0)
+    config = replace(CONFIG, slo_ns=5 * MS)  # the cheapest takes 2 ms, three times that is over
+    for step in range(30):
+        now = NOW + step * 1000 * MS
+        state, decision = decide(config, state, look(ONE, None, now))
+        if decision.levels == (2,):
+            return
+        assert decision.levels == (Rejection.DEADLINE,)
+        state = settle(state, decision, 0.0)
+    raise AssertionError("still rejecting")
+
+
+def test_patience_here_does_not_starve_those_behind() -> None:
+    patient = (Wish(deadline_ns=3600 * 1000 * MS),) * 8
+    _, decision = decide(CONFIG, State(), look(patient, policy(queue_depth=250)))
+    assert decision.level == 2
+
+
+def test_a_wish_too_dear_for_the_slo_makes_nobody_cheaper() -> None:
+    word = policy(slo_ns=6 * MS)  # 8 ms for the dense model
+    state, decision = decide(CONFIG, State(), look((Wish(floor=0),), word))
+    assert decision.levels == (Rejection.DEADLINE,)
+    assert state.rejected_at_ns is None
+
+
+def test_client_batches_count_by_their_images() -> None:
+    eight = (Wish(images=8),)
+    _, few = decide(CONFIG, State(), look(eight, policy(queue_depth=2)))
+    _, many = decide(CONFIG, State(), look(eight, policy(queue_depth=12)))
+    assert few.level < many.level == 2
+    state, levels = State(), []
+    for step in range(8):
+        state, decision = decide(CONFIG, state, look(eight, None, NOW + step * 40 * MS))
+        levels.append(decision.level)
+    assert levels[-1] == 2
+
+
+def test_a_quality_wish_does_not_pick_a_level_slower_than_a_dearer_one() -> None:
+    table = replace(TABLE, seconds=((0.008, 0.040), (0.009, 0.050), (0.002, 0.010)))
+    config = replace(CONFIG, latency=table, pin_cap=1.0)
+    _, decision = decide(config, State(), look((Wish(floor=1),), policy(queue_depth=500)))
+    assert decision.levels == (0,)
+
+
+def test_a_dear_wish_larger_than_the_credit_still_gets_its_share() -> None:
+    config = replace(CONFIG, pin_cap=0.01, admission=False)
+    state, exact = State(), 0
+    for step in range(400):
+        now = NOW + step * 20 * MS
+        word = policy(
+            lease_expires_ns=now + 1000 * MS, queue_depth=5000, queue_depth_at_ns=now - 10 * MS
+        )
+        state, decision = decide(config, state, look((Wish(pin=0, images=8),), word, now))
+        exact += decision.levels.count(0)
+    assert 0.5 <= exact * 0.040 / (400 * 0.020 * 0.01) <= 1.5
+
+
+def test_any_word_gives_a_level() -> None:
+    for changes in ({"cheapest": -1}, {"quality_floor_level": -1}, {"slo_ns": 0}, {"dearest": 9}):
+        _, decision = decide(CONFIG, State(), look(ONE, policy(**changes)))
+        assert decision.levels[0] in (0, 1, 2, Rejection.DEADLINE)
 
 
 def test_the_floor_holds_under_any_pressure() -> None:

@@ -105,6 +105,27 @@ def test_a_level_slower_than_a_dearer_one_is_not_useful() -> None:
     assert table.useful() == (0, 2, 4)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batches": []},
+        {"batches": [2, 8]},
+        {"batches": [1, 1]},
+        {"seconds": [[0.1]]},
+        {"seconds": [[0.1, 0]]},
+        {"seconds": [[0.1, float("nan")]]},
+        {"seconds": "fast"},
+        {"device": None, "batches": None},
+    ],
+    ids=str,
+)
+def test_a_damaged_latency_file_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    good = {"device": "d", "ladder": "l", "batches": [1, 8], "seconds": [[0.1, 0.8]]}
+    assert LatencyTable.load(write(tmp_path / "good.json", good))
+    with pytest.raises(LadderError, match=r"latency\.json"):
+        LatencyTable.load(write(tmp_path / "latency.json", {**good, **change}))
+
+
 def test_a_latency_file_round_trips(tmp_path: Path) -> None:
     table = LatencyTable(device="d", ladder="l", batches=(1, 8), seconds=((0.1, 0.8), (0.05, 0.4)))
     table.save(tmp_path / "deep" / "latency.json")

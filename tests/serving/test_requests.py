@@ -104,15 +104,6 @@ def test_labels_come_with_the_classification_extension(infer: Infer) -> None:
     assert best[1] == best[2] == str(LABELS[0])
 
 
-def test_a_quality_wish_is_never_served_below(infer: Infer, engine: Engine) -> None:
-    ladder = engine.ladder
-    for index in range(len(ladder.levels)):
-        wish = ladder.quality(index)
-        answer = infer("digits", PIXELS[:1], quality=wish)
-        served = int(answer.as_numpy("LEVEL")[0, 0])
-        assert ladder.quality(served) >= wish
-
-
 def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 

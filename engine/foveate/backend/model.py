@@ -20,7 +20,7 @@ import triton_python_backend_utils as pb_utils
 from torch.utils.dlpack import from_dlpack
 
 from foveate.allocator import tune_allocator
-from foveate.backend.selftest import check_tensors
+from foveate.backend.selftest import check_instances, check_tensors
 from foveate.classifier import Answer, Classifier, Request, parse_wish
 from foveate.decode import decode_image
 from foveate.errors import RequestError
@@ -44,9 +44,10 @@ class TritonPythonModel:
             self._answer: Answerer = partial(decode, height=height, width=width)
             return
         settings = ModelSettings.read()
-        folder = Path(args["model_repository"]) / args["model_version"]
-        telemetry = Telemetry(metric_factory(), args["model_name"])
-        self._classifier = Classifier(folder, config["max_batch_size"], settings, telemetry)
+        check_instances(config)
+        name, folder = args["model_name"], Path(args["model_repository"]) / args["model_version"]
+        telemetry = Telemetry(metric_factory(), name)
+        self._classifier = Classifier(name, folder, config["max_batch_size"], settings, telemetry)
         self._answer = partial(classify, classifier=self._classifier)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -74,9 +75,16 @@ def classify(requests: list[Any], classifier: Classifier) -> list[Any]:
     good = [item for item in parsed if isinstance(item, Request)]
     if len(good) < len(parsed):
         classifier.count_errors(len(parsed) - len(good))
-    answers = iter(classifier.answer(good) if good else ())
+    answers = guard(classifier.answer, good) if good else []
+    if not isinstance(answers, list):  # the whole batch failed
+        internal = pb_utils.TritonError.INTERNAL
+        return [
+            refuse("internal error", internal) if isinstance(item, Request) else item
+            for item in parsed
+        ]
+    rest = iter(answers)
     return [
-        guard(encode, request, next(answers)) if isinstance(item, Request) else item
+        guard(encode, request, next(rest)) if isinstance(item, Request) else item
         for request, item in zip(requests, parsed, strict=True)
     ]
 

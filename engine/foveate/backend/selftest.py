@@ -1,7 +1,8 @@
-"""Refuse a server and numpy that do not work together, before the first request."""
+"""Refuse what cannot work before the first request comes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,17 @@ from torch.utils.dlpack import from_dlpack
 
 from foveate.errors import ServerError
 
-__all__ = ["check_tensors"]
+__all__ = ["check_instances", "check_tensors"]
+
+
+def check_instances(config: Mapping[str, Any]) -> None:
+    """One instance per model and server: a second would take requests this one's ages count.
+
+    Raises :class:`ServerError` naming the count.
+    """
+    count = sum(int(group["count"]) for group in config["instance_group"])
+    if count != 1:
+        raise ServerError(f"instance_group count={count}: expected 1; scale by servers instead")
 
 
 def check_tensors(pb_utils: Any) -> None:
