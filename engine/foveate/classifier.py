@@ -6,6 +6,7 @@ Joins the pure parts (engine, governor) with the impure ones (clock, policy word
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,9 @@ class Classifier:
         self._state = State()
         self._policy = PolicyReader(policy_path(settings.run_dir, name))
         self._telemetry = telemetry
-        telemetry.gauge("foveate_batch_time_correction", self._state.correction)
+        # Batches since the last publication; appending is all a batch pays for its metrics.
+        self._batches: deque[tuple[tuple[Wish, ...], Decision, float]] = deque()
+        telemetry.collect_with(self._collect)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | Rejection]:
         """Answer a batch: one entry per request, in order."""
@@ -117,7 +120,7 @@ class Classifier:
         answers = self._run(requests, decision)
         seconds = (time.monotonic_ns() - start) / 1e9
         self._state = governor.settle(self._state, decision, seconds)
-        self._report(requests, decision, seconds)
+        self._batches.append((observation.wishes, decision, seconds))
         return answers
 
     def count_errors(self, requests: int) -> None:
@@ -154,7 +157,13 @@ class Classifier:
             answers.append(Answer(result.scores[rows], level, token_map))
         return answers
 
-    def _report(self, requests: Sequence[Request], decision: Decision, seconds: float) -> None:
+    def _collect(self) -> None:
+        """Count the batches since the last time; runs in the telemetry thread."""
+        self._telemetry.gauge("foveate_batch_time_correction", self._state.correction)
+        while self._batches:
+            self._count(*self._batches.popleft())
+
+    def _count(self, wishes: Sequence[Wish], decision: Decision, seconds: float) -> None:
         telemetry = self._telemetry
         ran = [level for level in decision.levels if not isinstance(level, Rejection)]
         if ran:  # a batch of several levels counts as the one most requests ran at
@@ -163,17 +172,14 @@ class Classifier:
             telemetry.count("foveate_batch_seconds_total", seconds, level=level)
         telemetry.count("foveate_decisions_total", reason=decision.reason.value)
         telemetry.gauge("foveate_level", decision.level)
-        telemetry.gauge("foveate_batch_time_correction", self._state.correction)
-        for request, outcome, age_ns in zip(
-            requests, decision.levels, decision.ages_ns, strict=True
-        ):
+        for wish, outcome, age_ns in zip(wishes, decision.levels, decision.ages_ns, strict=True):
             if isinstance(outcome, Rejection):
                 telemetry.count("foveate_rejections_total", reason=outcome.value)
                 continue
             age = age_ns / 1e9 + seconds
-            limit_ns = request.wish.deadline_ns or decision.slo_ns
+            limit_ns = wish.deadline_ns or decision.slo_ns
             met = "met" if age <= limit_ns / 1e9 else "missed"
             telemetry.count("foveate_answers_total", level=str(outcome), slo=met)
             telemetry.age(age)
             tokens = self.ladder.levels[outcome].tokens[-1]
-            telemetry.count("foveate_tokens_total", tokens * request.wish.images)
+            telemetry.count("foveate_tokens_total", tokens * wish.images)

@@ -1,7 +1,7 @@
-"""Facts of each batch, gathered at once and published slowly.
+"""Facts about batches, published a few times a second.
 
-A metric call of the server costs tens of microseconds, so batches only add to plain numbers here
-and a thread publishes what changed a few times a second.
+A metric call of the server costs tens of microseconds, so a batch makes none: a thread collects
+what happened since it last looked, adds it up, and publishes what changed.
 """
 
 from __future__ import annotations
@@ -60,12 +60,17 @@ class Telemetry:
         self._model = model
         self._period_s = period_s
         self._lock = threading.Lock()
+        self._collect: Callable[[], None] = lambda: None
         self._counts: dict[tuple[str, Labels], float] = defaultdict(float)
         self._gauges: dict[tuple[str, Labels], float] = {}
         self._metrics: dict[tuple[str, Labels], Metric] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="foveate-telemetry", daemon=True)
         self._thread.start()
+
+    def collect_with(self, collect: Callable[[], None]) -> None:
+        """Call ``collect``, which counts, in the thread before each publication."""
+        self._collect = collect
 
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:
         with self._lock:
@@ -99,6 +104,7 @@ class Telemetry:
         self._publish()
 
     def _publish(self) -> None:
+        self._collect()
         with self._lock:
             counts, self._counts = self._counts, defaultdict(float)
             gauges, self._gauges = self._gauges, {}

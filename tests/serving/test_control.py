@@ -80,6 +80,12 @@ def saturate(
     return levels
 
 
+def in_effect(api: httpx.Client) -> tuple[int, int]:
+    """The range of levels in the policy word."""
+    policy = api.get("/digits").json()["policy"]
+    return policy["dearest"], policy["cheapest"]
+
+
 def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while True:
@@ -101,7 +107,7 @@ def test_a_pin_holds_every_answer_at_its_level(
 ) -> None:
     for index, level in enumerate(ladder.levels):
         assert api.put("/digits/pin", json={"level": level.name}).status_code == 200
-        eventually(lambda index=index: saturate(served.grpc, 1) == [index], "pinned")
+        eventually(lambda index=index: in_effect(api) == (index, index), "pinned")
         assert set(saturate(served.grpc, 60)) == {index}
     assert api.delete("/digits/pin").status_code == 200
     eventually(lambda: saturate(served.grpc, 1) == [0], "unpinned")
@@ -112,7 +118,7 @@ def test_a_quality_wish_is_never_served_below(
 ) -> None:
     cheapest = len(ladder.levels) - 1
     assert api.put("/digits/pin", json={"level": cheapest}).status_code == 200
-    eventually(lambda: saturate(served.grpc, 1) == [cheapest], "pinned")
+    eventually(lambda: in_effect(api) == (cheapest, cheapest), "pinned")
     for index in range(len(ladder.levels)):
         wish = ladder.quality(index)
         time.sleep(0.5)  # credit for a dear wish
