@@ -4,8 +4,8 @@
 
 Two counters of the same requests, one request at a time: Triton's own request duration (from
 receipt to response) and the time the model process spent on the batch. That time holds the
-governor's decision, which is timed apart and counted as overhead. Medians over requests, over HTTP and gRPC;
-server on the first core, client on the last.
+governor's decision, which is timed apart and counted as overhead. Medians of requests over HTTP and
+over gRPC; server on the first core, client on the last.
 """
 
 from __future__ import annotations
