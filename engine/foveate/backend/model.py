@@ -25,7 +25,7 @@ from foveate.backend.selftest import check_instances, check_tensors
 from foveate.classifier import Answer, Classifier, Request, parse_wish
 from foveate.decode import decode_image
 from foveate.errors import RequestError
-from foveate.governor import Rejection
+from foveate.governor import Rejection, Wish
 from foveate.settings import ModelSettings
 from foveate.telemetry import COUNTERS, GAUGES, Telemetry
 
@@ -93,7 +93,10 @@ def classify(requests: list[Any], classifier: Classifier) -> list[Any]:
 
 def parse(request: Any, classifier: Classifier) -> Request:
     pixels = from_dlpack(pb_utils.get_input_tensor_by_name(request, "PIXELS").to_dlpack())
-    wish = parse_wish(json.loads(request.parameters() or "{}"), classifier.ladder, len(pixels))
+    parameters = request.parameters()
+    wish = Wish(images=len(pixels))
+    if len(parameters) > len("{}"):  # most requests wish for nothing
+        wish = parse_wish(json.loads(parameters), classifier.ladder, len(pixels))
     return Request(pixels, wish, token_map="TOKEN_MAP" in request.requested_output_names())
 
 
