@@ -28,7 +28,7 @@ TABLE = LatencyTable(
     batches=(1, 8),
     seconds=((0.008, 0.040), (0.004, 0.020), (0.002, 0.010)),
 )
-CONFIG = Config(latency=TABLE, max_batch=8, slo_ns=200 * MS)
+CONFIG = Config(latency=TABLE, max_batch=8, slo_ns=200 * MS, calm_share=0.4)
 NOW = 10_000 * MS
 ONE = (Wish(),)
 FULL = (Wish(),) * 8
