@@ -53,7 +53,9 @@ def burst(data: Mapping[str, Any]) -> str:
 
     def span(runs: list[Mapping[str, Any]], key: str, scale: float, unit: str, digits: int) -> str:
         values = sorted(scale * run[key] for run in runs)
-        low, high = f"{values[0]:.{digits}f}", f"{values[-1]:.{digits}f}"
+        low, high = (
+            f"{abs(v) if abs(v) < 1e-9 else v:.{digits}f}" for v in (values[0], values[-1])
+        )
         return f"{low}{unit}" if low == high else f"{low}–{high}{unit}"
 
     rows = (

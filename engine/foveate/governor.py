@@ -60,7 +60,7 @@ class Config:
     latency: LatencyTable
     max_batch: int
     slo_ns: int  # until a policy says otherwise
-    margin: float = 0.6  # without a live policy; aiming at the edge leaves nothing for a clump
+    margin: float = 0.5  # without a live policy; aiming at the edge leaves nothing for a clump
     calm_share: float = 0.3  # of the margin, in which level 0 must fit: pressure is met early
     admission: bool = True
     pin_cap: float = 0.1  # share of the time for wishes dearer than the batch's level; 1 = no cap
