@@ -53,9 +53,8 @@ def burst(data: Mapping[str, Any]) -> str:
 
     def span(runs: list[Mapping[str, Any]], key: str, scale: float, unit: str, digits: int) -> str:
         values = sorted(scale * run[key] for run in runs)
-        low, high = (
-            f"{abs(v) if abs(v) < 1e-9 else v:.{digits}f}" for v in (values[0], values[-1])
-        )
+        exact = (0.0 if abs(value) < 1e-9 else value for value in (values[0], values[-1]))
+        low, high = (f"{value:.{digits}f}" for value in exact)
         return f"{low}{unit}" if low == high else f"{low}–{high}{unit}"
 
     rows = (
