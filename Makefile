@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(READY) ## Serve the demo model, send it a burst, compare with fixed levels (about 5 minutes)
+demo: $(READY) ## Serve the demo model, send it a burst, compare with fixed levels (about 3 minutes)
 	$(BIN)/foveate demo
 
 test: $(READY) ## Run the tests against the real Triton server

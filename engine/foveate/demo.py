@@ -33,7 +33,7 @@ _HEADER = "  second  offered   served   p99 ms   in SLO rejected    level    que
 
 
 def demo(repository: Path = Path("model_repository"), name: str | None = None) -> int:
-    """Serve, burst, compare; about two minutes. Returns the exit status.
+    """serve, burst, compare; about three minutes. Returns the exit status.
 
     0 only if the adaptive run answers more requests in time than level 0 alone, and at a higher
     quality than the cheapest level alone. Raises a :class:`~foveate.errors.FoveateError` when the
