@@ -50,7 +50,7 @@ class Rejection(StrEnum):
     """Why a request is answered UNAVAILABLE."""
 
     DEADLINE = "deadline"  # it cannot be answered in time any more
-    PIN_CAP = "pin-cap"  # dear wishes have used their share of busy time
+    PIN_CAP = "pin-cap"  # dear wishes have used their share of the time
 
 
 @dataclass(frozen=True, kw_only=True)
