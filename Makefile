@@ -20,7 +20,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Serve the demo model, send it a burst, compare with fixed levels (about 3 minutes)
 	$(BIN)/foveate demo
 
-test: $(READY) ## Run the tests against the real Triton server
+test: $(READY) ## Run the tests: kernels in Triton's interpreter, the rest on the real server
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreter
 	$(BIN)/python -m pytest
 
 check: $(READY) ## Lint and type-check

@@ -19,6 +19,7 @@ from foveate import governor
 from foveate.engine import Engine
 from foveate.errors import BadWish
 from foveate.governor import Decision, Observation, Rejection, State, Wish
+from foveate.graphs import GraphEngine
 from foveate.ladder import Ladder
 from foveate.latency import load_or_measure
 from foveate.policy import PolicyReader, policy_path
@@ -88,9 +89,12 @@ class Classifier:
         max_batch: int,
         settings: ModelSettings,
         telemetry: Telemetry,
+        device: torch.device,
     ) -> None:
         torch.set_num_threads(settings.threads)
-        self._engine = Engine.load(folder)
+        self._engine: Engine | GraphEngine = Engine.load(folder)
+        if device.type == "cuda":
+            self._engine = GraphEngine(self._engine, device, max_batch)
         self.ladder = self._engine.ladder
         latency = load_or_measure(self._engine, settings.state_dir)
         latency.save(settings.run_dir / f"{name}.latency.json")

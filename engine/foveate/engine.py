@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -29,7 +29,9 @@ from foveate.reduce.vwt_inter import VwtInter
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
 from foveate.vit import Block, ViT, ViTConfig, load_vit, patchify
-from foveate_kernels.ops import cls_importance
+from foveate_kernels.ops import cls_importance, compact_tokens, merge_groups
+from foveate_kernels.ops.patch_variance import row_variance
+from foveate_kernels.packed import uniform
 
 __all__ = ["Answers", "Engine", "Prepared"]
 
@@ -73,6 +75,9 @@ class Engine:
         self.ladder = ladder
         self.levels = tuple(levels)
         self.config: ViTConfig = levels[0].vit.config
+        self.device = torch.device("cpu")
+        self.batches = (1, 2, 4, 8)  # sizes worth a measurement
+        self._repeated: dict[tuple[int, int], Tensor] = {}
         self._folded = {id(p.vit): p.vit.patch_embed.folded() for p in levels}
 
     @staticmethod
@@ -147,42 +152,53 @@ class Engine:
     ) -> tuple[_Group, Tensor]:
         """First tokens of the images of one level, as packed rows [b * n, C]."""
         vit, reducer = level.vit, level.schedule.input
-        b = len(images)
+        b, n = len(images), self.config.patches
         chosen = pixels if b == len(pixels) and images == list(range(b)) else pixels[images]
-        rows = patchify(chosen, self.config.patch).float()
-        position = vit.pos_embed[0, 1:]
-        groups = None
-        # The embedding is affine: the mean of embeddings is the embedding of the mean, and only the
-        # remaining rows pass through the projection.
-        if isinstance(reducer, VwtIntra):
-            rows, position, groups = reducer(rows, position)
-        elif isinstance(reducer, VwtInter):
-            assert level.words is not None, "checked when the ladder was loaded"
-            mean, std = self.config.mean, self.config.std
-            rows, position, groups = reducer(rows, position, level.words, mean, std)
+        rows = patchify(chosen, self.config.patch).float().view(b * n, -1)
+        position = self._positions(vit, b)
+        raster = torch.arange(n).expand(b, n)
+        group = _Group(level, images, 1 + n, packaged=False, map=raster + 1 if track else None)
+        if reducer is not None:
+            # The embedding is affine: the mean of embeddings is the embedding of the mean, and only
+            # the remaining rows pass through the projection.
+            cu_seqlens, left = uniform(b, n), b * reducer.tokens()
+            if isinstance(reducer, VwtIntra):
+                plan = reducer.plan(row_variance(rows), cu_seqlens, n)
+                carry_out: Any = compact_tokens
+            else:
+                assert level.words is not None, "checked when the ladder was loaded"
+                normalised = (rows / 255.0 - self.config.mean) / self.config.std
+                plan = reducer.plan(normalised, level.words, cu_seqlens)
+                carry_out = merge_groups
+            rows = carry_out(rows, plan, cu_seqlens, n, capacity=left).x
+            position = carry_out(position, plan, cu_seqlens, n, capacity=left).x
+            group.tokens, group.packaged = 1 + reducer.tokens(), isinstance(reducer, VwtIntra)
+            if group.map is not None:
+                dest = plan.dest.view(b, n).long()
+                group.map = torch.where(dest < 0, dest, dest + 1)
         weight, bias = self._folded[id(vit)]
         x = F.linear(rows, weight, bias) + position
         cls = (vit.cls_token + vit.pos_embed[:, :1]).expand(b, -1, -1)
-        tokens = torch.cat([cls, x], 1)
-        where = None
-        if track:
-            raster = torch.arange(self.config.patches).expand(b, -1)
-            where = (raster if groups is None else groups) + 1
-            if groups is not None and isinstance(reducer, VwtIntra):
-                where[groups == reducer.keep] = -2
-        group = _Group(level, images, tokens.shape[1], isinstance(reducer, VwtIntra), where)
-        return group, tokens.reshape(-1, tokens.shape[2])
+        tokens = torch.cat([cls, x.view(b, -1, x.shape[1])], 1)
+        return group, tokens.view(-1, x.shape[1])
+
+    def _positions(self, vit: ViT, images: int) -> Tensor:
+        """Position embeddings of the patches of several images: [images * N, C]."""
+        key = id(vit), images
+        if key not in self._repeated:
+            self._repeated[key] = vit.pos_embed[0, 1:].repeat(images, 1)
+        return self._repeated[key]
 
     def _encode(self, groups: Sequence[_Group], x: Tensor) -> Tensor:
         """All blocks over packed rows [T, C] -> probabilities [images, classes]."""
-        vit = groups[0].level.vit
+        vit, config = groups[0].level.vit, self.config
         for index, block in enumerate(cast(Iterable[Block], vit.blocks)):
-            qkv = torch.split(block.attn.qkv(block.norm1(x)), [g.rows for g in groups])
-            heads = [self._heads(group, part) for group, part in zip(groups, qkv, strict=True)]
-            x = x + block.attn.proj(_cat([_attention(*qkv) for qkv in heads]))
+            parts = torch.split(block.attn.qkv(block.norm1(x)), [g.rows for g in groups])
+            qkv = [p.view(-1, 3, config.heads, config.head_dim) for p in parts]
+            x = x + block.attn.proj(_cat([_attention(*a) for a in zip(groups, qkv, strict=True)]))
             if any(index in group.level.schedule.prunes for group in groups):
                 parts = torch.split(x, [g.rows for g in groups])
-                x = _cat([_reduce(*args, index) for args in zip(groups, parts, heads, strict=True)])
+                x = _cat([_reduce(*args, index) for args in zip(groups, parts, qkv, strict=True)])
             x = x + block.mlp(block.norm2(x))
         parts = torch.split(x, [g.rows for g in groups])
         cls = _cat(
@@ -190,31 +206,30 @@ class Engine:
         )
         return vit.classify(vit.norm(cls)).softmax(-1)
 
-    def _heads(self, group: _Group, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Packed rows [b * n, 3C] -> q, k, v, each [b, H, n, d]."""
-        shape = (len(group.images), group.tokens, 3, self.config.heads, self.config.head_dim)
-        q, k, v = qkv.view(shape).permute(2, 0, 3, 1, 4)
-        return q, k, v
+
+def _attention(group: _Group, qkv: Tensor) -> Tensor:
+    """Attention of the images of a group: rows [b * n, 3, H, d] -> [b * n, C]."""
+    q, k, v = qkv.view(len(group.images), group.tokens, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(len(qkv), -1)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Images of equal length: [b, H, n, d] -> packed rows [b * n, C]."""
-    out = F.scaled_dot_product_attention(q, k, v)
-    return out.transpose(1, 2).reshape(out.shape[0] * out.shape[2], -1)
-
-
-def _reduce(group: _Group, x: Tensor, heads: tuple[Tensor, Tensor, Tensor], block: int) -> Tensor:
+def _reduce(group: _Group, x: Tensor, qkv: Tensor, block: int) -> Tensor:
     """Apply the group's reducer of this block, if it has one, to its packed rows."""
     prune = group.level.schedule.prunes.get(block)
     if prune is None:
         return x
-    tokens = x.view(len(group.images), group.tokens, -1)
-    out, moved = prune(tokens, cls_importance(*heads), group.packaged)
-    if group.map is not None:
-        group.map = torch.where(group.map < 0, group.map, moved.gather(1, group.map.clamp(min=0)))
-    group.tokens = out.shape[1]
+    b, n = len(group.images), group.tokens
+    cu_seqlens = uniform(b, n)
+    packaged = torch.ones(b, dtype=torch.int32) if group.packaged else None
+    q, k, v = qkv.unbind(1)
+    scores = cls_importance(q, k, v, cu_seqlens, n, value_norm=True)
+    plan = prune.plan(scores, cu_seqlens, n, packaged)
+    group.tokens = prune.tokens(group.packaged)
     group.packaged = group.packaged or prune.fate == "package"
-    return out.reshape(-1, out.shape[2])
+    if group.map is not None:
+        moved = plan.dest.view(b, n).long().gather(1, group.map.clamp(min=0))
+        group.map = torch.where(group.map < 0, group.map, moved)
+    return compact_tokens(x, plan, cu_seqlens, n, capacity=group.rows).x
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:

@@ -12,22 +12,24 @@ import torch
 
 from foveate.engine import Engine
 from foveate.errors import LadderError
+from foveate.graphs import GraphEngine
 from foveate.ladder import LatencyTable
 
-__all__ = ["BATCHES", "device_name", "load_or_measure", "measure"]
+__all__ = ["device_name", "load_or_measure", "measure"]
 
-BATCHES = (1, 2, 4, 8)
 _ROUNDS = 7
 
 
-def device_name() -> str:
+def device_name(device: torch.device) -> str:
     """What a measured time depends on besides the ladder: processor, threads, torch."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def load_or_measure(engine: Engine, state_dir: Path) -> LatencyTable:
+def load_or_measure(engine: Engine | GraphEngine, state_dir: Path) -> LatencyTable:
     """The table of this device from ``state_dir``; measured (seconds) and saved if absent."""
-    device, ladder = device_name(), engine.ladder.digest
+    device, ladder = device_name(engine.device), engine.ladder.digest
     key = hashlib.sha256(f"{device} {ladder}".encode()).hexdigest()[:16]
     path = state_dir / engine.ladder.model / f"latency-{key}.json"
     try:
@@ -41,8 +43,8 @@ def load_or_measure(engine: Engine, state_dir: Path) -> LatencyTable:
 
 
 def measure(
-    engine: Engine,
-    batches: Sequence[int] = BATCHES,
+    engine: Engine | GraphEngine,
+    batches: Sequence[int] | None = None,
     rounds: int = _ROUNDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> LatencyTable:
@@ -50,6 +52,7 @@ def measure(
 
     Rounds interleave the levels. ``clock`` may be ``time.process_time`` to count work alone.
     """
+    batches = batches or engine.batches
     config = engine.config
     generator = torch.Generator().manual_seed(0)
     shape = (max(batches), config.height, config.width, 3)
@@ -63,7 +66,7 @@ def measure(
                 if round_ > 0:  # the first round warms up
                     samples.setdefault((level, batch), []).append(clock() - start)
     return LatencyTable(
-        device=device_name(),
+        device=device_name(engine.device),
         ladder=engine.ladder.digest,
         batches=tuple(batches),
         seconds=tuple(

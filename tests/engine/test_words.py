@@ -17,7 +17,7 @@ def test_exactly_count_groups_remain(data: st.DataObject) -> None:
     distance = torch.tensor(
         [data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=n, max_size=n))]
     )
-    groups = group_by_word(word, distance, count)[0]
+    groups = group_by_word(word, distance, count, 6)[0]
     assert sorted(groups.unique().tolist()) == list(range(count))
     distinct = len(word.unique())
     if distinct <= count:  # enough repeats to merge: a group never mixes words
@@ -28,10 +28,10 @@ def test_exactly_count_groups_remain(data: st.DataObject) -> None:
 def test_the_nearest_patches_merge_first() -> None:
     word = torch.tensor([[0, 0, 0, 1, 1]])
     distance = torch.tensor([[0.1, 0.9, 0.2, 0.5, 0.6]])
-    assert group_by_word(word, distance, 4).tolist() == [[0, 1, 0, 2, 3]]
-    assert group_by_word(word, distance, 3).tolist() == [[0, 1, 0, 2, 2]]
-    assert group_by_word(word, distance, 2).tolist() == [[0, 0, 0, 1, 1]]
-    assert group_by_word(word, distance, 1).tolist() == [[0, 0, 0, 0, 0]]
+    assert group_by_word(word, distance, 4, 2).tolist() == [[0, 1, 0, 2, 3]]
+    assert group_by_word(word, distance, 3, 2).tolist() == [[0, 1, 0, 2, 2]]
+    assert group_by_word(word, distance, 2, 2).tolist() == [[0, 0, 0, 1, 1]]
+    assert group_by_word(word, distance, 1, 2).tolist() == [[0, 0, 0, 0, 0]]
 
 
 def test_learned_words_are_reproducible_and_of_unit_length() -> None:

@@ -48,7 +48,11 @@ class TritonPythonModel:
         check_instances(config)
         name, folder = args["model_name"], Path(args["model_repository"]) / args["model_version"]
         telemetry = Telemetry(metric_factory(), name)
-        self._classifier = Classifier(name, folder, config["max_batch_size"], settings, telemetry)
+        on_gpu = args["model_instance_kind"] == "GPU"
+        device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
+        self._classifier = Classifier(
+            name, folder, config["max_batch_size"], settings, telemetry, device
+        )
         self._answer = partial(classify, classifier=self._classifier)
         gc.freeze()  # nothing built so far is garbage: keep collections short
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from foveate_kernels.ops import compact_tokens, select_tokens
+from foveate_kernels.ops import select_tokens
+from foveate_kernels.packed import Plan
 
 __all__ = ["Fate", "Prune"]
 
@@ -32,24 +32,17 @@ class Prune:
         """Rows that remain, given whether a package token was there before."""
         return 1 + self.keep + (packaged or self.fate == "package")
 
-    def __call__(self, x: Tensor, scores: Tensor, packaged: bool) -> tuple[Tensor, Tensor]:
-        """Tokens [B, n, C] and scores [B, n], CLS at row 0 -> [B, n', C] and the map [B, n].
+    def plan(
+        self, scores: Tensor, cu_seqlens: Tensor, tokens: int, packaged: Tensor | None
+    ) -> Plan:
+        """Where each row goes.
 
-        ``packaged`` says whether the last row is a package token. The map holds the new row of each
-        old one: -1 dropped, -2 packaged.
+        Args:
+            scores: [H, T] importance of each packed row.
+            cu_seqlens: [B + 1] int32.
+            tokens: rows an image has at most.
+            packaged: [B] int32, 1 where an image's last row is a package token.
         """
-        b, n, _ = x.shape
-        kept, rest = select_tokens(scores[:, 1 : n - packaged], self.keep)
-        kept, rest = kept + 1, rest + 1
-        cls = kept.new_zeros(b, 1)
-        last = kept.new_full((b, packaged), n - 1)
-        gone = -1 if self.fate == "drop" else -2
-        moved = kept.new_full((b, n), gone)
-        if self.fate == "drop":
-            rows = torch.cat([cls, kept, last], 1)
-            out = compact_tokens(x, rows)
-        else:
-            rows = torch.cat([cls, kept], 1)
-            out = compact_tokens(x, rows, torch.cat([rest, last], 1), scores)
-        moved.scatter_(1, rows, torch.arange(rows.shape[1]).expand_as(rows))
-        return out, moved
+        return select_tokens(
+            scores, cu_seqlens, tokens, keep=self.keep, fate=self.fate, suffix=packaged
+        )

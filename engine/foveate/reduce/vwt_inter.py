@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate_kernels.ops import merge_groups, vwt_assign
+from foveate_kernels.ops import vwt_assign
+from foveate_kernels.packed import Plan
 
 __all__ = ["VwtInter", "group_by_word", "learn_words"]
 
@@ -27,49 +28,48 @@ class VwtInter:
     def tokens(self) -> int:
         return self.count
 
-    def __call__(
-        self, rows: Tensor, position: Tensor, words: Tensor, mean: float, std: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean rows of each group of patches, and mean positions.
+    def plan(self, patches: Tensor, words: Tensor, cu_seqlens: Tensor) -> Plan:
+        """Where each patch goes: the patches of a group become its mean.
 
         Args:
-            rows: [B, N, D] float, pixels 0..255.
-            position: [N, C] position embeddings.
-            words: [K, D] visual words of unit length.
-            mean, std: normalisation the words were learned under, of pixels scaled to 0..1.
-
-        Returns:
-            rows [B, count, D], positions [B, count, C], and the destination of each patch [B, N]
-            int64, 0..count-1.
+            patches: [B * N, D] normalised pixels, all images of N patches.
+            words: [K, D] visual words, in the dtype of ``patches``.
+            cu_seqlens: [B + 1] int32; an image may be empty, and then its patches are spare.
         """
-        word, distance = vwt_assign((rows / 255.0 - mean) / std, words)
-        groups = group_by_word(word, distance, self.count)
-        positions = position.expand(len(rows), -1, -1)
-        return (
-            merge_groups(rows, groups, self.count),
-            merge_groups(positions, groups, self.count),
-            groups,
+        images = cu_seqlens.shape[0] - 1
+        word, distance = vwt_assign(patches, words)
+        groups = group_by_word(
+            word.view(images, -1).long(), distance.view(images, -1), self.count, len(words)
+        )
+        lengths = cu_seqlens.diff().clamp(max=self.count)
+        return Plan(
+            dest=groups.view(-1).to(torch.int32),
+            lengths=lengths,
+            packaged=torch.zeros_like(lengths),
+            weight=None,
         )
 
 
-def group_by_word(word: Tensor, distance: Tensor, count: int) -> Tensor:
+def group_by_word(word: Tensor, distance: Tensor, count: int, words: int) -> Tensor:
     """Merge patches, nearest to their word first, until ``count`` groups remain.
 
     The patch of a word that comes first leads its group. When every word is one group and still too
     many remain, the groups nearest to their words are joined.
 
     Args:
-        word, distance: [B, N].
+        word, distance: [B, N], 0 <= word < words.
         count: 1 <= count <= N.
+        words: size of the vocabulary.
 
     Returns:
         [B, N] int64 groups 0..count-1, numbered by the raster position of their leaders.
     """
     b, n = word.shape
+    position = torch.arange(n, device=word.device).expand(b, n)
     order = distance.argsort(dim=1, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(n).expand(b, n))
+    rank = torch.empty_like(order).scatter_(1, order, position)
     # The leader of a word: its patch of lowest rank.
-    leader_rank = torch.full((b, int(word.max()) + 1), n).scatter_reduce_(1, word, rank, "amin")
+    leader_rank = rank.new_full((b, words), n).scatter_reduce_(1, word, rank, "amin")
     leader_rank = leader_rank.gather(1, word)
     repeat = rank > leader_rank
     # Repeats merge in order of rank until enough are gone.
@@ -83,7 +83,7 @@ def group_by_word(word: Tensor, distance: Tensor, count: int) -> Tensor:
     target = torch.where(leaders_so_far <= surplus + 1, order.new_zeros(()), target)
     # Number the groups by the raster position of their leaders.
     lead_position = order.gather(1, target)
-    leads = torch.zeros(b, n, dtype=torch.int64).scatter_(1, lead_position, 1)
+    leads = torch.zeros_like(word).scatter_(1, lead_position, 1)
     return (leads.cumsum(1) - 1).gather(1, lead_position)
 
 

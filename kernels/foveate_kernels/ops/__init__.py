@@ -1,9 +1,34 @@
-"""Operators of token reduction. Importing this module needs torch and no GPU."""
+"""Operators of token reduction. Importing this module needs torch and triton, and no GPU."""
 
+from foveate_kernels.ops.add_layernorm import add_layernorm
+from foveate_kernels.ops.bipartite_match import bipartite_match
 from foveate_kernels.ops.cls_importance import cls_importance
 from foveate_kernels.ops.compact_tokens import compact_tokens
+from foveate_kernels.ops.group_words import group_words
+from foveate_kernels.ops.linear_gelu import linear_gelu
+from foveate_kernels.ops.match_kept import match_kept
 from foveate_kernels.ops.merge_groups import merge_groups
+from foveate_kernels.ops.packed_linear import packed_linear
+from foveate_kernels.ops.patch_variance import patch_variance
+from foveate_kernels.ops.patchify_u8 import fold_patch_embed, patchify_u8
 from foveate_kernels.ops.select_tokens import select_tokens
+from foveate_kernels.ops.varlen_attention import varlen_attention
 from foveate_kernels.ops.vwt_assign import vwt_assign
 
-__all__ = ["cls_importance", "compact_tokens", "merge_groups", "select_tokens", "vwt_assign"]
+__all__ = [
+    "add_layernorm",
+    "bipartite_match",
+    "cls_importance",
+    "compact_tokens",
+    "fold_patch_embed",
+    "group_words",
+    "linear_gelu",
+    "match_kept",
+    "merge_groups",
+    "packed_linear",
+    "patch_variance",
+    "patchify_u8",
+    "select_tokens",
+    "varlen_attention",
+    "vwt_assign",
+]

@@ -1,0 +1,115 @@
+"""Compile kernels for GPUs that are not here.
+
+Inside :func:`compile_only` a kernel launch compiles for the named target and runs nothing. The
+launchers are the real ones, called with tensors on the ``meta`` device, so what is compiled is
+what a launch on that GPU would compile: same tiles, same specialisation.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+from triton.runtime.jit import JITFunction
+
+__all__ = ["SHARED_LIMIT", "TARGETS", "Usage", "compile_only", "usage"]
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+# Bytes of shared memory a program may have; more compiles, and fails at launch.
+SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
+_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+_TENSOR_CORE = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|v_mfma)", re.I)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Resources of one compiled kernel; registers and spills are known on NVIDIA only."""
+
+    kernel: str
+    shared: int  # bytes a program
+    registers: int | None  # a thread
+    spills: int | None  # bytes of local memory a thread
+    tensor_core: str | None  # the matrix instruction in its machine code
+
+    @property
+    def wgmma(self) -> bool:
+        return self.tensor_core == "HGMMA"
+
+
+class _NoDevice:
+    """The least a driver must say for the compiler to run."""
+
+    def __init__(self, target: GPUTarget) -> None:
+        self._target = target
+
+    def get_current_target(self) -> GPUTarget:
+        return self._target
+
+    def get_current_device(self) -> str:
+        return str(self._target)  # kernels are cached by device
+
+    def get_current_stream(self, device: str) -> int:
+        return 0
+
+
+@contextmanager
+def compile_only(arch: str) -> Iterator[list[Any]]:
+    """Compile launches for ``arch``, one of :data:`TARGETS`; yields the list they are added to."""
+    compiled: list[Any] = []
+    run, before = JITFunction.run, driver._active
+
+    def compile_(
+        self: JITFunction[Any], *args: Any, grid: Any, warmup: bool, **options: Any
+    ) -> Any:
+        kernel = run(self, *args, grid=grid, warmup=True, **options)
+        compiled.append(kernel)
+        return kernel
+
+    JITFunction.run = compile_
+    driver.set_active(_NoDevice(TARGETS[arch]))
+    try:
+        yield compiled
+    finally:
+        JITFunction.run = run
+        driver._active = before
+
+
+def usage(kernel: Any) -> Usage:
+    """What a compiled kernel takes, read from its machine code."""
+    registers = spills = None
+    if "cubin" in kernel.asm:
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(kernel.asm["cubin"])
+            file.flush()
+            resources = _run("cuobjdump", "-res-usage", file.name)
+            code = _run("cuobjdump", "-sass", file.name)
+        (found,) = re.findall(r"REG:(\d+) STACK:(\d+)", resources)
+        registers, spills = int(found[0]), int(found[1])
+    else:
+        code = kernel.asm["amdgcn"]
+    match = _TENSOR_CORE.search(code)
+    return Usage(
+        kernel=kernel.metadata.name,
+        shared=kernel.metadata.shared,
+        registers=registers,
+        spills=spills,
+        tensor_core=match[1].upper() if match else None,
+    )
+
+
+def _run(tool: str, *args: str) -> str:
+    return subprocess.run([_TOOLS / tool, *args], capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,39 @@
+"""Registration with PyTorch: one implementation a device, and shapes for the compiler.
+
+``Library.impl`` rather than ``custom_op``: it costs 3 µs a call on the host instead of 14.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["interpret", "register"]
+
+_LIBRARY = torch.library.Library("foveate", "FRAGMENT")
+_IMPLEMENTATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+
+
+def register(
+    schema: str, *, cpu: Callable[..., Any], cuda: Callable[..., Any], fake: Callable[..., Any]
+) -> Any:
+    """Define ``torch.ops.foveate.NAME`` and return it.
+
+    ``schema`` is in PyTorch's notation, ``name(Tensor x, int n) -> Tensor``. ``cpu`` is the
+    reference, ``cuda`` the launcher; ``fake`` allocates what they return and computes nothing.
+    """
+    name = schema.split("(")[0]
+    _LIBRARY.define(schema)
+    _LIBRARY.impl(name, cpu, "CPU")
+    _LIBRARY.impl(name, cuda, "CUDA")
+    _IMPLEMENTATIONS[name] = cpu, cuda
+    torch.library.register_fake(f"foveate::{name}", fake, lib=_LIBRARY)
+    return getattr(torch.ops.foveate, name).default
+
+
+def interpret(on: bool = True) -> None:
+    """Send CPU tensors to the kernels, in a process under ``TRITON_INTERPRET=1``, or back."""
+    for name, (cpu, cuda) in _IMPLEMENTATIONS.items():
+        _LIBRARY.impl(name, cuda if on else cpu, "CPU", allow_override=True)

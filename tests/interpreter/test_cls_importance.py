@@ -1,0 +1,37 @@
+"""``cls_importance``: the kernel against float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from foveate_kernels.ops.cls_importance import launch, reference
+
+LENGTHS = [0, 1, 2, 15, 16, 17, 0, 64, 65, 197, 577, 0]
+
+
+@pytest.mark.parametrize("value_norm", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_kernel_equals_float64(
+    dtype: torch.dtype, biased: bool, value_norm: bool, pack: Any, guard: Any, close: Any
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    cu_seqlens, longest = pack(LENGTHS)
+    total = int(cu_seqlens[-1])
+    qkv = guard(torch.randn(total, 3, 2, 24, generator=generator).to(dtype))  # strided, odd D
+    bias = guard(torch.rand(total, generator=generator)) if biased else None
+    out = launch(*qkv.unbind(1), cu_seqlens, longest, 0.2, bias, value_norm)
+    wide = [x.double() for x in qkv.unbind(1)]
+    exact = reference(*wide, cu_seqlens, longest, 0.2, bias, value_norm)
+    close(out, exact, "score", dtype)
+
+
+def test_spare_rows_are_not_written(pack: Any) -> None:
+    cu_seqlens, longest = pack([5, 6])
+    q = torch.randn(20, 1, 16)
+    out = launch(q, q, q, cu_seqlens, longest, 0.25, None, False)
+    assert out[:, 11:].isnan().all()
+    assert not out[:, :11].isnan().any()

@@ -1,0 +1,70 @@
+"""A whole forward pass through the kernels: levels of every kind, batches that are not full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from foveate.forward import Forward, Routes
+from foveate.schedule import Schedule
+from foveate.vit import ViT, ViTConfig
+from foveate_kernels import library
+from foveate_kernels.ops import select_tokens
+from foveate_kernels.packed import uniform
+
+CONFIG = ViTConfig(height=32, width=48, patch=8, dim=32, depth=3, heads=2, mlp_dim=64)
+PRUNE = [{"kind": "prune", "block": b, "keep": k, "fate": "package"} for b, k in ((0, 9), (1, 4))]
+LEVELS: dict[str, list[dict[str, Any]]] = {
+    "dense": [],
+    "package": PRUNE,
+    "drop": [{**item, "fate": "drop"} for item in PRUNE],
+    "last block": [{"kind": "prune", "block": 2, "keep": 9, "fate": "package"}],
+    "intra and package": [{"kind": "vwt-intra", "keep": 14}, *PRUNE],
+    "inter": [{"kind": "vwt-inter", "count": 12}],
+}
+
+
+@pytest.fixture(params=["torch", "foveate"])
+def routes(request: pytest.FixtureRequest) -> Routes:
+    return Routes(attention=request.param, gelu=request.param, norm=request.param)
+
+
+@pytest.fixture
+def interpreted() -> Iterator[None]:
+    library.interpret()
+    yield
+    library.interpret(False)
+
+
+def model() -> ViT:
+    torch.manual_seed(0)
+    vit = ViT(CONFIG).eval().requires_grad_(False)
+    for parameter in vit.parameters():
+        parameter.normal_(std=0.2)
+    return vit
+
+
+def test_interpreting_takes_the_kernels(interpreted: None) -> None:
+    """A spare row tells: the reference calls it dropped, the kernel leaves it as it was."""
+    plan = select_tokens(torch.rand(5), uniform(1, 4), 4, keep=2)
+    assert plan.dest[4] == 2**31 - 1
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("level", list(LEVELS))
+def test_kernels_answer_as_the_references_do(level: str, routes: Routes, request: Any) -> None:
+    schedule = Schedule.parse(LEVELS[level], CONFIG)
+    words = torch.nn.functional.normalize(torch.randn(20, 192), dim=1)
+    pixels = torch.randint(0, 256, (4, 32, 48, 3), dtype=torch.uint8)
+    images = torch.tensor([3], dtype=torch.int32)
+    forward = Forward(schedule, model(), words, batch=4, routes=routes)
+    expected, expected_dests = forward(pixels, images)
+    request.getfixturevalue("interpreted")
+    scores, dests = forward(pixels, images)
+    torch.testing.assert_close(scores[:3], expected[:3], rtol=1e-4, atol=1e-5)
+    for dest, same in zip(dests, expected_dests, strict=True):
+        rows = len(dest) // 4 * 3  # those of the real images
+        assert torch.equal(dest[:rows], same[:rows])
