@@ -104,12 +104,17 @@ def start_server(
         run_dir = folder / "run"
         http, grpc, metrics, adapter = ports = free_ports(4)
         names = ("http", "grpc", "metrics", "adapter")
+        environment = {
+            "FOVEATE_RUN_DIR": str(run_dir),
+            "FOVEATE_ADAPTER_STATE_DIR": str(folder / "state"),  # no SLO of another test
+            **(environment or {}),
+        }
         flags = [f"--{name}-port={port}" for name, port in zip(names, ports, strict=True)]
         out_path, log_path = folder / "out", folder / "log"
         with out_path.open("wb") as out, log_path.open("wb") as log:
             process = subprocess.Popen(
                 serve_command(f"--repository={repository}", *flags, *options),
-                env=serve_environment() | {"FOVEATE_RUN_DIR": str(run_dir)} | (environment or {}),
+                env=serve_environment() | environment,
                 stdout=out,
                 stderr=log,
             )
@@ -120,7 +125,7 @@ def start_server(
             metrics=f"127.0.0.1:{metrics}",
             adapter=f"127.0.0.1:{adapter}",
             repository=repository,
-            run_dir=run_dir,
+            run_dir=Path(environment["FOVEATE_RUN_DIR"] or run_dir),
             out_path=out_path,
             log_path=log_path,
         )
@@ -177,6 +182,12 @@ def refused_serve() -> Callable[..., str]:
         return done.stderr
 
     return run
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """``free_port()``: one nobody listens on."""
+    return lambda: free_ports(1)[0]
 
 
 def serve_command(*options: str) -> list[str]:

@@ -10,11 +10,13 @@ import time
 import uvicorn
 
 from foveate.errors import FoveateError
+from foveate_adapter import central
 from foveate_adapter.app import create_app
 from foveate_adapter.loop import run
 from foveate_adapter.metrics import Metrics
 from foveate_adapter.model import open_models
 from foveate_adapter.settings import Settings
+from foveate_adapter.sources import open_source
 
 _log = logging.getLogger(__name__)
 
@@ -37,9 +39,13 @@ async def serve(settings: Settings) -> None:
     names = ", ".join(model.name for model in models)
     _log.info("http://%s:%d controls %s", settings.host, settings.port, names)
     async with asyncio.TaskGroup() as group:
-        loop = group.create_task(run(models, metrics, settings.metrics_url, settings.scrape_hz))
+        source = open_source(settings, [model.name for model in models])
+        tasks = [group.create_task(run(models, metrics, source, settings.beat_hz))]
+        if settings.slo_url is not None:
+            tasks.append(group.create_task(central.follow(settings.slo_url, models)))
         await server.serve()
-        loop.cancel()
+        for task in tasks:
+            task.cancel()
     for model in models:
         model.close()
 

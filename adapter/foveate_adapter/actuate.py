@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from foveate.policy import Policy, PolicyWriter
+from typing import Protocol
+
+from foveate.policy import Policy
 from foveate_adapter.control import Decision
 
-__all__ = ["publish"]
+__all__ = ["Writer", "policy_of", "publish"]
 
 
-def publish(
-    writer: PolicyWriter,
-    decision: Decision,
-    *,
-    epoch: int,
-    slo_s: float,
-    floor: int,
-    lease_s: float,
+class Writer(Protocol):
+    """A policy word: on this host, or on another one."""
+
+    @property
+    def sequence(self) -> int:
+        """The last sequence published; the next policy must carry one more."""
+        ...
+
+    def publish(self, policy: Policy) -> None:
+        """Raises :class:`PolicyError` while policies do not come into force."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def policy_of(
+    decision: Decision, *, epoch: int, sequence: int, slo_s: float, floor: int, lease_s: float
 ) -> Policy:
-    """Write ``decision`` as the next policy and return it.
+    """``decision`` as a policy.
 
     The lease starts at ``decision.at``: when the adapter stops, the governor goes on alone.
     """
     at_ns = round(decision.at * 1e9)
-    policy = Policy(
+    return Policy(
         epoch=epoch,
-        sequence=writer.sequence + 1,
+        sequence=sequence,
         lease_expires_ns=at_ns + round(lease_s * 1e9),
         slo_ns=round(slo_s * 1e9),
         quality_floor_level=floor,
@@ -33,6 +44,26 @@ def publish(
         cheapest=decision.cheapest,
         queue_depth=-1 if decision.queue_depth is None else decision.queue_depth,
         queue_depth_at_ns=at_ns,
+    )
+
+
+def publish(
+    writer: Writer,
+    decision: Decision,
+    *,
+    epoch: int,
+    slo_s: float,
+    floor: int,
+    lease_s: float,
+) -> Policy:
+    """Write ``decision`` as the next policy and return it."""
+    policy = policy_of(
+        decision,
+        epoch=epoch,
+        sequence=writer.sequence + 1,
+        slo_s=slo_s,
+        floor=floor,
+        lease_s=lease_s,
     )
     writer.publish(policy)
     return policy

@@ -8,28 +8,39 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import AwareDatetime, BeforeValidator
+from starlette.routing import Match
 
 import foveate
-from foveate.errors import BadWish
-from foveate_adapter.errors import Conflict, UnknownModel
+from foveate_adapter.errors import Conflict, StateError, UnknownLevel, UnknownModel
 from foveate_adapter.metrics import Metrics
 from foveate_adapter.model import Model
-from foveate_adapter.schema import DecisionView, ModelView, PinWish, SloWish
+from foveate_adapter.schema import DecisionView, ModelView, PinWish, Problem
 from foveate_adapter.settings import Settings
+from foveate_adapter.slo import Slo, SloWish
 
 __all__ = ["create_app"]
 
 EVENT_PERIOD_S = 0.25
 
-_STATUS: Mapping[type[Exception], int] = {UnknownModel: 404, Conflict: 409, BadWish: 422}
+_STATUS: Mapping[type[Exception], int] = {
+    UnknownModel: 404,
+    UnknownLevel: 404,
+    Conflict: 409,
+    StateError: 507,
+}
 
 
 def create_app(
@@ -46,16 +57,41 @@ def create_app(
     app = FastAPI(title="Foveate adapter", version=foveate.__version__)
     app.state.models = {model.name: model for model in models}
     app.state.metrics = metrics
-    app.state.token = settings.token and settings.token.get_secret_value()
     app.state.leaving = leaving
     for kind in _STATUS:
         app.add_exception_handler(kind, _refuse)
-    app.include_router(_routes)
+    app.add_exception_handler(RequestValidationError, _misfit)
+    app.add_exception_handler(405, _wrong_method)
+    app.include_router(_reads)
+    if settings.token is None:
+        app.include_router(_writes)
+    else:
+        app.state.token = settings.token.get_secret_value().encode()
+        app.include_router(
+            _writes, dependencies=[Depends(_authorize)], responses=_refusals({401: "No token"})
+        )
     return app
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, _STATUS[type(error)])
+
+
+async def _misfit(request: Request, error: Exception) -> JSONResponse:
+    """Which keys are wrong and why. FastAPI's own answer also repeats the values, and fails if one
+    of them is not a number.
+    """
+    assert isinstance(error, RequestValidationError)
+    problems = [{key: item[key] for key in ("loc", "msg", "type")} for item in error.errors()]
+    return JSONResponse({"detail": problems}, 422)
+
+
+async def _wrong_method(request: Request, error: Exception) -> JSONResponse:
+    """Which methods there are. Starlette names those of one handler, a path may have several."""
+    routes = [route for route in (*_reads.routes, *_writes.routes) if isinstance(route, APIRoute)]
+    here = [route for route in routes if route.matches(request.scope)[0] is Match.PARTIAL]
+    allowed = ", ".join(sorted(method for route in here for method in route.methods or ()))
+    return JSONResponse({"detail": f"allowed: {allowed}"}, 405, {"Allow": allowed})
 
 
 async def _models(request: Request) -> Mapping[str, Model]:
@@ -73,79 +109,108 @@ async def _authorize(
     request: Request,
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
 ) -> None:
-    token: str | None = request.app.state.token
-    if token is None:
-        return
-    if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):
+    token: bytes = request.app.state.token
+    if given is None or not hmac.compare_digest(given.credentials.encode(), token):
         raise HTTPException(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+
+
+def _refusals(reasons: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Problem, "description": why} for status, why in reasons.items()}
 
 
 _All = Annotated[Mapping[str, Model], Depends(_models)]
 _One = Annotated[Model, Depends(_model)]
-_write = [Depends(_authorize)]
-_routes = APIRouter()
+# By itself pydantic also takes a number, and calls it a Unix time.
+_Moment = Annotated[AwareDatetime, BeforeValidator(datetime.fromisoformat)]
+_UNKNOWN = {404: "No such model, or no such level"}
+_CONTRADICTION = {409: "It contradicts what is in force, or this adapter is read-only"}
+_UNREADABLE = {400: "The body cannot be decoded"}
+_reads, _writes = APIRouter(), APIRouter()
 
 
-@_routes.get("/healthz", response_class=PlainTextResponse)
+@_reads.get("/healthz", response_class=PlainTextResponse)
 async def healthz() -> str:
     """The process is alive."""
     return "ok"
 
 
-@_routes.get("/readyz", response_class=PlainTextResponse)
+@_reads.get(
+    "/readyz",
+    response_class=PlainTextResponse,
+    responses={503: {"description": "Why not, one model a line", "content": {"text/plain": {}}}},
+)
 async def readyz(models: _All) -> PlainTextResponse:
-    """Every model is under control; otherwise 503 and why not."""
+    """Every model is under control: ours or, if this adapter is read-only, another one's."""
     now = time.monotonic()
     problems = [problem for model in models.values() if (problem := model.problem(now))]
     return PlainTextResponse("\n".join(problems) or "ok", 503 if problems else 200)
 
 
-@_routes.get("/metrics", response_class=PlainTextResponse)
+@_reads.get("/metrics", response_class=PlainTextResponse)
 async def exposition(request: Request) -> Response:
     """The adapter's own metrics, for Prometheus."""
     return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-@_routes.get("/v1/models")
+@_reads.get("/v1/models")
 async def list_models(models: _All) -> list[ModelView]:
     return [ModelView.of(model) for model in models.values()]
 
 
-@_routes.get("/v1/models/{name}")
+@_reads.get("/v1/models/{name}", responses=_refusals(_UNKNOWN))
 async def show_model(model: _One) -> ModelView:
     return ModelView.of(model)
 
 
-@_routes.put("/v1/models/{name}/slo", dependencies=_write)
+@_reads.get("/v1/slos")
+async def list_slos(models: _All) -> dict[str, Slo]:
+    """SLOs by model, as another adapter's ``slo_url`` reads them."""
+    return {name: model.slo for name, model in models.items()}
+
+
+@_writes.put(
+    "/v1/models/{name}/slo",
+    responses=_refusals(_UNREADABLE | _UNKNOWN | _CONTRADICTION | {507: "It cannot be stored"}),
+)
 async def set_slo(model: _One, wish: SloWish) -> ModelView:
-    """In force with the next decision, within a scrape period."""
+    """In force with the next decision, within a scrape period; remembered over restarts."""
     model.set_slo(wish.applied_to(model.slo))
     return ModelView.of(model)
 
 
-@_routes.put("/v1/models/{name}/pin", dependencies=_write)
+@_writes.put("/v1/models/{name}/pin", responses=_refusals(_UNREADABLE | _UNKNOWN | _CONTRADICTION))
 async def pin(model: _One, wish: PinWish) -> ModelView:
-    """Serve everything at one level until unpinned."""
-    model.set_pin(wish.level)
+    """Serve everything at one level until it is unpinned or the pin expires."""
+    until = math.inf if wish.expires_s is None else time.monotonic() + wish.expires_s
+    model.set_pin(wish.level, until)
     return ModelView.of(model)
 
 
-@_routes.delete("/v1/models/{name}/pin", dependencies=_write)
+@_writes.delete("/v1/models/{name}/pin", responses=_refusals(_UNKNOWN | _CONTRADICTION))
 async def unpin(model: _One) -> ModelView:
     """Let the governor choose again; unpinning twice is fine."""
-    model.set_pin(None)
+    model.unpin()
     return ModelView.of(model)
 
 
-@_routes.get("/v1/models/{name}/decisions")
+@_reads.get("/v1/models/{name}/decisions", responses=_refusals(_UNKNOWN))
 async def list_decisions(
-    model: _One, limit: Annotated[int, Query(ge=1, le=256)] = 64
+    model: _One,
+    limit: Annotated[int, Query(ge=1, le=256)] = 64,
+    since: Annotated[
+        _Moment | None, Query(description="only later ones: the time of the last one seen")
+    ] = None,
 ) -> list[DecisionView]:
-    """Decisions that changed reason or range, newest first."""
-    return [DecisionView.of(decision) for decision in list(model.changes)[: -limit - 1 : -1]]
+    """Decisions that changed reason or range, newest first; the last 256 are remembered."""
+    later = [item for item in model.changes if since is None or item.time > since]
+    return [DecisionView.of(item) for item in later[: -limit - 1 : -1]]
 
 
-@_routes.get("/v1/events", response_class=StreamingResponse)
+@_reads.get(
+    "/v1/events",
+    response_class=StreamingResponse,
+    responses={200: {"description": "It does not end", "content": {"text/event-stream": {}}}},
+)
 async def stream_events(request: Request, models: _All) -> StreamingResponse:
     """Server-sent events: ``model``, the state of each model four times a second, and
     ``decision``, each decision that changed reason or range.
@@ -160,8 +225,8 @@ async def _events(models: Mapping[str, Model], leaving: Callable[[], bool]) -> A
         since, told = told, time.monotonic()
         for model in models.values():
             yield _event("model", ModelView.of(model).model_dump(mode="json"))
-            for decision in [item for item in model.changes if item.at > since]:
-                view = DecisionView.of(decision).model_dump(mode="json")
+            for item in [item for item in model.changes if item.decision.at > since]:
+                view = DecisionView.of(item).model_dump(mode="json")
                 yield _event("decision", {"model": model.name, **view})
         await asyncio.sleep(EVENT_PERIOD_S)
 

@@ -17,11 +17,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Literal
 
 from foveate.ladder import LatencyTable
 from foveate_adapter.observe import Observation
 
-__all__ = ["Config", "Decision", "Reason", "State", "decide"]
+__all__ = ["Config", "Decision", "Goal", "Reason", "State", "decide"]
+
+# What to seek within the SLO: margin for the next clump, least work, or the best levels.
+Goal = Literal["latency", "energy", "quality"]
 
 
 class Reason(StrEnum):
@@ -48,6 +52,7 @@ class Config:
     table: LatencyTable
     floor: int  # cheapest level of sufficient quality
     pin: int | None = None
+    goal: Goal = "latency"
 
     # Half the SLO, not all of it: a governor on the edge has nothing left for the next clump.
     target_margin: float = 0.5

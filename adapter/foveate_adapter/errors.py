@@ -3,18 +3,31 @@
 FoveateError
 ├── AdapterError
 │   ├── SettingsError   an environment variable that cannot be used; names key and value
-│   ├── ScrapeError     the metrics endpoint gave no answer, or none we can read
+│   ├── RemoteError     another host refused a policy, or gave no answer
+│   ├── ScrapeError     the source of metrics gave no answer, or none we can read
+│   ├── StateError      a file of the state folder that cannot be read or written; names it
 │   ├── UnknownModel    a model this adapter does not control; names those it does
-│   └── Conflict        a wish that contradicts one in force: a pin under the quality floor
+│   ├── UnknownLevel    a level the ladder does not have; names those it has
+│   └── Conflict        a wish that contradicts what is in force: a pin under the quality floor, a
+│                       quality no level has, any wish while another adapter publishes
 ├── BadWish             a level or quality the ladder does not have (from ``foveate.errors``)
-└── PolicyError         another adapter publishes the same policy (from ``foveate.errors``)
+└── PolicyError         a policy word that cannot be written (from ``foveate.errors``)
 """
 
 from __future__ import annotations
 
 from foveate.errors import FoveateError
 
-__all__ = ["AdapterError", "Conflict", "ScrapeError", "SettingsError", "UnknownModel"]
+__all__ = [
+    "AdapterError",
+    "Conflict",
+    "RemoteError",
+    "ScrapeError",
+    "SettingsError",
+    "StateError",
+    "UnknownLevel",
+    "UnknownModel",
+]
 
 
 class AdapterError(FoveateError):
@@ -25,13 +38,25 @@ class SettingsError(AdapterError):
     """An environment variable that cannot be used."""
 
 
+class RemoteError(AdapterError):
+    """Another host refused a policy, or gave no answer."""
+
+
 class ScrapeError(AdapterError):
-    """The metrics endpoint gave no answer, or none we can read."""
+    """The source of metrics gave no answer, or none we can read."""
+
+
+class StateError(AdapterError):
+    """A file of the state folder that cannot be read or written."""
 
 
 class UnknownModel(AdapterError):
     """A model this adapter does not control."""
 
 
+class UnknownLevel(AdapterError):
+    """A level the ladder does not have."""
+
+
 class Conflict(AdapterError):
-    """A wish that contradicts one in force."""
+    """A wish that contradicts what is in force."""

@@ -1,4 +1,4 @@
-"""Scrape, decide, publish, twenty times a second: the only place that waits or logs decisions."""
+"""Read, decide, publish, at a steady beat: the only place that waits or logs decisions."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ import httpx
 from foveate_adapter.errors import ScrapeError
 from foveate_adapter.metrics import Metrics
 from foveate_adapter.model import Model
-from foveate_adapter.observe import Sample, parse
+from foveate_adapter.observe import Sample
+from foveate_adapter.sources import TIMEOUT_S, Source
 
 __all__ = ["run"]
-
-SCRAPE_TIMEOUT_S = 0.5
 
 _log = logging.getLogger(__name__)
 
 
-async def run(models: Sequence[Model], metrics: Metrics, url: str, hz: float) -> None:
-    """Control ``models`` until cancelled; one scrape of ``url`` serves all of them."""
+async def run(models: Sequence[Model], metrics: Metrics, source: Source, hz: float) -> None:
+    """Control ``models`` until cancelled; one reading of ``source`` serves all of them."""
     failure: str | None = None
     due = time.monotonic()
     # No proxy from the environment: the server is beside us. The blocking client in a thread takes
     # less than half the processor time of the asynchronous one.
-    with httpx.Client(trust_env=False, timeout=SCRAPE_TIMEOUT_S) as client:
+    with httpx.Client(trust_env=False, timeout=TIMEOUT_S) as client:
         while True:
             samples: Mapping[str, Sample] = {}
             try:
                 with metrics.scrape_seconds.time():
-                    samples = await _scrape(client, url, models)
+                    samples = await _read(source, client)
                 problem = None
             except ScrapeError as error:
                 problem = str(error)
             metrics.scrapes.labels("failed" if problem else "ok").inc()
             if problem != failure:
-                _log.warning("%s", problem or f"{url} answers again")
+                _log.warning("%s", problem or f"{source.url} answers again")
             failure = problem
 
             for model in models:
@@ -51,11 +50,9 @@ async def run(models: Sequence[Model], metrics: Metrics, url: str, hz: float) ->
             await asyncio.sleep(due - time.monotonic())
 
 
-async def _scrape(client: httpx.Client, url: str, models: Sequence[Model]) -> Mapping[str, Sample]:
-    at = time.monotonic()  # before the queue depth is read: rather a batch too few than too many
+async def _read(source: Source, client: httpx.Client) -> Mapping[str, Sample]:
     try:
-        async with asyncio.timeout(SCRAPE_TIMEOUT_S):
-            response = (await asyncio.to_thread(client.get, url)).raise_for_status()
-    except (httpx.HTTPError, TimeoutError) as error:
-        raise ScrapeError(f"{url}: {type(error).__name__}: {error}") from error
-    return {model.name: parse(response.text, model.name, at) for model in models}
+        async with asyncio.timeout(TIMEOUT_S):
+            return await asyncio.to_thread(source.read, client)
+    except TimeoutError as error:
+        raise ScrapeError(f"{source.url}: no answer in {TIMEOUT_S:g} s") from error

@@ -19,8 +19,9 @@ _GAUGES = {
     "cheapest_level": "Cheapest level allowed",
     "load_per_second": "Offered requests per second, smoothed over a second",
     "queue_depth": "Requests waiting in Triton",
-    "attainment_ratio": "Share of requests answered within the SLO, last ten seconds",
-    "degraded_ratio": "Share of answers given above level 0, last ten seconds",
+    "attainment_ratio": "Share of requests answered within the SLO, over the window",
+    "degraded_ratio": "Share of answers given above level 0, over the window",
+    "read_only": "1 if another adapter publishes the policy of the model, else 0",
 }
 
 
@@ -33,13 +34,13 @@ class Metrics(Collector):
         self._registry.register(self)
         self.scrapes = Counter(
             "foveate_adapter_scrapes_total",
-            "Scrapes of Triton by outcome",
+            "Readings of the source by outcome",
             ["outcome"],
             registry=self._registry,
         )
         self.scrape_seconds = Histogram(
             "foveate_adapter_scrape_seconds",
-            "Time from one scrape's request to its parsed reply",
+            "Time from one reading's request to its parsed reply",
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
             registry=self._registry,
         )
@@ -68,6 +69,7 @@ class Metrics(Collector):
 
 def _values(model: Model) -> Iterator[tuple[str, float | None]]:
     yield "slo_seconds", model.slo.latency_s
+    yield "read_only", float(model.holder is not None)
     if model.decision is not None:
         yield "margin_ratio", model.decision.margin
         yield "dearest_level", model.decision.dearest

@@ -6,120 +6,168 @@ import logging
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
-from foveate.errors import LadderError
+from foveate.errors import BadWish, LadderError, PolicyError, PolicyTaken
 from foveate.ladder import Ladder, LatencyTable
-from foveate.policy import Policy, PolicyWriter, policy_path
-from foveate_adapter.actuate import publish
+from foveate.policy import Policy, PolicyReader, policy_path
+from foveate_adapter.actuate import Writer, publish
 from foveate_adapter.control import Config, Decision, Reason, State, decide
-from foveate_adapter.errors import Conflict, SettingsError
-from foveate_adapter.observe import Observation, Sample, observe
+from foveate_adapter.errors import Conflict, SettingsError, StateError, UnknownLevel
+from foveate_adapter.observe import Observation, Sample, credible, observe
+from foveate_adapter.remote import open_writer
 from foveate_adapter.settings import Settings
+from foveate_adapter.slo import Slo, SloFile
 
-__all__ = ["Model", "Slo", "open_models"]
+__all__ = ["Decided", "Model", "Pin", "open_models"]
 
-WINDOW_S = 10.0  # what the API and the metrics call "now"
+WINDOW_S = 10.0  # what the API and the metrics call "now"; longer if Prometheus is slower
+TAKE_OVER_S = 1.0  # how often a read-only adapter looks whether the other one is gone
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slo:
-    latency_s: float
-    objective: float  # share of requests to answer within ``latency_s``
-    min_quality: float  # on the ladder's scale, 0..1
+class Pin:
+    level: int
+    until: float = math.inf  # seconds, monotonic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """A decision, and the time of day it was made."""
+
+    time: datetime
+    decision: Decision
 
 
 class Model:
-    """Owns the policy word of one model. Not safe to share between threads."""
+    """Controls one model, if no other adapter does. Not safe to share between threads.
 
-    def __init__(self, name: str, ladder: Ladder, slo: Slo, settings: Settings, epoch: int) -> None:
-        """Raises :class:`PolicyError` if another adapter has the word, :class:`BadWish` if no
-        level reaches ``slo.min_quality``.
+    A second adapter of a model is read-only: it watches and decides, so that it can take over at
+    once, but nothing it decides is in force, and it takes no wishes.
+    """
+
+    def __init__(self, name: str, ladder: Ladder, settings: Settings, epoch: int) -> None:
+        """Raises :class:`PolicyError` if there can be no policy word, :class:`Conflict` if no
+        level reaches the settings' ``min_quality``.
         """
         self.name = name
         self.ladder = ladder
-        self.pin: int | None = None
-        self.set_slo(slo)
+        self.pin: Pin | None = None
+        self.slo = settings.slo
+        self.floor = self._floor(self.slo)  # cheapest level of sufficient quality
         self.table: LatencyTable | None = None
-        self.policy: Policy | None = None
-        self.decision: Decision | None = None
+        self.policy: Policy | None = None  # in force, whoever published it
+        self.latest: Decided | None = None
         self.counts: Counter[Reason] = Counter()
-        self.changes: deque[Decision] = deque(maxlen=256)  # decisions with a new reason or range
-        self.seen_at = -math.inf  # last time Triton told us the queue depth
+        self.changes: deque[Decided] = deque(maxlen=256)  # with a new reason or range
+        self.seen_at = -math.inf  # last time we were told the queue depth
         self.table_path = settings.run_dir / f"{name}.latency.json"
-        self._lease_s = settings.lease_ms / 1000
+        self.window_s = max(WINDOW_S, settings.blind_after_s)
+        self._settings = settings
         self._epoch = epoch
+        self._config: Config | None = None  # of the last decision; None: there was no table
         self._state = State()
         self._samples: deque[Sample] = deque()
-        self._writer = PolicyWriter(policy_path(settings.run_dir, name))
+        self._slo_file = SloFile(settings.state_dir or settings.run_dir, name)
+        self._path = policy_path(settings.run_dir, name)
+        self._reader = PolicyReader(self._path)
+        self._writer: Writer | None = None  # None: another adapter has the word
+        self._asked_at = -math.inf  # last time we tried to get it
+        self._trouble: str | None = None  # why the last policy was not written
+        self._take_word()
+        if self.holder is not None:
+            _log.warning("%s: read-only, %s", name, self.holder)
+        self._recall()
+
+    @property
+    def decision(self) -> Decision | None:
+        """The last one; None before the first."""
+        return None if self.latest is None else self.latest.decision
+
+    @property
+    def holder(self) -> str | None:
+        """Who publishes the policy in our stead; None: nobody, we do."""
+        if self._writer is not None:
+            return None
+        epoch = "" if self.policy is None else f" (epoch {self.policy.epoch})"
+        return f"another adapter{epoch} publishes {self._path}"
 
     def set_slo(self, slo: Slo) -> None:
-        """Raises :class:`BadWish` if no level is good enough, :class:`Conflict` if not the pin."""
-        floor = self.ladder.cheapest_at_least(slo.min_quality)
-        if self.pin is not None and self.pin > floor:
-            raise Conflict(f"min_quality={slo.min_quality}: {self._poor(self.pin)}; unpin it first")
+        """Store ``slo`` and hold it from the next decision on.
+
+        Raises :class:`Conflict` if no level is good enough, if the pin is not, or if this adapter
+        is read-only; :class:`StateError` if it cannot be stored. The SLO is then what it was.
+        """
+        self._require_word()
+        floor = self._floor(slo)
+        self._slo_file.save(slo)
         self.slo, self.floor = slo, floor
 
-    def set_pin(self, level: str | int | None) -> None:
-        """Pin a level by name or index, or unpin with None.
+    def set_pin(self, level: str | int, until: float = math.inf) -> None:
+        """Pin a level, by name or index, until a time (seconds, monotonic).
 
-        Raises :class:`BadWish` naming the known levels, :class:`Conflict` under the quality floor.
+        Raises :class:`UnknownLevel` naming the known ones, :class:`Conflict` under the quality
+        floor and if this adapter is read-only.
         """
-        pin = None if level is None else self.ladder.index(str(level))
-        if pin is not None and pin > self.floor:
+        self._require_word()
+        try:
+            index = self.ladder.index(str(level))
+        except BadWish as error:
+            raise UnknownLevel(str(error)) from error
+        if index > self.floor:
             raise Conflict(
-                f"level={level!r}: {self._poor(pin)}, min_quality={self.slo.min_quality}"
+                f"level={level!r}: {self._poor(index)}, min_quality={self.slo.min_quality}"
             )
-        self.pin = pin
+        self.pin = Pin(level=index, until=until)
 
-    def _poor(self, level: int) -> str:
-        return f"{self.ladder.levels[level].name} has quality {self.ladder.quality(level):.4f}"
+    def unpin(self) -> None:
+        """Raises :class:`Conflict` if this adapter is read-only."""
+        self._require_word()
+        self.pin = None
 
     def step(self, sample: Sample | None, at: float) -> Decision:
-        """Decide and publish. ``sample`` is None when the scrape at ``at`` failed."""
+        """Decide and publish at ``at`` (seconds, monotonic). ``sample`` is None without news."""
+        if self._writer is None and at - self._asked_at >= TAKE_OVER_S:
+            self._asked_at = at
+            self._take_word()
+            if self._writer is not None:
+                _log.warning("%s: the other adapter is gone, this one takes over", self.name)
+                self._recall()  # it may have been given another SLO
+        if self.pin is not None and at >= self.pin.until:
+            self.pin = None
+        if sample is not None and not credible(self._samples, sample):
+            sample = None
         observation = self._observe(sample, at)
         if self.table is None or observation.reset:
             self.table = self._load_table()  # a new model process may have measured anew
-        if self.table is None:
-            decision = Decision(
-                at=at,
-                reason=Reason.STARTING,
-                margin=self._state.margin,
-                dearest=self.pin or 0,
-                cheapest=self.floor if self.pin is None else self.pin,
-                queue_depth=observation.queue_depth,
-            )
+        config = self._configure()
+        blind = at - self.seen_at > self._settings.blind_after_s
+        if sample is None and self.latest and config == self._config and not blind:
+            # Nothing is new, so nothing changes; the law would take it for a time it has seen.
+            decision = replace(self.latest.decision, at=at, queue_depth=None)
         else:
-            config = Config(
-                slo_s=self.slo.latency_s,
-                objective=self.slo.objective,
-                table=self.table,
-                floor=self.floor,
-                pin=self.pin,
-            )
-            self._state, decision = decide(config, self._state, observation)
-        self.policy = publish(
-            self._writer,
-            decision,
-            epoch=self._epoch,
-            slo_s=self.slo.latency_s,
-            floor=self.floor,
-            lease_s=self._lease_s,
-        )
-        self._record(decision)
+            decision = self._decide(config, observation)
+            self._record(decision)
+        self._publish(decision, at if sample is None else sample.at)
         return decision
 
     def window(self) -> Observation | None:
-        """What happened in the last ten seconds; None before the first good scrape."""
+        """What happened in the last ``window_s``; None before the first good scrape."""
         return observe(self._samples[0], self._samples[-1]) if self._samples else None
 
     def problem(self, at: float) -> str | None:
-        """Why this model is not under control at ``at`` (monotonic seconds); None if it is."""
+        """Why this model is not under control at ``at`` (monotonic seconds); None if it is.
+
+        That another adapter controls it is no problem.
+        """
+        if self._trouble is not None:
+            return f"{self.name}: {self._trouble}"
         if self.policy is None:
             return f"{self.name}: no policy published yet"
-        if at - self.seen_at > Config.blind_after_s:
+        if at - self.seen_at > self._settings.blind_after_s:
             return f"{self.name}: no signal from the metrics endpoint"
         if self.table is None:
             return f"{self.name}: waiting for {self.table_path}"
@@ -127,7 +175,51 @@ class Model:
 
     def close(self) -> None:
         """Let go of the policy word; governors go on alone when the lease ends."""
-        self._writer.close()
+        self._reader.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _floor(self, slo: Slo) -> int:
+        best = self.ladder.quality(0)
+        if slo.min_quality > best:
+            raise Conflict(
+                f"min_quality={slo.min_quality}: level 0 of {self.name!r} has {best:.4f}"
+            )
+        floor = self.ladder.cheapest_at_least(slo.min_quality)
+        if self.pin is not None and self.pin.level > floor:
+            poor = self._poor(self.pin.level)
+            raise Conflict(f"min_quality={slo.min_quality}: {poor}; unpin it first")
+        return floor
+
+    def _poor(self, level: int) -> str:
+        return f"{self.ladder.levels[level].name} has quality {self.ladder.quality(level):.4f}"
+
+    def _require_word(self) -> None:
+        if self.holder is not None:
+            raise Conflict(f"{self.name}: read-only, {self.holder}")
+
+    def _take_word(self) -> None:
+        try:
+            self._writer = open_writer(self._settings, self.name, self.table_path)
+        except PolicyTaken:
+            self.policy = self._reader.read()
+
+    def _recall(self) -> None:
+        """Go on with the stored SLO, if there is one that can be used."""
+        try:
+            stored = self._slo_file.load()
+            if stored is None:
+                return
+            slo = self._settings.override(*stored)
+            floor = self._floor(slo)
+        except StateError as error:
+            _log.error("%s; %s goes on with %s", error, self.name, self.slo)
+        except Conflict as error:
+            _log.error("%s: %s; going on with %s", self._slo_file.path, error, self.slo)
+        else:
+            if slo != stored[0]:
+                _log.warning("%s: %s as told, not %s as stored", self.name, slo, stored[0])
+            self.slo, self.floor = slo, floor
 
     def _observe(self, sample: Sample | None, at: float) -> Observation:
         if sample is None:
@@ -138,9 +230,58 @@ class Model:
         if observation.reset:
             self._samples.clear()
         self._samples.append(sample)
-        while self._samples[0].at < at - WINDOW_S:
+        while self._samples[0].at < sample.at - self.window_s:
             self._samples.popleft()
-        return observation
+        return replace(observation, at=at)  # a Prometheus server tells late what it saw
+
+    def _configure(self) -> Config | None:
+        """What the law aims at now; None without a latency table."""
+        if self.table is None:
+            return None
+        return Config(
+            slo_s=self.slo.latency_s,
+            objective=self.slo.objective,
+            table=self.table,
+            floor=self.floor,
+            pin=None if self.pin is None else self.pin.level,
+            goal=self.slo.goal,
+            blind_after_s=self._settings.blind_after_s,
+        )
+
+    def _decide(self, config: Config | None, observation: Observation) -> Decision:
+        self._config = config
+        if config is None:
+            return Decision(
+                at=observation.at,
+                reason=Reason.STARTING,
+                margin=self._state.margin,
+                dearest=0 if self.pin is None else self.pin.level,
+                cheapest=self.floor if self.pin is None else self.pin.level,
+                queue_depth=observation.queue_depth,
+            )
+        self._state, decision = decide(config, self._state, observation)
+        return decision
+
+    def _publish(self, decision: Decision, seen_at: float) -> None:
+        """The queue depth is as of ``seen_at``, the lease starts now."""
+        if self._writer is None:
+            self.policy = self._reader.read()
+            return
+        try:
+            self.policy = publish(
+                self._writer,
+                replace(decision, at=seen_at),
+                epoch=self._epoch,
+                slo_s=self.slo.latency_s,
+                floor=self.floor,
+                lease_s=self._settings.lease_ms / 1000 + decision.at - seen_at,
+            )
+            trouble = None
+        except PolicyError as error:
+            trouble = str(error)
+        if trouble != self._trouble:
+            _log.error("%s: %s", self.name, trouble or "policies are published again")
+        self._trouble = trouble
 
     def _load_table(self) -> LatencyTable | None:
         """The model process's table; None while it is absent, broken or of another ladder."""
@@ -155,9 +296,9 @@ class Model:
 
     def _record(self, decision: Decision) -> None:
         self.counts[decision.reason] += 1
-        last, self.decision = self.decision, decision
-        if last is None or _outline(last) != _outline(decision):
-            self.changes.append(decision)
+        last, self.latest = self.latest, Decided(time=datetime.now(UTC), decision=decision)
+        if last is None or _outline(last.decision) != _outline(decision):
+            self.changes.append(self.latest)
 
 
 def _outline(decision: Decision) -> tuple[Reason, int, int]:
@@ -167,21 +308,16 @@ def _outline(decision: Decision) -> tuple[Reason, int, int]:
 def open_models(settings: Settings, epoch: int) -> list[Model]:
     """Every model the settings name, or every ladder in the repository.
 
-    Raises :class:`SettingsError`, :class:`LadderError`, :class:`BadWish` or :class:`PolicyError`.
+    Raises :class:`SettingsError`, :class:`LadderError`, :class:`Conflict` or :class:`PolicyError`.
     """
     known = sorted(path.parent.parent.name for path in settings.repository.glob("*/1/ladder.json"))
     names: Sequence[str] = settings.models or known
     if not names:
         raise SettingsError(f"repository={str(settings.repository)!r}: no NAME/1/ladder.json in it")
-    slo = Slo(
-        latency_s=settings.slo_ms / 1000,
-        objective=settings.objective,
-        min_quality=settings.min_quality,
-    )
     models = []
     for name in names:
         if name not in known:
             raise SettingsError(f"models={name!r}: {settings.repository} has {', '.join(known)}")
         ladder = Ladder.load(settings.repository / name / "1" / "ladder.json")
-        models.append(Model(name, ladder, slo, settings, epoch))
+        models.append(Model(name, ladder, settings, epoch))
     return models

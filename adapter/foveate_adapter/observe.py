@@ -6,7 +6,7 @@ Missing is None, never zero: a server that says nothing about a model is not an 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -14,7 +14,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from foveate_adapter.errors import ScrapeError
 
-__all__ = ["Observation", "Sample", "observe", "parse"]
+__all__ = [
+    "METRICS",
+    "Observation",
+    "Sample",
+    "collect",
+    "credible",
+    "observe",
+    "parse",
+    "series_key",
+]
 
 _SUCCESS = "nv_inference_request_success"
 _FAILURE = "nv_inference_request_failure"
@@ -24,6 +33,7 @@ _REJECTIONS = "foveate_rejections_total"
 _AGES = "foveate_age_seconds_bucket"
 _LEVEL = "foveate_level"
 _CORRECTION = "foveate_batch_time_correction"
+_HEARTBEATS = "foveate_heartbeats_total"
 
 # Name of each counter we read, and the labels that tell its series apart. Labels not listed here
 # (``version``) are summed over.
@@ -33,8 +43,15 @@ _COUNTERS: Mapping[str, tuple[str, ...]] = {
     _ANSWERS: ("level", "slo"),
     _REJECTIONS: ("reason",),
     _AGES: ("le",),
+    _HEARTBEATS: (),
 }
-_PREFIXES = (*_COUNTERS, _PENDING, _LEVEL, _CORRECTION)
+_NUMBERS = {"level": int, "le": float}  # labels that are numbers
+METRICS = (*_COUNTERS, _PENDING, _LEVEL, _CORRECTION)  # names of all we read
+
+Key = tuple[str, ...]  # name, label values
+
+_STALE_S = 1.0  # a model process that lives counts about seven heartbeats in it
+_PARTIAL_S = 2.0  # series gone for longer are gone for good
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +59,7 @@ class Sample:
     """One model's part of one scrape: counters since its process started, gauges as of now."""
 
     at: float  # seconds, monotonic
-    counters: Mapping[tuple[str, ...], float]  # (name, label values) -> value
+    counters: Mapping[Key, float]
     gauges: Mapping[str, float]
 
 
@@ -96,11 +113,12 @@ class Observation:
 
 def parse(text: str, model: str, at: float) -> Sample:
     """The lines of ``text`` about ``model``. Raises :class:`ScrapeError` if they are malformed."""
+    if not text.endswith("\n"):
+        raise ScrapeError(f"metrics end within a line: {text[-80:]!r}")
     label = f'model="{model}"'
-    counters: dict[tuple[str, ...], float] = {}
-    gauges: dict[str, float] = {}
+    series: list[tuple[Key, float]] = []
     for line in text.splitlines():
-        if label not in line or not line.startswith(_PREFIXES):
+        if label not in line or not line.startswith(METRICS):
             continue
         head, _, tail = line.rpartition("} ")
         try:
@@ -108,7 +126,17 @@ def parse(text: str, model: str, at: float) -> Sample:
             value = float(tail.split()[0])
         except (ValueError, IndexError) as error:
             raise ScrapeError(f"metrics of {model!r}: {line!r}: {error}") from error
-        if whose != model or not math.isfinite(value):
+        if whose == model:
+            series.append((key, value))
+    return collect(series, at)
+
+
+def collect(series: Iterable[tuple[Key, float]], at: float) -> Sample:
+    """The sample that series of one model make up; several of one key are one, NaN is none."""
+    counters: dict[Key, float] = {}
+    gauges: dict[str, float] = {}
+    for key, value in series:
+        if not math.isfinite(value):
             continue
         if key[0] in _COUNTERS:
             counters[key] = counters.get(key, 0.0) + value
@@ -119,14 +147,41 @@ def parse(text: str, model: str, at: float) -> Sample:
     return Sample(at=at, counters=counters, gauges=gauges)
 
 
+def series_key(name: str, labels: Mapping[str, str]) -> Key:
+    """What tells this series of a model from its others. Raises ValueError for a bad label."""
+    key = {label: labels.get(label, "") for label in _COUNTERS.get(name, ())}
+    for label in key.keys() & _NUMBERS.keys():
+        _NUMBERS[label](key[label])
+    return (name, *key.values())
+
+
 # The library's parser takes 25 us a line, 2 % of a core at 20 Hz. The names and labels of a series
 # never change, so each is parsed once.
 @lru_cache(maxsize=4096)
-def _series(head: str) -> tuple[str, tuple[str, ...]]:
+def _series(head: str) -> tuple[str, Key]:
     """Model and key of ``name{labels}``. Raises ValueError if it is neither."""
     (family,) = text_string_to_metric_families(f"{head} 0\n")
     name, labels = family.samples[0].name, family.samples[0].labels
-    return labels.get("model", ""), (name, *(labels.get(k, "") for k in _COUNTERS.get(name, ())))
+    return labels.get("model", ""), series_key(name, labels)
+
+
+def credible(history: Sequence[Sample], sample: Sample) -> bool:
+    """Whether ``sample`` tells of now, and all there is. ``history``: what was credible before.
+
+    It is old if the model process has counted no heartbeat for a second: somebody kept the text, or
+    the process is dead and the server keeps its numbers. It is partial if series have gone while
+    none has started over.
+    """
+    if _PENDING not in sample.gauges:
+        return False
+    beats = sample.counters.get((_HEARTBEATS,))
+    old = [earlier for earlier in history if earlier.at <= sample.at - _STALE_S]
+    if old and beats is not None and beats == old[-1].counters.get((_HEARTBEATS,)):
+        return False
+    if not history or sample.at - history[-1].at >= _PARTIAL_S:
+        return True
+    before, now = history[-1].counters, sample.counters
+    return before.keys() <= now.keys() or any(now.get(k, n) < n for k, n in before.items())
 
 
 def observe(previous: Sample | None, sample: Sample) -> Observation:

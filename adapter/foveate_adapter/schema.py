@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from foveate_adapter.control import Decision, Reason
-from foveate_adapter.model import WINDOW_S, Model, Slo
+from foveate_adapter.control import Reason
+from foveate_adapter.model import Decided, Model
+from foveate_adapter.slo import Slo
 
-__all__ = ["DecisionView", "ModelView", "PinWish", "SloWish"]
-
-
-class _Wish(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+__all__ = ["DecisionView", "ModelView", "PinWish", "Problem"]
 
 
-class SloWish(_Wish):
-    """A new SLO; a key left out keeps its value."""
+class Problem(BaseModel):
+    """Why a request was refused; names key and value."""
 
-    latency_ms: float | None = Field(default=None, gt=0, le=3_600_000)
-    objective: float | None = Field(default=None, gt=0, lt=1)
-    min_quality: float | None = Field(default=None, ge=0, le=1)
-
-    def applied_to(self, slo: Slo) -> Slo:
-        return Slo(
-            latency_s=slo.latency_s if self.latency_ms is None else self.latency_ms / 1000,
-            objective=slo.objective if self.objective is None else self.objective,
-            min_quality=slo.min_quality if self.min_quality is None else self.min_quality,
-        )
+    detail: str
 
 
-class PinWish(_Wish):
+class PinWish(BaseModel):
     """The level every request is served at, by name or index."""
 
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
     level: str | int
+    expires_s: float | None = Field(
+        default=None, gt=0, le=31_536_000, description="seconds; null: until it is unpinned"
+    )
 
 
-class SloView(BaseModel):
-    latency_ms: float
-    objective: float
-    min_quality: float
+class PinView(BaseModel):
+    level: str
+    expires_s: float | None = Field(description="seconds left; null: until it is unpinned")
 
 
 class LevelView(BaseModel):
@@ -54,10 +47,11 @@ class LevelView(BaseModel):
 
 
 class PolicyView(BaseModel):
-    """The policy word as last published."""
+    """The policy word as last published, by this adapter or another one."""
 
     epoch: int
     sequence: int
+    slo_ms: float
     margin: float
     dearest: int
     cheapest: int
@@ -65,9 +59,9 @@ class PolicyView(BaseModel):
 
 
 class ObservationView(BaseModel):
-    """The last ten seconds; null: not known."""
+    """What was seen in the last ``window_s``; null: not known."""
 
-    window_s: float = WINDOW_S
+    window_s: float
     load_per_s: float | None
     served_per_s: float | None
     queue_depth: int | None
@@ -92,10 +86,10 @@ class DecisionView(BaseModel):
     credit: float = Field(description="misses the error budget still allows; negative: debt")
 
     @staticmethod
-    def of(decision: Decision) -> DecisionView:
-        wall = time.time() - time.monotonic() + decision.at
+    def of(decided: Decided) -> DecisionView:
+        decision = decided.decision
         return DecisionView(
-            time=datetime.fromtimestamp(wall, UTC),
+            time=decided.time,
             reason=decision.reason,
             margin=decision.margin,
             dearest=decision.dearest,
@@ -108,9 +102,10 @@ class DecisionView(BaseModel):
 
 class ModelView(BaseModel):
     name: str
-    problem: str | None = Field(description="why the model is not under control; null: it is")
-    slo: SloView
-    pin: str | None
+    problem: str | None = Field(description="why we do not control the model; null: we do")
+    read_only: bool = Field(description="another adapter publishes its policy")
+    slo: Slo
+    pin: PinView | None
     levels: list[LevelView]
     policy: PolicyView | None
     observation: ObservationView | None
@@ -118,20 +113,28 @@ class ModelView(BaseModel):
 
     @staticmethod
     def of(model: Model) -> ModelView:
+        now = time.monotonic()
         return ModelView(
             name=model.name,
-            problem=model.problem(time.monotonic()),
-            slo=SloView(
-                latency_ms=model.slo.latency_s * 1000,
-                objective=model.slo.objective,
-                min_quality=model.slo.min_quality,
-            ),
-            pin=None if model.pin is None else model.ladder.levels[model.pin].name,
+            problem=model.holder or model.problem(now),
+            read_only=model.holder is not None,
+            slo=model.slo,
+            pin=_pin(model, now),
             levels=[_level(model, index) for index in range(len(model.ladder.levels))],
             policy=_policy(model),
             observation=_observation(model),
-            decision=None if model.decision is None else DecisionView.of(model.decision),
+            decision=None if model.latest is None else DecisionView.of(model.latest),
         )
+
+
+def _pin(model: Model, now: float) -> PinView | None:
+    if model.pin is None:
+        return None
+    left = model.pin.until - now
+    return PinView(
+        level=model.ladder.levels[model.pin.level].name,
+        expires_s=None if math.isinf(left) else max(0.0, left),
+    )
 
 
 def _level(model: Model, index: int) -> LevelView:
@@ -148,9 +151,18 @@ def _level(model: Model, index: int) -> LevelView:
 
 
 def _policy(model: Model) -> PolicyView | None:
-    if model.policy is None:
+    policy = model.policy
+    if policy is None:
         return None
-    return PolicyView(**{name: getattr(model.policy, name) for name in PolicyView.model_fields})
+    return PolicyView(
+        epoch=policy.epoch,
+        sequence=policy.sequence,
+        slo_ms=policy.slo_ns / 1e6,
+        margin=policy.margin,
+        dearest=policy.dearest,
+        cheapest=policy.cheapest,
+        quality_floor_level=policy.quality_floor_level,
+    )
 
 
 def _observation(model: Model) -> ObservationView | None:
@@ -158,6 +170,7 @@ def _observation(model: Model) -> ObservationView | None:
     if window is None:
         return None
     return ObservationView(
+        window_s=model.window_s,
         load_per_s=window.load,
         served_per_s=window.throughput,
         queue_depth=window.queue_depth,

@@ -26,7 +26,7 @@ from foveate.policy import PolicyReader, policy_path
 from foveate.settings import ModelSettings
 from foveate.telemetry import Telemetry
 
-__all__ = ["Answer", "Classifier", "Request", "parse_wish"]
+__all__ = ["Answer", "Classifier", "Refusal", "Request", "parse_wish"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,14 @@ class Answer:
     scores: Tensor  # [b, classes] float32
     level: int
     token_map: Tensor | None  # [b, patches] int16
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A request that is not answered, and when it may be worth asking again."""
+
+    reason: Rejection
+    retry_after_ms: int | None
 
 
 def parse_wish(parameters: Mapping[str, Any], ladder: Ladder, images: int = 1) -> Wish:
@@ -112,7 +120,7 @@ class Classifier:
         self._batches: deque[tuple[tuple[Wish, ...], Decision, float]] = deque()
         telemetry.collect_with(self._collect)
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer | Rejection]:
+    def answer(self, requests: Sequence[Request]) -> list[Answer | Refusal]:
         """Answer a batch: one entry per request, in order."""
         start = time.monotonic_ns()
         observation = Observation(
@@ -135,25 +143,29 @@ class Classifier:
         self._telemetry.close()
         self._policy.close()
 
-    def _run(self, requests: Sequence[Request], decision: Decision) -> list[Answer | Rejection]:
+    def _run(self, requests: Sequence[Request], decision: Decision) -> list[Answer | Refusal]:
         accepted = [
             (request, level)
             for request, level in zip(requests, decision.levels, strict=True)
             if not isinstance(level, Rejection)
         ]
         if not accepted:
-            return [level for level in decision.levels if isinstance(level, Rejection)]
+            return [
+                Refusal(level, decision.retry_after_ms)
+                for level in decision.levels
+                if isinstance(level, Rejection)
+            ]
         pixels = [request.pixels for request, _ in accepted]
         levels = [level for request, level in accepted for _ in range(len(request.pixels))]
         wants_map = any(request.token_map for request, _ in accepted)
         result = self._engine.infer(
             pixels[0] if len(pixels) == 1 else torch.cat(pixels), levels, token_map=wants_map
         )
-        answers: list[Answer | Rejection] = []
+        answers: list[Answer | Refusal] = []
         row = 0
         for request, level in zip(requests, decision.levels, strict=True):
             if isinstance(level, Rejection):
-                answers.append(level)
+                answers.append(Refusal(level, decision.retry_after_ms))
                 continue
             rows = slice(row, row + len(request.pixels))
             row = rows.stop

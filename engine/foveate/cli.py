@@ -14,6 +14,7 @@ from rich.table import Table
 
 from foveate.errors import FoveateError
 from foveate.repository import choose_model
+from foveate_adapter.simulate.cli import simulate
 from foveate_loadtest.cli import loadtest
 from foveate_loadtest.errors import LoadtestError
 
@@ -74,6 +75,13 @@ def serve(
         ),
     ] = True,
     server_bin: ServerBin = None,
+    control: Annotated[
+        Path | None,
+        typer.Option(
+            help="Let adapters on other hosts publish policies; file of the shared secret.",
+            dir_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Run the Triton server and the adapter until SIGTERM; prints a line "ready" with the URLs."""
     from foveate.serve import ServeOptions, serve
@@ -91,6 +99,7 @@ def serve(
         pin_cap=0.1 if pin_cap else 1.0,
         admission=admission,
         server_bin=server_bin,
+        control=control,
     )
     raise typer.Exit(serve(options))
 
@@ -107,6 +116,7 @@ def demo(
 
 
 app.command()(loadtest)
+app.command()(simulate)
 
 
 @app.command()

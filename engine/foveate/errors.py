@@ -4,9 +4,11 @@ FoveateError
 ├── LadderError       a ladder or latency file that cannot be used; names file and key
 ├── WeightsError      a checkpoint that cannot be used; names file and tensor
 ├── PolicyError       a policy word that cannot be created or written
+│   └── PolicyTaken   another adapter publishes it
 ├── ServerError       the Triton server could not be found, started or kept alive
 └── RequestError      one request is wrong; its batch mates are not affected
     ├── BadImage      bytes that are not an image we serve
+    ├── BadMessage    a policy message that is not genuine, well formed, fresh or next in turn
     └── BadWish       a ``level``, ``quality`` or ``deadline_ms`` we cannot honour
 """
 
@@ -14,10 +16,12 @@ from __future__ import annotations
 
 __all__ = [
     "BadImage",
+    "BadMessage",
     "BadWish",
     "FoveateError",
     "LadderError",
     "PolicyError",
+    "PolicyTaken",
     "RequestError",
     "ServerError",
     "WeightsError",
@@ -40,6 +44,10 @@ class PolicyError(FoveateError):
     """A policy word that cannot be created or written."""
 
 
+class PolicyTaken(PolicyError):
+    """A policy word that another adapter publishes."""
+
+
 class ServerError(FoveateError):
     """The Triton server could not be found, started or kept alive."""
 
@@ -50,6 +58,10 @@ class RequestError(FoveateError):
 
 class BadImage(RequestError):
     """Bytes that are not an image we serve."""
+
+
+class BadMessage(RequestError):
+    """A policy message that is not genuine, well formed, fresh or next in turn."""
 
 
 class BadWish(RequestError):

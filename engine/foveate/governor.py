@@ -15,6 +15,7 @@ are A = D + Q and the head arrived at A^-1(D).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -117,10 +118,10 @@ class Decision:
     ages_ns: tuple[int, ...]  # one per request, estimated
     slo_ns: int
     predicted_s: float  # batch time of what will run, corrected
+    retry_after_ms: int | None = None  # advice to those rejected; None: nobody was
 
 
 _HISTORY = 64
-_LONGEST_LEASE_NS = 60_000 * _MS  # beyond that it is the word of an earlier boot
 _CORRECTION_BOUNDS = (0.5, 3.0)
 _CORRECTION_WEIGHT = 0.1
 
@@ -128,7 +129,7 @@ _CORRECTION_WEIGHT = 0.1
 def decide(config: Config, state: State, observation: Observation) -> tuple[State, Decision]:
     """Choose a level for every request of a batch, or reject it. Pure."""
     now, policy, wishes = observation.now_ns, observation.policy, observation.wishes
-    live = policy is not None and 0 < policy.lease_expires_ns - now <= _LONGEST_LEASE_NS
+    live = policy is not None and policy.live(now)
     slo_ns = policy.slo_ns if policy else config.slo_ns
     margin = policy.margin if policy and live else config.margin
     allowed = _allowed(config, policy, live)
@@ -164,6 +165,7 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         ages_ns=tuple(ages),
         slo_ns=slo_ns,
         predicted_s=_predicted(config, state, wishes, levels),
+        retry_after_ms=_retry_after_ms(config, state, allowed[-1], wishes, levels, credit, now),
     )
     largest = max(state.largest, *(wish.images for wish in wishes))
     emptied = images <= config.max_batch - largest  # one more request would have fitted
@@ -222,22 +224,49 @@ def _choose(
         return allowed[-1], Reason.REJECTED
     images = sum(wish.images for wish in wishes)
     queue = _queue(config, state, len(wishes), images, now)
-    full, rest = divmod(queue, config.max_batch)
     # Who waits behind has the SLO, whatever the deadlines here, and is younger than the last here.
     bounds = [*zip(due, ages, strict=True), *([(slo_ns, ages[-1])] if queue else [])]
     for level in allowed:
         share = margin * (config.calm_share if level == 0 else 1.0)
         slack_ns = min(share * end - age for end, age in bounds)
-        seconds = _batch_s(config, state, level, images)
-        seconds += full * _batch_s(config, state, level, config.max_batch)
-        seconds += _batch_s(config, state, level, rest) if rest else 0.0
-        if seconds <= slack_ns / 1e9:
+        if _serving_s(config, state, level, images, queue) <= slack_ns / 1e9:
             return level, Reason.CALM if level == allowed[0] else Reason.PRESSURE
     return allowed[-1], Reason.OVERLOAD
 
 
 def _batch_s(config: Config, state: State, level: int, batch: int) -> float:
     return config.latency.batch_seconds(level, batch) * state.correction
+
+
+def _serving_s(config: Config, state: State, level: int, images: int, queue: int) -> float:
+    """Time of this batch and of all that waits behind it, at one level."""
+    full, rest = divmod(queue, config.max_batch)
+    seconds = _batch_s(config, state, level, images) if images else 0.0
+    if full:
+        seconds += full * _batch_s(config, state, level, config.max_batch)
+    return seconds + _batch_s(config, state, level, rest) if rest else seconds
+
+
+def _retry_after_ms(
+    config: Config,
+    state: State,
+    cheapest: int,
+    wishes: tuple[Wish, ...],
+    levels: list[int | Rejection],
+    credit: float,
+    now: int,
+) -> int | None:
+    """When the queue of now is gone, served at the cheapest level, and dear wishes have credit."""
+    rejected = [isinstance(level, Rejection) for level in levels]
+    if not any(rejected):
+        return None
+    images = sum(wish.images for wish in wishes)
+    runs = sum(wish.images for wish, out in zip(wishes, rejected, strict=True) if not out)
+    queue = _queue(config, state, len(wishes), images, now)
+    seconds = _serving_s(config, state, cheapest, runs, queue)
+    if Rejection.PIN_CAP in levels:
+        seconds = max(seconds, -credit / config.pin_cap)
+    return max(1, math.ceil(1e3 * seconds))
 
 
 def _accrued(config: Config, state: State, now: int) -> float:

@@ -36,18 +36,20 @@ class Addresses:
 def running(repository: Path, *options: str, core: int | None = None) -> Iterator[Addresses]:
     """``foveate serve`` on free ports, with a core for itself if one is given; stopped at the end.
 
+    SLOs stored on this machine are not its own: it has the default one, or that of the options.
     Raises :class:`ServerError` with its log if it does not become ready.
     """
     names = ("http", "grpc", "metrics", "adapter")
     ports = [f"--{name}-port={port}" for name, port in zip(names, _free_ports(), strict=True)]
     command = [sys.executable, "-m", "foveate.cli", "serve", f"--repository={repository}"]
     ours = os.sched_getaffinity(0)
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory() as state:
         if core is not None:
             os.sched_setaffinity(0, {core})  # children inherit it
         try:
             process = subprocess.Popen(
                 [*command, *ports, *options],
+                env={**os.environ, "FOVEATE_ADAPTER_STATE_DIR": state},
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

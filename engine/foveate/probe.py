@@ -51,13 +51,15 @@ def open_client() -> httpx.Client:
 def infer(client: httpx.Client, url: str, model: str) -> tuple[Answer, str]:
     """One inference of a blank image, over HTTP as any client would; and what went wrong, if so.
 
-    Works for every model whose inputs are images: encoded (BYTES) or pixels (UINT8).
+    Works for every model whose inputs are images, encoded (BYTES) or pixels (UINT8), and for those
+    that answer to empty BYTES.
     """
     try:
         inputs = client.get(f"{url}/v2/models/{model}").raise_for_status().json()["inputs"]
         shapes = [[max(size, 1) for size in tensor["shape"]] for tensor in inputs]
         bodies = [
-            _blank(tensor["datatype"], shape) for tensor, shape in zip(inputs, shapes, strict=True)
+            _blank(tensor["name"], tensor["datatype"], shape)
+            for tensor, shape in zip(inputs, shapes, strict=True)
         ]
         header = {
             "id": REQUEST_ID,
@@ -149,7 +151,8 @@ class Watchdog:
         )
 
 
-def _blank(datatype: str, shape: Sequence[int]) -> bytes:
+def _blank(name: str, datatype: str, shape: Sequence[int]) -> bytes:
     if datatype == "BYTES":
-        return (struct.pack("<I", len(_PNG)) + _PNG) * math.prod(shape)
+        file = _PNG if name == "IMAGE" else b""
+        return (struct.pack("<I", len(file)) + file) * math.prod(shape)
     return bytes(math.prod(shape))

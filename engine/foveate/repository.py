@@ -1,7 +1,8 @@
 """Is a model repository fit to be served? Asked before the server starts, which answers less well.
 
 Every model on the ``foveate`` backend must say which component it is; the ladder, the weights and
-the labels of a classifier must be usable.
+the labels of a classifier must be usable. The ``control`` models, which let remote adapters in, are
+no part of a repository: they are generated beside it for a server that is asked for them.
 """
 
 from __future__ import annotations
@@ -13,17 +14,34 @@ from pathlib import Path
 from foveate.errors import ServerError, WeightsError
 from foveate.ladder import Ladder
 
-__all__ = ["check_repository", "choose_model"]
+__all__ = ["CONTROL_SUFFIX", "check_repository", "choose_model", "write_control_models"]
+
+CONTROL_SUFFIX = "_control"
 
 _BACKEND = re.compile(r'^\s*backend\s*:\s*"foveate"', re.MULTILINE)
 _LABELS = re.compile(r'\blabel_filename\s*:\s*"([^"]+)"')
 _COMPONENT = re.compile(
-    r'"component"[\s,]*value\s*:?\s*\{\s*string_value\s*:\s*"(classify|decode)"'
+    r'"component"[\s,]*value\s*:?\s*\{\s*string_value\s*:\s*"(classify|decode|control)"'
 )
+_CONTROL = """\
+# POLICY: a message as JSON, or nothing to ask for the number of the last one. MAC: its seal.
+backend: "foveate"
+max_batch_size: 0
+input [
+  { name: "POLICY" data_type: TYPE_STRING dims: [ 1 ] },
+  { name: "MAC" data_type: TYPE_STRING dims: [ 1 ] }
+]
+output [
+  { name: "SEQUENCE" data_type: TYPE_INT64 dims: [ 1 ] },
+  { name: "LATENCY" data_type: TYPE_STRING dims: [ 1 ] }
+]
+instance_group [ { kind: KIND_CPU count: 1 } ]
+parameters { key: "component" value { string_value: "control" } }
+"""
 
 
 def check_repository(repository: Path) -> tuple[str, ...]:
-    """Names of the models Triton will run on the ``foveate`` backend, classifiers and decoders.
+    """Names of the models Triton will run on the ``foveate`` backend.
 
     Creates version folders that are missing because they hold no file. Raises the
     :class:`~foveate.errors.FoveateError` of the first file that cannot be used.
@@ -37,6 +55,22 @@ def check_repository(repository: Path) -> tuple[str, ...]:
         if not any(path.name.isdecimal() for path in config.parent.iterdir()):
             _make_version(config.with_name("1"))
     return tuple(components)
+
+
+def write_control_models(repository: Path, folder: Path) -> tuple[str, ...]:
+    """Make ``folder`` a repository with a ``NAME_control`` for each classifier; return the names.
+
+    Raises :class:`ServerError` if it cannot be written.
+    """
+    names = _classifiers(repository, _components(repository))
+    controls = tuple(f"{name}{CONTROL_SUFFIX}" for name in names)
+    for name in controls:
+        try:
+            (folder / name / "1").mkdir(parents=True, exist_ok=True)
+            (folder / name / "config.pbtxt").write_text(_CONTROL)
+        except OSError as error:
+            raise ServerError(f"{folder}: cannot write the control models: {error}") from error
+    return controls
 
 
 def choose_model(repository: Path, name: str | None) -> str:
@@ -59,7 +93,9 @@ def _components(repository: Path) -> dict[str, str]:
             continue
         match = _COMPONENT.search(text)
         if match is None:
-            raise ServerError(f'{config}: parameter "component" must be "classify" or "decode"')
+            raise ServerError(
+                f'{config}: parameter "component" must be "classify", "decode" or "control"'
+            )
         components[config.parent.name] = match[1]
     return components
 

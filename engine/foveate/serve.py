@@ -11,11 +11,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from foveate.errors import ServerError
+from foveate.message import read_secret
 from foveate.processes import AdapterProcess, TritonProcess
-from foveate.repository import check_repository
+from foveate.repository import check_repository, write_control_models
 from foveate.server import (
     Ports,
     check_host,
@@ -47,6 +49,7 @@ class ServeOptions:
     admission: bool = True
     threads: int = 1  # CPU threads of each model process
     server_bin: Path | None = None  # another tritonserver than the embedded one
+    control: Path | None = None  # file of the secret with which remote adapters publish policies
 
     @property
     def ports(self) -> dict[str, int]:
@@ -73,6 +76,8 @@ def serve(options: ServeOptions) -> int:
         server = installed_server(options.server_bin, state)
     host = check_host(server, options.host)
     models = check_repository(options.repository)
+    if options.control is not None:
+        read_secret(options.control)  # the model processes would fail less clearly
     check_ports(options.ports, host)
 
     local = "127.0.0.1" if host == "0.0.0.0" else host
@@ -84,10 +89,14 @@ def serve(options: ServeOptions) -> int:
     # A signal ends whatever is being waited for, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), _run_dir() as run_dir:
+        repositories = [options.repository.absolute()]
+        if options.control is not None:
+            repositories.append(run_dir / "control_models")
+            models += write_control_models(options.repository, repositories[-1])
         settings = _model_settings(options, run_dir, state)
         processes: list[TritonProcess | AdapterProcess] = [
             TritonProcess(
-                server_command(server, options.repository.absolute(), host, ports),
+                server_command(server, repositories, host, ports),
                 server_environment(server, options.threads, settings, os.environ),
                 http,
                 metrics,
@@ -96,7 +105,7 @@ def serve(options: ServeOptions) -> int:
         ]
         ready = f"ready http={http} grpc={local}:{options.grpc_port} metrics={metrics}"
         if options.adapter:
-            settings = _adapter_settings(options, host, metrics, run_dir)
+            settings = _adapter_settings(options, host, metrics, run_dir, state)
             processes.append(AdapterProcess({**os.environ, **settings}, adapter))
             ready = f"{ready} adapter={adapter}"
         try:
@@ -134,29 +143,36 @@ def check_ports(ports: dict[str, int], host: str) -> None:
 
 
 def _model_settings(options: ServeOptions, run_dir: Path, state: Path) -> dict[str, str]:
-    slo = {} if options.slo_ms is None else {"FOVEATE_SLO_MS": f"{options.slo_ms:g}"}
-    return {
+    settings = {
         "FOVEATE_RUN_DIR": str(run_dir),
         "FOVEATE_STATE_DIR": str(state),
         "FOVEATE_THREADS": str(options.threads),
         "FOVEATE_ADMISSION": "on" if options.admission else "off",
         "FOVEATE_PIN_CAP": f"{options.pin_cap:g}",
-        **slo,
     }
+    if options.slo_ms is not None:
+        settings["FOVEATE_SLO_MS"] = f"{options.slo_ms:g}"
+    if options.control is not None:
+        settings["FOVEATE_CONTROL_SECRET_FILE"] = str(options.control.absolute())
+    return settings
 
 
 def _adapter_settings(
-    options: ServeOptions, host: str, metrics: str, run_dir: Path
+    options: ServeOptions, host: str, metrics: str, run_dir: Path, state: Path
 ) -> dict[str, str]:
-    slo = {} if options.slo_ms is None else {"FOVEATE_ADAPTER_SLO_MS": f"{options.slo_ms:g}"}
-    return {
+    settings = {
         "FOVEATE_ADAPTER_HOST": host,
         "FOVEATE_ADAPTER_PORT": str(options.adapter_port),
         "FOVEATE_ADAPTER_METRICS_URL": metrics,
         "FOVEATE_ADAPTER_REPOSITORY": str(options.repository.absolute()),
         "FOVEATE_ADAPTER_RUN_DIR": str(run_dir),
-        **slo,
+        "FOVEATE_ADAPTER_STATE_DIR": os.environ.get("FOVEATE_ADAPTER_STATE_DIR") or str(state),
     }
+    if options.slo_ms is not None:
+        settings["FOVEATE_ADAPTER_SLO_MS"] = f"{options.slo_ms:g}"
+        # Newer than any SLO stored so far; what is set from now on is newer than this.
+        settings["FOVEATE_ADAPTER_SLO_GIVEN_AT"] = datetime.now(UTC).isoformat()
+    return settings
 
 
 @contextlib.contextmanager

@@ -157,11 +157,13 @@ def check_host(server: Server, host: str) -> str:
     return address
 
 
-def server_command(server: Server, repository: Path, host: str, ports: Ports) -> list[str]:
+def server_command(
+    server: Server, repositories: Sequence[Path], host: str, ports: Ports
+) -> list[str]:
     """Command line of the server. Models are fixed for its life: no control interface."""
     command = [
         str(server.binary),
-        f"--model-repository={repository}",
+        *(f"--model-repository={repository}" for repository in repositories),
         f"--backend-directory={server.backends}",
         f"--http-address={host}",
         f"--http-port={ports.http}",

@@ -36,6 +36,7 @@ class ModelSettings(BaseModel):
     admission: Literal["on", "off"] = "on"
     pin_cap: Annotated[float, Field(gt=0, le=1)] = 0.1
     slo_ms: Annotated[float, Field(gt=0)] = 200.0
+    control_secret_file: Path | None = None  # shared with remote adapters
 
     @staticmethod
     def read(environ: Mapping[str, str] = os.environ) -> ModelSettings:

@@ -29,6 +29,7 @@ COUNTERS = {
     "foveate_age_seconds_bucket": "Estimated time from queue to answer, cumulative buckets",
     "foveate_age_seconds_sum": "Estimated time from queue to answer, sum",
     "foveate_age_seconds_count": "Estimated time from queue to answer, answers",
+    "foveate_heartbeats_total": "Publications: the server keeps the numbers of a dead process",
 }
 GAUGES = {
     "foveate_level": "Level the governor chose for the last batch",
@@ -105,6 +106,7 @@ class Telemetry:
 
     def _publish(self) -> None:
         self._collect()
+        self.count("foveate_heartbeats_total")
         with self._lock:
             counts, self._counts = self._counts, defaultdict(float)
             gauges, self._gauges = self._gauges, {}

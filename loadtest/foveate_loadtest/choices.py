@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Protocol", "Scenario", "Target"]
+__all__ = ["Protocol", "Scenario", "Shape", "Target"]
 
 
 class Protocol(StrEnum):
@@ -20,6 +20,15 @@ class Scenario(StrEnum):
     CALM = "calm"
     BURST = "burst"
     OVERLOAD = "overload"
+
+
+class Shape(StrEnum):
+    """Shapes of load of any length; see :func:`foveate_loadtest.shapes.shape_phases`."""
+
+    STEADY = "steady"
+    ON_OFF = "on-off"
+    RAMP = "ramp"
+    FLASH = "flash"
 
 
 class Target(StrEnum):

@@ -11,9 +11,11 @@ from pydantic import SecretStr
 
 from foveate_adapter.app import create_app
 from foveate_adapter.metrics import Metrics
+from foveate_adapter.model import open_models
 from foveate_adapter.observe import parse
 
 MODEL = "/v1/models/digits"
+DEFAULT = {"latency_ms": 200, "objective": 0.99, "min_quality": 0, "goal": "latency"}
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_not_ready_when_blind(client, model):
 def test_a_model_shows_what_is_known_of_it(client, controlled):
     shown = client.get(MODEL).json()
     assert client.get("/v1/models").json()[0]["name"] == shown["name"] == "digits"
-    assert shown["slo"] == {"latency_ms": 200, "objective": 0.99, "min_quality": 0}
+    assert shown["slo"] == DEFAULT
     assert [level["name"] for level in shown["levels"]] == ["dense", "prune-50", "vwt-80", "vwt-85"]
     assert shown["levels"][1]["quality"] == 0.972
     assert shown["pin"] is shown["problem"] is None
@@ -74,7 +76,11 @@ def test_an_unknown_model_is_404_naming_those_known(client):
 def test_the_slo_changes_key_by_key(client, model):
     assert client.put(f"{MODEL}/slo", json={"latency_ms": 150}).status_code == 200
     reply = client.put(f"{MODEL}/slo", json={"min_quality": 0.96, "objective": 0.999})
-    assert reply.json()["slo"] == {"latency_ms": 150, "objective": 0.999, "min_quality": 0.96}
+    assert reply.json()["slo"] == DEFAULT | {
+        "latency_ms": 150,
+        "objective": 0.999,
+        "min_quality": 0.96,
+    }
     model.step(None, 1.0)
     assert (model.policy.slo_ns, model.policy.cheapest) == (150_000_000, 2)
 
@@ -87,7 +93,7 @@ def test_the_slo_changes_key_by_key(client, model):
         ({"objective": 1}, "objective"),
         ({"min_quality": 1.5}, "min_quality"),
         ({"latency": 150}, "latency"),
-        ({"min_quality": 0.99}, "level 0 of 'digits' has 0.9745"),
+        ({"goal": "speed"}, "'latency', 'energy' or 'quality'"),
     ],
 )
 def test_a_bad_slo_is_422_and_names_the_key(client, model, body, named):
@@ -97,18 +103,78 @@ def test_a_bad_slo_is_422_and_names_the_key(client, model, body, named):
     assert model.slo.latency_s == 0.2
 
 
+@pytest.mark.parametrize(
+    ("body", "location", "message"),
+    [
+        ('{"latency_ms": 0}', ["body", "latency_ms"], "greater than 0"),
+        ('{"latency_ms": 4e6}', ["body", "latency_ms"], "less than or equal to 3600000"),
+        ('{"objective": 1}', ["body", "objective"], "less than 1"),
+        ('{"latency_ms": NaN}', ["body", "latency_ms"], "finite number"),
+        ('{"latency_ms": 1e999}', ["body", "latency_ms"], "finite number"),
+        ('{"latency_ms": ', ["body", 15], "JSON decode error"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_field_and_range(client, body, location, message):
+    reply = client.put(f"{MODEL}/slo", content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 422
+    (problem,) = reply.json()["detail"]
+    assert problem["loc"] == location
+    assert message in problem["msg"]
+
+
+def test_a_quality_no_level_has_is_a_conflict(client, model):
+    reply = client.put(f"{MODEL}/slo", json={"min_quality": 0.99})
+    assert reply.status_code == 409
+    assert reply.json()["detail"] == "min_quality=0.99: level 0 of 'digits' has 0.9745"
+    assert model.slo.min_quality == 0
+
+
+def test_the_goal_is_part_of_the_slo(client):
+    assert client.put(f"{MODEL}/slo", json={"goal": "energy"}).json()["slo"]["goal"] == "energy"
+    assert client.get("/v1/slos").json() == {"digits": DEFAULT | {"goal": "energy"}}
+
+
+def test_an_slo_that_cannot_be_stored_is_507_and_not_in_force(settings, table, tmp_path):
+    table.save(settings.run_dir / "digits.latency.json")
+    taken = tmp_path / "taken"
+    taken.write_text("a file where the folder should be")
+    (model,) = open_models(settings.model_copy(update={"state_dir": taken}), epoch=1)
+    client = TestClient(create_app(settings, [model], Metrics([model])))
+    reply = client.put(f"{MODEL}/slo", json={"latency_ms": 99})
+    assert reply.status_code == 507
+    assert str(taken / "digits" / "slo.json") in reply.json()["detail"]
+    assert client.get(MODEL).json()["slo"] == DEFAULT
+
+
 @pytest.mark.parametrize("level", ["prune-50", 1, "1"])
 def test_pin_by_name_or_index_and_unpin(client, model, level):
-    assert client.put(f"{MODEL}/pin", json={"level": level}).json()["pin"] == "prune-50"
+    pinned = client.put(f"{MODEL}/pin", json={"level": level}).json()["pin"]
+    assert pinned == {"level": "prune-50", "expires_s": None}
     model.step(None, 1.0)
     assert (model.policy.dearest, model.policy.cheapest) == (1, 1)
     assert client.delete(f"{MODEL}/pin").json()["pin"] is None
     assert client.delete(f"{MODEL}/pin").status_code == 200
 
 
-def test_pinning_an_unknown_level_is_422_naming_those_known(client):
-    reply = client.put(f"{MODEL}/pin", json={"level": "dence"})
+def test_a_pin_shows_how_long_it_lasts(client, model):
+    pinned = client.put(f"{MODEL}/pin", json={"level": 2, "expires_s": 300}).json()["pin"]
+    assert pinned["level"] == "vwt-80"
+    assert 0 < pinned["expires_s"] <= 300
+    assert 0 < client.get(MODEL).json()["pin"]["expires_s"] <= pinned["expires_s"]
+    model.step(None, time.monotonic() + 301)
+    assert client.get(MODEL).json()["pin"] is None
+
+
+@pytest.mark.parametrize("expires_s", [0, -1, 1e9, "300"])
+def test_a_pin_that_cannot_last_that_long_is_422(client, expires_s):
+    reply = client.put(f"{MODEL}/pin", json={"level": 2, "expires_s": expires_s})
     assert reply.status_code == 422
+    assert "expires_s" in reply.text
+
+
+def test_pinning_an_unknown_level_is_404_naming_those_known(client):
+    reply = client.put(f"{MODEL}/pin", json={"level": "dence"})
+    assert reply.status_code == 404
     assert "dense, prune-50, vwt-80, vwt-85" in reply.json()["detail"]
 
 
@@ -134,10 +200,52 @@ def test_writes_need_the_token_when_there_is_one(settings, model):
     assert client.get(MODEL).status_code == 200, "reading is free"
 
 
+def test_the_document_asks_for_a_token_only_where_there_is_one(client):
+    assert "security" not in client.get("/openapi.json").text
+
+
+def test_a_wrong_method_is_told_the_right_ones(client):
+    reply = client.post(f"{MODEL}/pin")
+    assert (reply.status_code, reply.headers["Allow"]) == (405, "DELETE, PUT")
+
+
 def test_decisions_come_newest_first(client, controlled):
     reasons = [item["reason"] for item in client.get(f"{MODEL}/decisions").json()]
     assert reasons == ["slo-missed", "hold"]
     assert len(client.get(f"{MODEL}/decisions?limit=1").json()) == 1
+
+
+def test_decisions_since_the_last_one_seen(client, controlled):
+    newest, oldest = client.get(f"{MODEL}/decisions").json()
+
+    def since(item):
+        return client.get(f"{MODEL}/decisions", params={"since": item["time"]}).json()
+
+    assert since(oldest) == [newest]
+    assert since(newest) == []
+    reply = client.get(f"{MODEL}/decisions?since=yesterday")
+    assert (reply.status_code, reply.json()["detail"][0]["loc"]) == (422, ["query", "since"])
+
+
+def test_a_read_only_adapter_says_so_and_takes_no_wishes(client, settings, model):
+    model.step(None, time.monotonic())
+    (second,) = open_models(settings, epoch=8)
+    second.step(None, time.monotonic())
+    reader = TestClient(create_app(settings, [second], Metrics([second])))
+    shown = reader.get(MODEL).json()
+    assert shown["read_only"] is True
+    assert "epoch 7" in shown["problem"]
+    assert shown["policy"] == client.get(MODEL).json()["policy"]
+    for reply in (
+        reader.put(f"{MODEL}/slo", json={"latency_ms": 99}),
+        reader.put(f"{MODEL}/pin", json={"level": 0}),
+        reader.delete(f"{MODEL}/pin"),
+    ):
+        assert reply.status_code == 409
+        assert "epoch 7" in reply.json()["detail"]
+    assert 'foveate_adapter_read_only{model="digits"} 1.0' in reader.get("/metrics").text
+    assert 'foveate_adapter_read_only{model="digits"} 0.0' in client.get("/metrics").text
+    assert client.put(f"{MODEL}/slo", json={"latency_ms": 99}).status_code == 200
 
 
 def test_metrics_are_readable_by_prometheus(client, controlled):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from foveate_adapter.errors import ScrapeError
-from foveate_adapter.observe import Observation, observe, parse
+from foveate_adapter.observe import Observation, credible, observe, parse
 
 
 def between(before: str, after: str) -> Observation:
@@ -94,3 +94,57 @@ def test_a_p99_age_beyond_the_last_edge_is_that_edge(metrics_text):
 def test_malformed_lines_are_an_error_naming_the_model():
     with pytest.raises(ScrapeError, match="digits"):
         parse('foveate_level{model="digits"} seven\n', "digits", 0.0)
+
+
+def beating(text: str, beats: int) -> str:
+    """``text`` of a model process that has counted so many heartbeats."""
+    return f'{text}foveate_heartbeats_total{{model="digits"}} {beats}\n'
+
+
+def test_no_part_of_a_scrape_is_taken_for_all_of_it(metrics_text):
+    text = beating(metrics_text(success=1234, met=1000, met_cheap=200, missed=34, pending=15), 90)
+    before = parse(text, "digits", 10.0)
+    ours = text.rindex("foveate_batch_time_correction{") - 1  # what follows is a gauge or a beat
+    for cut in range(ours):
+        try:
+            part = parse(text[:cut], "digits", 10.05)
+        except ScrapeError:
+            continue
+        assert not credible([before], part), text[:cut][-60:]
+    assert credible([before], parse(text, "digits", 10.05))
+
+
+def test_what_stays_away_for_long_is_gone(metrics_text):
+    text = metrics_text(success=1234, missed=3)
+    part = text.replace('foveate_answers_total{level="2",model="digits"', 'gone{model="other"')
+    before = parse(text, "digits", 10.0)
+    assert not credible([before], parse(part, "digits", 11.9))
+    assert credible([before], parse(part, "digits", 12.0))
+
+
+def test_counters_that_started_over_are_believed_though_some_are_not_there_yet(metrics_text):
+    before = parse(metrics_text(success=1234, missed=3), "digits", 10.0)
+    young = [line for line in metrics_text(success=3).splitlines() if "foveate_" not in line]
+    assert credible([before], parse("\n".join(young) + "\n", "digits", 10.05))
+
+
+def test_a_text_without_a_new_heartbeat_for_a_second_is_old(metrics_text):
+    text = metrics_text(success=1234, pending=7)
+    history = [parse(beating(text, 90), "digits", 10 + i / 20) for i in range(3)]
+    assert credible(history, parse(beating(text, 90), "digits", 10.95))
+    assert not credible(history, parse(beating(text, 90), "digits", 11.1))
+    assert credible(history, parse(beating(text, 91), "digits", 11.1))
+    assert credible(history, parse(text, "digits", 13.0)), "a server that counts none"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'foveate_answers_total{level="cheap",model="digits",slo="met"} 3',
+        'foveate_answers_total{model="digits",slo="met"} 3',
+        'foveate_age_seconds_bucket{le="soon",model="digits"} 3',
+    ],
+)
+def test_a_label_that_should_be_a_number_is_named(metrics_text, line):
+    with pytest.raises(ScrapeError, match="digits"):
+        parse(f"{metrics_text()}{line}\n", "digits", 1.0)

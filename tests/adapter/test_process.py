@@ -56,13 +56,16 @@ def triton(metrics_text) -> Iterator[Triton]:
 class Adapter:
     """The process and its URL."""
 
-    def __init__(self, settings, triton: Triton, port: int) -> None:
+    def __init__(self, settings, triton: Triton, port: int, **others: str) -> None:
+        """``others``: further settings, ``slo_url="http://..."``."""
         self.url = f"http://127.0.0.1:{port}"
+        self.model = f"{self.url}/v1/models/digits"
         environment = {
             "FOVEATE_ADAPTER_PORT": str(port),
             "FOVEATE_ADAPTER_METRICS_URL": f"http://127.0.0.1:{triton.server_port}/metrics",
             "FOVEATE_ADAPTER_REPOSITORY": str(settings.repository),
             "FOVEATE_RUN_DIR": str(settings.run_dir),
+            **{f"FOVEATE_ADAPTER_{key.upper()}": value for key, value in others.items()},
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "foveate_adapter"],
@@ -79,14 +82,14 @@ class Adapter:
 
 
 @pytest.fixture
-def start(settings, triton, table) -> Iterator[Callable[[], Adapter]]:
+def start(settings, triton, table) -> Iterator[Callable[..., Adapter]]:
     table.save(settings.run_dir / "digits.latency.json")
     adapters: list[Adapter] = []
 
-    def start_one() -> Adapter:
+    def start_one(**others: str) -> Adapter:
         with ThreadingHTTPServer(("127.0.0.1", 0), Page) as free:
             port = free.server_port
-        adapters.append(Adapter(settings, triton, port))
+        adapters.append(Adapter(settings, triton, port, **others))
         return adapters[-1]
 
     yield start_one
@@ -135,13 +138,33 @@ def test_an_slo_put_over_http_reaches_the_governor_and_blindness_is_told(start, 
     assert "Traceback" not in adapter.process.stderr.read()
 
 
-def test_a_second_adapter_on_the_same_models_does_not_start(start):
+def test_a_second_adapter_watches_until_the_first_is_gone(start):
     first = start()
     assert eventually(first.ready)
     second = start()
-    assert second.process.wait(DEADLINE_S) == 1
-    assert "another adapter publishes this policy" in second.process.stderr.read()
-    assert first.ready()
+    assert eventually(second.ready)
+    assert httpx.get(second.model).json()["read_only"]
+    assert httpx.put(f"{second.model}/slo", json={"latency_ms": 66}).status_code == 409
+    assert httpx.put(f"{first.model}/slo", json={"latency_ms": 77}).status_code == 200
+
+    first.process.kill()
+    assert eventually(lambda: not httpx.get(second.model).json()["read_only"])
+    assert httpx.get(second.model).json()["slo"]["latency_ms"] == 77
+    assert httpx.put(f"{second.model}/slo", json={"latency_ms": 66}).status_code == 200
+    second.process.terminate()
+    log = second.process.stderr.read()
+    assert "digits: read-only, another adapter" in log
+    assert "this one takes over" in log
+
+
+def test_slos_come_from_a_central_place(start):
+    with Triton() as place:
+        place.text = '{"digits": {"latency_ms": 77}, "another": {"latency_ms": 5}}'
+        threading.Thread(target=place.serve_forever, args=(0.02,), daemon=True).start()
+        adapter = start(slo_url=f"http://127.0.0.1:{place.server_port}/slos.json")
+        assert eventually(adapter.ready)
+        assert eventually(lambda: httpx.get(adapter.model).json()["slo"]["latency_ms"] == 77)
+        place.shutdown()
 
 
 def test_a_metrics_endpoint_that_is_down_does_not_stop_it(start, triton, metrics_text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ def test_defaults():
     assert settings.models == ()
 
 
+def test_every_setting_is_documented():
+    text = (Path(__file__).parents[2] / "docs" / "adapter.md").read_text()
+    documented = re.findall(r"`([A-Z_]+)`", "\n".join(re.findall(r"^\| (`[^|]+) \|", text, re.M)))
+    assert set(documented) == {field.upper() for field in Settings.model_fields}
+
+
 def test_values_come_from_prefixed_variables(monkeypatch):
     monkeypatch.setenv("FOVEATE_ADAPTER_MODELS", "digits, faces")
     monkeypatch.setenv("FOVEATE_ADAPTER_SLO_MS", "50")
@@ -46,6 +53,11 @@ def test_values_come_from_prefixed_variables(monkeypatch):
         ("FOVEATE_ADAPTER_METRICS_URL", "localhost:8002"),
         ("FOVEATE_ADAPTER_HOST", "0.0.0.0"),
         ("FOVEATE_ADAPTER_TOKEN", ""),
+        ("FOVEATE_ADAPTER_SOURCE", "prometheus"),
+        ("FOVEATE_ADAPTER_SOURCE", "graphite"),
+        ("FOVEATE_ADAPTER_PROMETHEUS_URL", "localhost:9090"),
+        ("FOVEATE_ADAPTER_SLO_URL", "slos.json"),
+        ("FOVEATE_ADAPTER_SLO_GIVEN_AT", "now"),
     ],
 )
 def test_what_cannot_be_used_is_named(monkeypatch, key, value):
@@ -58,6 +70,18 @@ def test_the_run_dir_has_no_default(monkeypatch):
     monkeypatch.delenv("FOVEATE_RUN_DIR")
     with pytest.raises(SettingsError, match="FOVEATE_ADAPTER_RUN_DIR is not set"):
         Settings.from_environment()
+
+
+def test_a_prometheus_server_is_asked_less_often_and_may_be_silent_longer(monkeypatch):
+    direct = Settings.from_environment()
+    assert (direct.beat_hz, direct.blind_after_s) == (20, 2)
+    monkeypatch.setenv("FOVEATE_ADAPTER_SOURCE", "prometheus")
+    monkeypatch.setenv("FOVEATE_ADAPTER_PROMETHEUS_URL", "http://prometheus:9090")
+    monkeypatch.setenv("FOVEATE_ADAPTER_PROMETHEUS_SCRAPE_S", "5")
+    settings = Settings.from_environment()
+    assert (settings.beat_hz, settings.blind_after_s) == (1, 15)
+    assert settings.model_copy(update={"scrape_hz": 2.0}).beat_hz == 2
+    assert settings.model_copy(update={"lease_ms": 500}).beat_hz == 4, "a lease lasts two beats"
 
 
 def test_a_token_opens_other_interfaces_and_stays_secret(monkeypatch):

@@ -258,6 +258,25 @@ def test_a_rejection_forces_the_cheapest_level_for_a_while() -> None:
     assert (later.level, later.reason) == (0, Reason.CALM)
 
 
+def test_the_rejected_are_told_when_the_queue_is_gone() -> None:
+    gone = replace(ONE[0], deadline_ns=1)
+    for queue, advice in ((0, 1), (8, 10), (800, 1000)):
+        word = policy(queue_depth=1 + queue)
+        _, decision = decide(CONFIG, State(), look((gone,), word))
+        assert decision.levels == (Rejection.DEADLINE,)
+        assert decision.retry_after_ms == advice  # a batch of 8 takes 10 ms at the cheapest level
+    _, decision = decide(CONFIG, State(), look(FULL, policy(queue_depth=808)))
+    assert decision.retry_after_ms is None
+
+
+def test_dear_wishes_are_told_when_they_have_credit_again() -> None:
+    state = State(pin_credit_s=-0.02, last_ns=NOW)
+    word = policy(queue_depth=9, dearest=2)
+    _, decision = decide(CONFIG, state, look((Wish(pin=0),), word))
+    assert decision.levels == (Rejection.PIN_CAP,)
+    assert decision.retry_after_ms == 200  # 20 ms of debt, at a tenth of the time
+
+
 def test_admission_can_be_switched_off() -> None:
     config = replace(CONFIG, admission=False)
     _, decision = decide(config, curve(900), look(ONE, policy()))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -49,6 +52,71 @@ def test_a_torn_word_leaves_the_last_good_policy(tmp_path: Path) -> None:
             file.seek(128 + 20)  # a field of slot 2 % 2
             file.write(b"\xff\xff")
         assert reader.read() == POLICY
+
+
+@pytest.mark.parametrize("size", [0, 8, 200, 300])
+def test_a_truncated_word_leaves_the_last_good_policy_and_heals(tmp_path: Path, size: int) -> None:
+    path = policy_path(tmp_path, "digits")
+    with PolicyReader(path) as reader, PolicyWriter(path) as writer:
+        writer.publish(POLICY)
+        writer.publish(replace(POLICY, sequence=2))
+        assert reader.read() == replace(POLICY, sequence=2)
+        os.truncate(path, size)
+        assert reader.read() == replace(POLICY, sequence=2)
+        writer.publish(replace(POLICY, sequence=3))
+        assert reader.read() == replace(POLICY, sequence=3)
+
+
+def test_a_word_of_noise_is_no_policy_and_does_not_hold_up_a_writer(tmp_path: Path) -> None:
+    path = policy_path(tmp_path, "digits")
+    path.write_bytes(b"\xff" * 384)
+    with PolicyReader(path) as reader, PolicyWriter(path) as writer:
+        assert reader.read() is None
+        writer.publish(POLICY)
+        assert reader.read() == POLICY
+
+
+def test_a_file_that_takes_no_more_keeps_the_policy_before(tmp_path: Path) -> None:
+    path = policy_path(tmp_path, "digits")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with PolicyReader(path) as reader, PolicyWriter(path) as writer:
+        writer.publish(POLICY)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            with pytest.raises(PolicyError, match=f"{path}: cannot write the policy"):
+                writer.publish(replace(POLICY, sequence=2))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert reader.read() == POLICY
+        writer.publish(replace(POLICY, sequence=2))
+        assert reader.read() == replace(POLICY, sequence=2)
+
+
+DIE = """
+import os, signal, sys
+from pathlib import Path
+from foveate.policy import Policy, PolicyWriter
+fields = dict.fromkeys(Policy.__dataclass_fields__, 1)
+writer = PolicyWriter(Path(sys.argv[1]))
+writer.publish(Policy(**fields))
+write = os.pwrite
+def write_and_die(*args):
+    write(*args)
+    os.kill(os.getpid(), signal.SIGKILL)
+os.pwrite = write_and_die
+writer.publish(Policy(**fields | {"sequence": 2}))
+"""
+
+
+def test_a_writer_killed_within_an_update_leaves_the_policy_before(tmp_path: Path) -> None:
+    path = policy_path(tmp_path, "digits")
+    died = subprocess.run([sys.executable, "-c", DIE, str(path)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    with PolicyReader(path) as reader, PolicyWriter(path) as writer:
+        assert reader.read() == Policy(**dict.fromkeys(Policy.__dataclass_fields__, 1))
+        assert writer.sequence == 1
+        writer.publish(replace(POLICY, sequence=2))
+        assert reader.read() == replace(POLICY, sequence=2)
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
@@ -100,7 +168,7 @@ def test_no_reader_ever_sees_half_a_policy(tmp_path: Path) -> None:
         assert len(seen) > 10
 
 
-def test_a_word_that_cannot_be_mapped_names_the_file(tmp_path: Path) -> None:
+def test_a_word_that_cannot_be_opened_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "digits.policy").mkdir()
     with pytest.raises(PolicyError, match=r"digits\.policy"):
         PolicyReader(tmp_path / "digits.policy")

@@ -160,6 +160,13 @@ def test_a_bad_wish_is_refused_naming_key_and_value(
     assert failure.value.status() in ("400", "StatusCode.INVALID_ARGUMENT")
 
 
+def test_a_refused_request_is_told_when_to_come_again(infer: Infer) -> None:
+    refusal = r"deadline: overloaded, retry after [1-9]\d* ms"
+    with pytest.raises(InferenceServerException, match=refusal) as failure:
+        infer("digits", PIXELS[:1], deadline_ms=0.001)
+    assert failure.value.status() in ("503", "StatusCode.UNAVAILABLE")
+
+
 @pytest.mark.parametrize(
     "array",
     [PIXELS[:1, :90], np.zeros((1, 96, 96, 4), np.uint8), np.repeat(PIXELS[:3], 3, 0)],

@@ -100,7 +100,7 @@ def test_only_an_installed_server_leaves_loopback(tmp_path: Path, host: str) -> 
         check_host(embedded, host)
     installed = installed_server(embedded.binary, tmp_path)
     assert check_host(installed, host) == host
-    command = " ".join(server_command(installed, tmp_path, host, PORTS))
+    command = " ".join(server_command(installed, [tmp_path], host, PORTS))
     assert f"--http-address={host}" in command
     for interface in ("model-repository", "shared-memory", "logging", "trace"):
         assert interface in command

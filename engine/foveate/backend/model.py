@@ -1,7 +1,8 @@
 """The Triton plugin: a Python-based backend that translates between the server and Foveate.
 
 Copied (or linked) to ``<backends>/foveate/model.py``; every model whose ``config.pbtxt`` says
-``backend: "foveate"`` runs it. Parameter ``component`` says which half: ``decode`` or ``classify``.
+``backend: "foveate"`` runs it. Parameter ``component`` says which part: ``decode``, ``classify`` or
+``control``, through which a remote adapter publishes policies.
 Tensors of numbers cross by DLPack: the numpy way corrupts them silently when the server is older
 than 24.11 and numpy is 2 or newer.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import json
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,10 +24,12 @@ from torch.utils.dlpack import from_dlpack, to_dlpack  # type: ignore[attr-defin
 
 from foveate.allocator import tune_allocator
 from foveate.backend.selftest import check_instances, check_tensors
-from foveate.classifier import Answer, Classifier, Request, parse_wish
+from foveate.classifier import Answer, Classifier, Refusal, Request, parse_wish
+from foveate.control import Control
 from foveate.decode import decode_image
-from foveate.errors import RequestError
-from foveate.governor import Rejection, Wish
+from foveate.errors import PolicyError, RequestError
+from foveate.governor import Wish
+from foveate.repository import CONTROL_SUFFIX
 from foveate.settings import ModelSettings
 from foveate.telemetry import COUNTERS, GAUGES, Telemetry
 
@@ -47,6 +51,10 @@ class TritonPythonModel:
         settings = ModelSettings.read()
         check_instances(config)
         name, folder = args["model_name"], Path(args["model_repository"]) / args["model_version"]
+        if component == "control":
+            self._control = Control(name.removesuffix(CONTROL_SUFFIX), settings)
+            self._answer = partial(publish, control=self._control)
+            return
         telemetry = Telemetry(metric_factory(), name)
         on_gpu = args["model_instance_kind"] == "GPU"
         device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
@@ -62,6 +70,8 @@ class TritonPythonModel:
     def finalize(self) -> None:
         if hasattr(self, "_classifier"):
             self._classifier.close()
+        if hasattr(self, "_control"):
+            self._control.close()
 
 
 def decode(requests: list[Any], height: int, width: int) -> list[Any]:
@@ -73,6 +83,28 @@ def decode_one(request: Any, height: int, width: int) -> Any:
     files = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
     images = [decode_image(data, height, width) for data in files.reshape(-1)]
     return respond({"PIXELS": torch.from_numpy(np.stack(images))})
+
+
+def publish(requests: list[Any], control: Control) -> list[Any]:
+    """POLICY, MAC -> SEQUENCE, LATENCY; nothing is published for an empty POLICY."""
+    return [guard(publish_one, request, control) for request in requests]
+
+
+def publish_one(request: Any, control: Control) -> Any:
+    body, mac = (
+        pb_utils.get_input_tensor_by_name(request, name).as_numpy().item()
+        for name in ("POLICY", "MAC")
+    )
+    if body:
+        sequence = control.publish(body, mac, wall_s=time.time(), now_ns=time.monotonic_ns())
+    else:
+        sequence = control.sequence()
+    wanted = request.requested_output_names()
+    tensors = [pb_utils.Tensor.from_dlpack("SEQUENCE", torch.tensor([sequence]))]
+    if "LATENCY" in wanted:
+        text = np.array([control.latency().encode()], dtype=np.object_)
+        tensors.append(pb_utils.Tensor("LATENCY", text))
+    return pb_utils.InferenceResponse([tensor for tensor in tensors if tensor.name() in wanted])
 
 
 def classify(requests: list[Any], classifier: Classifier) -> list[Any]:
@@ -104,9 +136,10 @@ def parse(request: Any, classifier: Classifier) -> Request:
     return Request(pixels, wish, token_map="TOKEN_MAP" in request.requested_output_names())
 
 
-def encode(request: Any, answer: Answer | Rejection) -> Any:
-    if isinstance(answer, Rejection):
-        return refuse(f"{answer.value}: overloaded, retry later", pb_utils.TritonError.UNAVAILABLE)
+def encode(request: Any, answer: Answer | Refusal) -> Any:
+    if isinstance(answer, Refusal):
+        message = f"{answer.reason}: overloaded, retry after {answer.retry_after_ms} ms"
+        return refuse(message, pb_utils.TritonError.UNAVAILABLE)
     tensors = {
         "SCORES": answer.scores,
         "LEVEL": torch.tensor([[answer.level]] * len(answer.scores), dtype=torch.int32),
@@ -122,6 +155,8 @@ def guard(step: Callable[..., Any], *args: Any) -> Any:
         return step(*args)
     except RequestError as error:
         return refuse(str(error), pb_utils.TritonError.INVALID_ARG)
+    except PolicyError as error:
+        return refuse(str(error), pb_utils.TritonError.UNAVAILABLE)
     except Exception as error:  # the server would fail the whole batch and send the traceback
         pb_utils.Logger.log_error(f"{type(error).__name__}: {error}")
         return refuse(f"internal error: {type(error).__name__}", pb_utils.TritonError.INTERNAL)

@@ -1,0 +1,141 @@
+"""One batch server on a virtual clock, under the real governor and the real control law.
+
+Requests wait in one queue, first in, first out; a free server takes up to a full batch, asks
+``governor.decide`` for its levels and is busy for the table's time. ``control.decide`` sees what it
+would see of a real server: counters and a queue depth, scraped at a fixed rate and known a little
+later. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from foveate import governor
+from foveate.governor import Rejection, Wish
+from foveate_adapter import control
+from foveate_adapter.simulate.scrape import Adapter, Endpoint, Pilot
+
+__all__ = ["Answer", "Batch", "Run", "Server", "simulate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """What is true of the server, whether or not governor and law know it. Times in seconds."""
+
+    overhead_s: float = 0.003  # of every batch, whatever it holds; the governor never measures it
+    slowdown: float = 1.0  # a batch takes this many times what the table says
+    noise: float = 0.0  # standard deviation of the logarithm of a batch time, whose mean stays
+    seed: int = 0  # of the noise
+    rejection_s: float = 50e-6
+    scrape_s: float = 0.005  # from the start of a scrape until its policy is in force
+    blind_s: tuple[float, float] = (math.inf, math.inf)  # scrapes in between fail
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The fate of one request."""
+
+    arrived_s: float
+    latency_s: float
+    level: int | None  # None: rejected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch, run or rejected as a whole."""
+
+    at_s: float
+    size: int
+    level: int  # of most of its requests
+    correction: float  # the governor's, after this batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    answers: tuple[Answer, ...]  # in order of arrival
+    batches: tuple[Batch, ...]
+    decisions: tuple[control.Decision, ...]  # of the law, one per scrape
+
+
+def simulate(
+    times: Sequence[float],
+    *,
+    inner: governor.Config,
+    outer: control.Config | None,
+    server: Server | None = None,
+    pilot: Pilot | None = None,
+    after_s: float = 0.0,
+) -> Run:
+    """Serve requests arriving at ``times`` (ascending, seconds) and go on for ``after_s`` seconds.
+
+    Without ``outer`` there is no adapter and the governor is alone. With ``pilot`` the adapter
+    pins whatever level it chooses.
+    """
+    server = server or Server()
+    endpoint = Endpoint(times)
+    adapter = None
+    if outer is not None:
+        adapter = Adapter(
+            outer, endpoint, scrape_s=server.scrape_s, blind_s=server.blind_s, pilot=pilot
+        )
+    noise = random.Random(server.seed)
+    state = governor.State()
+    answers: list[Answer] = []
+    batches: list[Batch] = []
+    free_at = 0.0
+    while len(answers) < len(times):
+        first = len(answers)
+        start = max(free_at, times[first])
+        waiting = times[first : min(bisect_right(times, start), first + inner.max_batch)]
+        seen = governor.Observation(
+            now_ns=round(start * 1e9),
+            wishes=(Wish(),) * len(waiting),
+            policy=adapter.policy_at(start) if adapter else None,
+        )
+        state, decision = governor.decide(inner, state, seen)
+        endpoint.taken += len(waiting)
+
+        ran = Counter(level for level in decision.levels if not isinstance(level, Rejection))
+        seconds = _batch_s(inner, ran) * server.slowdown
+        seconds *= noise.lognormvariate(-(server.noise**2) / 2, server.noise)
+        refusing = server.rejection_s * (len(waiting) - ran.total())
+        free_at = start + seconds + refusing + server.overhead_s
+        if adapter:
+            adapter.policy_at(free_at)  # what is scraped meanwhile does not count this batch yet
+        state = governor.settle(state, decision, seconds)
+        endpoint.correction = state.correction
+        endpoint.count(decision, seconds, waiting, start, free_at)
+        answers += (
+            Answer(arrived_s=arrived, latency_s=free_at - arrived, level=_fate(level))
+            for arrived, level in zip(waiting, decision.levels, strict=True)
+        )
+        batches.append(
+            Batch(
+                at_s=start,
+                size=len(waiting),
+                level=ran.most_common(1)[0][0] if ran else decision.level,
+                correction=state.correction,
+            )
+        )
+    if adapter:
+        adapter.policy_at(free_at + after_s)
+    return Run(
+        answers=tuple(answers),
+        batches=tuple(batches),
+        decisions=tuple(adapter.decisions) if adapter else (),
+    )
+
+
+def _fate(level: int | Rejection) -> int | None:
+    return None if isinstance(level, Rejection) else level
+
+
+def _batch_s(config: governor.Config, ran: Counter[int]) -> float:
+    """What the table says of one packed batch of several levels: of each its share."""
+    total = ran.total()
+    return sum(config.latency.batch_seconds(level, total) * n / total for level, n in ran.items())

@@ -1,0 +1,117 @@
+"""Where observations come from: Triton itself, or a Prometheus server that scrapes it.
+
+A source is read in a thread and blocks. It gives one sample for each model it has news of.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import httpx
+
+from foveate_adapter.errors import ScrapeError
+from foveate_adapter.observe import METRICS, Sample, collect, parse, series_key
+from foveate_adapter.settings import Settings
+
+__all__ = ["PrometheusSource", "Source", "TritonSource", "open_source"]
+
+TIMEOUT_S = 0.5
+
+
+class Source(Protocol):
+    """``read`` raises :class:`ScrapeError` when there is no answer, or none we can read."""
+
+    url: str
+
+    def read(self, client: httpx.Client) -> Mapping[str, Sample]: ...
+
+
+class TritonSource:
+    """Triton's own ``/metrics``: as fresh as it gets."""
+
+    def __init__(self, url: str, models: Sequence[str]) -> None:
+        self.url = url
+        self._models = models
+
+    def read(self, client: httpx.Client) -> Mapping[str, Sample]:
+        at = time.monotonic()  # before the queue is read: rather a batch too few than too many
+        text = _get(client, self.url).text
+        return {model: parse(text, model, at) for model in self._models}
+
+
+class PrometheusSource:
+    """The raw samples a Prometheus server holds, with the times of its scrapes.
+
+    A plain instant query answers with the time of the query; only a range selector tells when a
+    sample was taken, and that a scrape is not a new one. Nothing is aggregated by PromQL: counters
+    are read as they are, so a restart of Triton is seen as on a direct scrape.
+    """
+
+    def __init__(self, url: str, models: Sequence[str], selector: str, scrape_s: float) -> None:
+        """``selector`` holds further label matchers; together they must fit one Triton server."""
+        self.url = f"{url.rstrip('/')}/api/v1/query"
+        names, known = "|".join(METRICS), "|".join(map(re.escape, models))
+        matchers = [f"__name__=~`{names}`", f"model=~`{known}`", selector]
+        window = f"{round(3000 * scrape_s)}ms"  # one scrape may be late, another one fail
+        self._query = f"{{{','.join(filter(None, matchers))}}}[{window}]"
+        self._last: dict[str, float] = {}  # time of the newest scrape of each model
+
+    def read(self, client: httpx.Client) -> Mapping[str, Sample]:
+        reply = _get(client, self.url, query=self._query)
+        clocks = time.monotonic() - time.time()
+        try:
+            newest = _newest(reply.json()["data"]["result"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ScrapeError(f"{self.url}: {error!r} in {reply.text[:200]!r}") from error
+        samples = {}
+        for model, (at, series) in newest.items():
+            if self._last.get(model) != at:
+                self._last[model] = at
+                samples[model] = collect(series, at + clocks)
+        return samples
+
+
+def open_source(settings: Settings, models: Sequence[str]) -> Source:
+    """The source the settings ask for."""
+    if settings.source == "triton":
+        return TritonSource(settings.metrics_url, models)
+    assert settings.prometheus_url is not None
+    return PrometheusSource(
+        settings.prometheus_url, models, settings.prometheus_selector, settings.prometheus_scrape_s
+    )
+
+
+_Series = list[tuple[tuple[str, ...], float]]
+
+
+def _newest(matrix: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, _Series]]:
+    """Time and values of the newest scrape of each model. Raises :class:`ScrapeError`, naming
+    them, if the samples are of several servers: added up they would mean nothing.
+    """
+    targets = {(item["metric"].get("job"), item["metric"].get("instance")) for item in matrix}
+    if len(targets) > 1:
+        found = "; ".join(f'job="{job}",instance="{instance}"' for job, instance in sorted(targets))
+        raise ScrapeError(f"prometheus_selector fits {len(targets)} servers: {found}")
+    newest: dict[str, tuple[float, _Series]] = {}
+    for item in matrix:
+        labels = item["metric"]
+        at, value = float(item["values"][-1][0]), float(item["values"][-1][1])
+        last, series = newest.get(labels["model"], (0.0, []))
+        if at < last:  # a series that is gone
+            continue
+        key = series_key(labels["__name__"], labels)
+        newest[labels["model"]] = (at, [*(series if at == last else []), (key, value)])
+    return newest
+
+
+def _get(client: httpx.Client, url: str, **parameters: str) -> httpx.Response:
+    try:
+        reply = client.get(url, params=parameters or None)
+    except httpx.HTTPError as error:
+        raise ScrapeError(f"{url}: {type(error).__name__}: {error}") from error
+    if reply.is_error:
+        raise ScrapeError(f"{url}: {reply.status_code} {reply.text[:200]}")
+    return reply
