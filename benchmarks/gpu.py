@@ -118,6 +118,8 @@ def work(
 
     if device == Device.CPU:
         torch.set_num_threads(1)
+    elif not torch.cuda.is_available():
+        sys.exit("no CUDA GPU here; --device cpu --quick is a dry run")
     module = importlib.import_module(f"gpu_{part.value}")
     clock = Clock(device.value, quick)
     rows = Rows(path, clock.hardware(), until)

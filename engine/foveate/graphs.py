@@ -20,7 +20,7 @@ from foveate.forward import Forward, Routes
 from foveate.schedule import Schedule
 from foveate.vit import ViTConfig
 
-__all__ = ["GraphEngine"]
+__all__ = ["GraphEngine", "trace"]
 
 _WARM_UP = 3  # passes before a capture: kernels compile, libraries choose their algorithms
 
@@ -80,7 +80,7 @@ class GraphEngine:
                 scores[part] = probabilities[: len(part)].cpu()
                 if maps is not None:
                     schedule = self.levels[level].schedule
-                    maps[part] = _trace(schedule, self.config, dests, len(part))
+                    maps[part] = trace(schedule, self.config, dests, len(part))
         return Answers(scores, maps)
 
     def _run(self, level: int, pixels: Tensor) -> Outputs:
@@ -106,14 +106,14 @@ class GraphEngine:
         with torch.cuda.graph(graph, pool=pool):
             outputs = run()
 
-        def replay() -> Outputs:
+        def replay(_held: object = run) -> Outputs:  # weights and inputs live as long as the graph
             graph.replay()
             return outputs
 
         return replay
 
 
-def _trace(schedule: Schedule, config: ViTConfig, dests: list[Tensor], images: int) -> Tensor:
+def trace(schedule: Schedule, config: ViTConfig, dests: list[Tensor], images: int) -> Tensor:
     """Where each patch ended: [images, patches] int16, -1 dropped, -2 packaged."""
     where = torch.arange(config.patches).expand(images, -1) + 1
     moves = [dest.cpu().long() for dest in dests]

@@ -52,7 +52,7 @@ def reference(
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["stride_oh"])  # it depends on T: no compilation a batch size
 def cls_importance_kernel(
     q_ptr,  # [T, H, D]
     k_ptr,  # [T, H, D]

@@ -100,7 +100,7 @@ def _rectangle(x: Tensor, dest: Tensor, weight: Tensor | None, normalize: bool) 
     return torch.cat([kept, package.unsqueeze(1).to(x.dtype)], 1).view(-1, c)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["capacity"])
 def compact_tokens_kernel(
     x_ptr,  # [T, C]
     dest_ptr,  # [T]
@@ -114,9 +114,8 @@ def compact_tokens_kernel(
     new_sizes_ptr,  # [capacity]
     stride_xt,
     stride_ot,
-    images,
     capacity,
-    C: tl.constexpr,
+    width,
     HAS_WEIGHT: tl.constexpr,
     HAS_SIZES: tl.constexpr,
     NORMALIZE: tl.constexpr,
@@ -138,7 +137,7 @@ def compact_tokens_kernel(
         tl.store(new_cu_ptr + image + 1, tl.minimum(base + count, capacity))
 
     cols = block * BLOCK_C + tl.arange(0, BLOCK_C)
-    in_cols = cols < C
+    in_cols = cols < width
     weighted = tl.zeros([BLOCK_C], tl.float32)
     plain = tl.zeros([BLOCK_C], tl.float32)
     total = 0.0
@@ -218,13 +217,12 @@ def launch(
         new_sizes,
         x.stride(0),
         out.stride(0),
-        images,
         capacity,
-        C=dim,
+        dim,
         HAS_WEIGHT=weight is not None,
         HAS_SIZES=sizes is not None,
         NORMALIZE=normalize,
-        BLOCK_B=triton.next_power_of_2(images),
+        BLOCK_B=max(64, triton.next_power_of_2(images)),
         BLOCK_T=64,
         BLOCK_C=64,
         num_warps=4,

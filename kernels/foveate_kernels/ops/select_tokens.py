@@ -85,7 +85,9 @@ def _mean(scores: Tensor) -> Tensor:
     return total / scores.shape[0]
 
 
-@triton.jit
+@triton.jit(  # counts and sizes vary by level and batch: one compilation for all
+    do_not_specialize=["stride_h", "numerator", "denominator", "low", "high", "prefix"]
+)
 def select_tokens_kernel(
     scores_ptr,  # [H, T]
     cu_ptr,  # [B + 1]

@@ -260,8 +260,8 @@ def _aligned(x: Tensor) -> Tensor:
 
 
 def _tile(total: int, words: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
-    """Rows, words and dims of a tile, and warps. Both 16-bit tiles issue the same instruction over
-    dims in the same order, so the number of patches does not change a product."""
+    """Rows, words and dims of a tile, and warps. Both 16-bit tiles add up the dims in the same
+    order, by the same instruction on Hopper: a product must not depend on the other patches."""
     if dtype == torch.float32:
         return 64, 64, 32, 4
     if triton.cdiv(total, 128) * triton.cdiv(words, 128) < PROGRAMS // 2:
