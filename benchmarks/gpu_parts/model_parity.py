@@ -24,9 +24,9 @@ from foveate.reduce.vwt_inter import VwtInter
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
 from foveate_kernels.packed import Plan
-from gpu_clock import Clock
-from gpu_models import ROUTES, Spec, pruned, random_vit, spec
-from gpu_rows import Rows, table
+from gpu_parts.clock import Clock
+from gpu_parts.models import ROUTES, Spec, pruned, random_vit, spec
+from gpu_parts.rows import Rows, table
 
 __all__ = ["measure", "report"]
 
