@@ -96,7 +96,9 @@ class Clock:
         import pynvml
 
         pynvml.nvmlInit()
-        gpu = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
+        # By its name: NVML does not know of CUDA_VISIBLE_DEVICES.
+        uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+        gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         repeats = self._repeats(run)
         self.wait()
         before, start = pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu), time.monotonic()

@@ -52,7 +52,11 @@ class GraphEngine:
         self._images = torch.ones(1, dtype=torch.int32, device=device)
         vits = {id(level.vit): level.vit for level in engine.levels}
         moved = {key: copy.deepcopy(vit).to(device, dtype) for key, vit in vits.items()}
-        pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        pool = None
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # what captures and launches takes the current one
+            pool = torch.cuda.graph_pool_handle()
+            self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._passes: dict[tuple[int, int], Callable[[], Outputs]] = {}
         for index, level in enumerate(engine.levels):
             words = None if level.words is None else level.words.to(device, dtype)
@@ -95,15 +99,14 @@ class GraphEngine:
         run = partial(forward, self._pixels[: forward.batch], self._images)
         if pool is None:
             return run
-        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
             for _ in range(_WARM_UP):
                 run()
-        torch.cuda.current_stream(self.device).wait_stream(stream)
+        torch.cuda.current_stream(self.device).wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         # One pool for all: only one graph runs at a time, and its outputs are read at once.
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, stream=self._stream):
             outputs = run()
 
         def replay(_held: object = run) -> Outputs:  # weights and inputs live as long as the graph

@@ -27,7 +27,7 @@ def reference(
 ) -> tuple[Tensor, Tensor]:
     """The same in PyTorch. Every product has the same padded shape: BLAS rounds a row differently
     by the number of rows and threads, and a patch's word must not depend on the other patches."""
-    _check(patches, words, metric, threshold)
+    _check(patches, words, metric, threshold, (*FLOATS, torch.float64))
     word, distance = _empty(patches)
     cosine, (total, dim), count = metric == "cosine", patches.shape, len(words)
     wide, wide_words = patches.to(distance.dtype), words.to(distance.dtype)
@@ -292,8 +292,14 @@ def vwt_assign(
     return word, distance
 
 
-def _check(patches: Tensor, words: Tensor, metric: str, threshold: float | None) -> None:
-    check("patches", patches, (None, None), (*FLOATS, torch.float64))
+def _check(
+    patches: Tensor,
+    words: Tensor,
+    metric: str,
+    threshold: float | None,
+    dtypes: tuple[torch.dtype, ...] = FLOATS,
+) -> None:
+    check("patches", patches, (None, None), dtypes)
     check("words", words, (None, patches.shape[1]), (patches.dtype,))
     if min(words.shape) < 1:
         raise ValueError(f"words.shape={list(words.shape)}: expected 1 or more of each")
