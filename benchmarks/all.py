@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("levels", "forward", "overhead", "mixed", "switches", "burst")
+NAMES = ("kernel_budgets", "levels", "forward", "overhead", "mixed", "switches", "burst")
 
 if __name__ == "__main__":
     missed = []

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import typer
 
-from gpu_rows import CONTEXT_LOST, OutOfTime, Rows
+from gpu_parts.rows import CONTEXT_LOST, OutOfTime, Rows
 
 MODELS = ("deit-s", "deit-b", "vit-l-384")
 # Seconds until a row counts as hung. A model is compiled within a row of its own.
@@ -114,11 +114,13 @@ def work(
     """Measure what is missing, then report all there is: 1 if a row failed or a bar is missed."""
     import torch
 
-    from gpu_clock import Clock
+    from gpu_parts.clock import Clock
 
     if device == Device.CPU:
         torch.set_num_threads(1)
-    module = importlib.import_module(f"gpu_{part.value}")
+    elif not torch.cuda.is_available():
+        sys.exit("no CUDA GPU here; --device cpu --quick is a dry run")
+    module = importlib.import_module(f"gpu_parts.{part.value}")
     clock = Clock(device.value, quick)
     rows = Rows(path, clock.hardware(), until)
     complete = True

@@ -4,9 +4,9 @@ Rows of all images lie behind one another, so every linear layer is one product 
 are; attention runs per level, where lengths are equal. Counts are fixed by the level: nothing is
 read back from the device to know a shape.
 
-An image's answer does not depend on its batch mates, to the bit: BLAS computes a row the same way
-for any number of rows from four up, every level keeps at least four tokens, and scores that decide
-what is kept avoid batched products (``foveate_kernels.ops.cls_importance``).
+An image's answer does not depend on its batch mates, to the bit: on one thread BLAS computes a row
+the same way for any number of rows from four up, every level keeps at least four tokens, and scores
+that decide what is kept avoid batched products (``foveate_kernels.ops.cls_importance``).
 """
 
 from __future__ import annotations

@@ -315,16 +315,12 @@ def _wanted(config: Config, wish: Wish, level: int) -> int:
 def _predicted(
     config: Config, state: State, wishes: tuple[Wish, ...], levels: list[int | Rejection]
 ) -> float:
-    """Time of what will run: a share of one full batch per level, by its images."""
+    """Time of what will run."""
     images: dict[int, int] = {}
     for wish, level in zip(wishes, levels, strict=True):
         if not isinstance(level, Rejection):
             images[level] = images.get(level, 0) + wish.images
-    total = sum(images.values())
-    return sum(
-        config.latency.batch_seconds(level, total) * state.correction * n / total
-        for level, n in images.items()
-    )
+    return config.latency.mixed_seconds(images) * state.correction
 
 
 def _observe_queue(config: Config, state: State, policy: Policy | None, now: int) -> State:

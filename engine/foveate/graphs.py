@@ -20,7 +20,7 @@ from foveate.forward import Forward, Routes
 from foveate.schedule import Schedule
 from foveate.vit import ViTConfig
 
-__all__ = ["GraphEngine"]
+__all__ = ["GraphEngine", "trace"]
 
 _WARM_UP = 3  # passes before a capture: kernels compile, libraries choose their algorithms
 
@@ -52,7 +52,11 @@ class GraphEngine:
         self._images = torch.ones(1, dtype=torch.int32, device=device)
         vits = {id(level.vit): level.vit for level in engine.levels}
         moved = {key: copy.deepcopy(vit).to(device, dtype) for key, vit in vits.items()}
-        pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        pool = None
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # what captures and launches takes the current one
+            pool = torch.cuda.graph_pool_handle()
+            self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._passes: dict[tuple[int, int], Callable[[], Outputs]] = {}
         for index, level in enumerate(engine.levels):
             words = None if level.words is None else level.words.to(device, dtype)
@@ -80,7 +84,7 @@ class GraphEngine:
                 scores[part] = probabilities[: len(part)].cpu()
                 if maps is not None:
                     schedule = self.levels[level].schedule
-                    maps[part] = _trace(schedule, self.config, dests, len(part))
+                    maps[part] = trace(schedule, self.config, dests, len(part))
         return Answers(scores, maps)
 
     def _run(self, level: int, pixels: Tensor) -> Outputs:
@@ -95,25 +99,24 @@ class GraphEngine:
         run = partial(forward, self._pixels[: forward.batch], self._images)
         if pool is None:
             return run
-        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
             for _ in range(_WARM_UP):
                 run()
-        torch.cuda.current_stream(self.device).wait_stream(stream)
+        torch.cuda.current_stream(self.device).wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         # One pool for all: only one graph runs at a time, and its outputs are read at once.
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, stream=self._stream):
             outputs = run()
 
-        def replay() -> Outputs:
+        def replay(_held: object = run) -> Outputs:  # weights and inputs live as long as the graph
             graph.replay()
             return outputs
 
         return replay
 
 
-def _trace(schedule: Schedule, config: ViTConfig, dests: list[Tensor], images: int) -> Tensor:
+def trace(schedule: Schedule, config: ViTConfig, dests: list[Tensor], images: int) -> Tensor:
     """Where each patch ended: [images, patches] int16, -1 dropped, -2 packaged."""
     where = torch.arange(config.patches).expand(images, -1) + 1
     moves = [dest.cpu().long() for dest in dests]

@@ -128,16 +128,35 @@ class LatencyTable:
     ladder: str  # Ladder.digest it was measured for
     batches: tuple[int, ...]  # ascending, starts at 1
     seconds: tuple[tuple[float, ...], ...]  # [level][batch index]
+    padded: bool = False  # a batch takes as long as the next size, and levels run one by one
 
     def batch_seconds(self, level: int, batch: int) -> float:
-        """Time of one batch; linear between measured sizes and beyond the last one."""
+        """Time of one batch; linear between measured sizes and beyond the last one.
+
+        Where batches are ``padded``, a step: the time of the next size, of several full batches and
+        a rest beyond the last one.
+        """
         row = self.seconds[level]
+        if self.padded:
+            full, rest = divmod(batch, self.batches[-1])
+            last = row[bisect_left(self.batches, rest)] if rest else 0.0
+            return full * row[-1] + last
         if len(row) == 1:
             return row[0] * batch
         right = min(max(bisect_left(self.batches, batch), 1), len(row) - 1)
         b0, b1 = self.batches[right - 1], self.batches[right]
         s0, s1 = row[right - 1], row[right]
         return s0 + (s1 - s0) * (batch - b0) / (b1 - b0)
+
+    def mixed_seconds(self, images: Mapping[int, int]) -> float:
+        """Time of a batch of several levels, from the images of each.
+
+        One pass, of which each level takes its share; where batches are ``padded``, one pass each.
+        """
+        if self.padded:
+            return sum(self.batch_seconds(level, n) for level, n in images.items())
+        total = sum(images.values())
+        return sum(self.batch_seconds(level, total) * n / total for level, n in images.items())
 
     def useful(self) -> tuple[int, ...]:
         """Levels worth serving here: each is faster at the largest batch than all dearer ones."""
@@ -159,6 +178,7 @@ class LatencyTable:
                 ladder=str(data["ladder"]),
                 batches=tuple(int(size) for size in data["batches"]),
                 seconds=tuple(tuple(float(s) for s in row) for row in data["seconds"]),
+                padded=bool(data.get("padded", False)),
             )
         except KeyError as error:
             raise LadderError(f"{path}: key {error} is missing") from error

@@ -36,6 +36,8 @@ def load_or_measure(engine: Engine | GraphEngine, state_dir: Path) -> LatencyTab
         table = LatencyTable.load(path)
         if table.ladder != ladder or len(table.seconds) != len(engine.levels):
             raise LadderError(f"{path}: of another ladder")
+        if table.batches != engine.batches:
+            raise LadderError(f"{path}: of batches {table.batches}, expected {engine.batches}")
     except LadderError:  # absent, or damaged: measuring repairs it
         table = measure(engine)
         table.save(path)
@@ -68,6 +70,7 @@ def measure(
     return LatencyTable(
         device=device_name(engine.device),
         ladder=engine.ladder.digest,
+        padded=isinstance(engine, GraphEngine),
         batches=tuple(batches),
         seconds=tuple(
             tuple(min(samples[level, batch]) for batch in batches)

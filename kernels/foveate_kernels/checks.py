@@ -43,6 +43,10 @@ def check_lengths(cu_seqlens: Tensor, total: int, max_seqlen: int) -> None:
         raise ValueError(f"cu_seqlens.shape={list(cu_seqlens.shape)}: expected [images + 1]")
     if cu_seqlens.dtype != torch.int32:
         raise ValueError(f"cu_seqlens.dtype={cu_seqlens.dtype}: expected torch.int32")
+    if cu_seqlens.shape[0] > 65_536:
+        raise ValueError(
+            f"{cu_seqlens.shape[0] - 1} images: expected 65535 at most, a launch's grid"
+        )
     if max_seqlen < 0:
         raise ValueError(f"max_seqlen={max_seqlen}: expected 0 or more")
     if cu_seqlens.device.type != "cpu" or torch.compiler.is_compiling():

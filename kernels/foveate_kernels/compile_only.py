@@ -32,7 +32,7 @@ TARGETS = {
 # Bytes of shared memory a program may have; more compiles, and fails at launch.
 SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-_TENSOR_CORE = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|v_mfma)", re.I)
+_TENSOR_CORE = re.compile(r"\b(wgmma|tcgen05|v_mfma|mma)[._]")
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,10 @@ class Usage:
     shared: int  # bytes a program
     registers: int | None  # a thread
     spills: int | None  # bytes of local memory a thread
-    tensor_core: str | None  # the matrix instruction in its machine code
-
-    @property
-    def wgmma(self) -> bool:
-        return self.tensor_core == "HGMMA"
+    tensor_core: str | None  # its matrix instruction: wgmma, tcgen05, mma, v_mfma
+    arrivals: (
+        int  # of warp groups, with wgmma: more of them means that products wait for each other
+    )
 
 
 class _NoDevice:
@@ -89,25 +88,27 @@ def compile_only(arch: str) -> Iterator[list[Any]]:
 
 
 def usage(kernel: Any) -> Usage:
-    """What a compiled kernel takes, read from its machine code."""
+    """What a compiled kernel takes, read from its code."""
+    match = _TENSOR_CORE.search(kernel.asm.get("ptx") or kernel.asm["amdgcn"])
+    tensor_core = match[1] if match else None
     registers = spills = None
+    arrivals = 0
     if "cubin" in kernel.asm:
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(kernel.asm["cubin"])
             file.flush()
             resources = _run("cuobjdump", "-res-usage", file.name)
-            code = _run("cuobjdump", "-sass", file.name)
+            if tensor_core == "wgmma":  # only the machine code tells, and takes half a second
+                arrivals = _run("cuobjdump", "-sass", file.name).count("WARPGROUP.ARRIVE")
         (found,) = re.findall(r"REG:(\d+) STACK:(\d+)", resources)
         registers, spills = int(found[0]), int(found[1])
-    else:
-        code = kernel.asm["amdgcn"]
-    match = _TENSOR_CORE.search(code)
     return Usage(
         kernel=kernel.metadata.name,
         shared=kernel.metadata.shared,
         registers=registers,
         spills=spills,
-        tensor_core=match[1].upper() if match else None,
+        tensor_core=tensor_core,
+        arrivals=arrivals,
     )
 
 

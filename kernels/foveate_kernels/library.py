@@ -27,10 +27,23 @@ def register(
     name = schema.split("(")[0]
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, cpu, "CPU")
-    _LIBRARY.impl(name, cuda, "CUDA")
+    _LIBRARY.impl(name, _on_its_device(cuda), "CUDA")
     _IMPLEMENTATIONS[name] = cpu, cuda
     torch.library.register_fake(f"foveate::{name}", fake, lib=_LIBRARY)
     return getattr(torch.ops.foveate, name).default
+
+
+def _on_its_device(launch: Callable[..., Any]) -> Callable[..., Any]:
+    """Triton launches on the current device, wherever the tensors are."""
+
+    def guarded(*args: Any) -> Any:
+        index = next(arg.device.index for arg in args if isinstance(arg, torch.Tensor))
+        if index == torch.cuda.current_device():
+            return launch(*args)
+        with torch.cuda.device(index):
+            return launch(*args)
+
+    return guarded
 
 
 def interpret(on: bool = True) -> None:

@@ -18,7 +18,7 @@ from foveate_kernels.checks import check, check_one_device
 
 __all__ = ["MULTIPROCESSORS", "Tile", "check_linear", "linear_tile", "tile_for"]
 
-MULTIPROCESSORS = 132  # of an H100 or H200; elsewhere all is as right, and spread less evenly
+MULTIPROCESSORS = 132  # of an H100 or H200; other GPUs compute the same, spread less evenly
 
 
 class Tile(NamedTuple):

@@ -131,3 +131,22 @@ def test_a_latency_file_round_trips(tmp_path: Path) -> None:
     table.save(tmp_path / "deep" / "latency.json")
     assert LatencyTable.load(tmp_path / "deep" / "latency.json") == table
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["latency.json"]
+
+
+def test_padded_batches_take_the_time_of_the_next_size() -> None:
+    seconds = ((1.0, 2.0, 5.0), (0.5, 1.0, 2.0))
+    table = LatencyTable(device="d", ladder="l", batches=(1, 2, 8), seconds=seconds, padded=True)
+    assert [table.batch_seconds(0, n) for n in (1, 2, 3, 8, 9, 18)] == [
+        1.0,
+        2.0,
+        5.0,
+        5.0,
+        6.0,
+        12.0,
+    ]
+    assert table.mixed_seconds({0: 1, 1: 3}) == 1.0 + 2.0
+
+
+def test_levels_of_one_pass_share_its_time() -> None:
+    table = LatencyTable(device="d", ladder="l", batches=(1, 8), seconds=((1.0, 8.0), (0.5, 4.0)))
+    assert table.mixed_seconds({0: 2, 1: 6}) == pytest.approx(8.0 * 2 / 8 + 4.0 * 6 / 8)

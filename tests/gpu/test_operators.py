@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent / "benchmarks"))
+sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
 
 from foveate_kernels.ops import (
     bipartite_match,
@@ -19,8 +19,8 @@ from foveate_kernels.ops import (
     merge_groups,
     select_tokens,
 )
-from gpu_cases import OPS
-from gpu_parity import check, variants
+from gpu_parts.cases import OPS
+from gpu_parts.parity import check, variants
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 LENGTHS = [0, 1, 2, 15, 16, 17, 0, 64, 65, 197, 577, 0]

@@ -35,3 +35,14 @@ def test_spare_rows_are_not_written(pack: Any) -> None:
     out = launch(q, q, q, cu_seqlens, longest, 0.25, None, False)
     assert out[:, 11:].isnan().all()
     assert not out[:, :11].isnan().any()
+
+
+def test_keys_of_minus_infinity_are_not_seen(pack: Any, guard: Any, close: Any) -> None:
+    cu_seqlens, longest = pack([300, 30])
+    qkv = guard(torch.randn(330, 3, 1, 16, generator=torch.Generator().manual_seed(3)))
+    bias = torch.zeros(330)
+    bias[:140] = bias[300:329] = -float("inf")  # the first tile of one, all but one of the other
+    out = launch(*qkv.unbind(1), cu_seqlens, longest, 0.3, bias, False)
+    wide = [x.double() for x in qkv.unbind(1)]
+    close(out, reference(*wide, cu_seqlens, longest, 0.3, bias, False), "score", torch.float32)
+    assert (out[:, bias.isinf()] == 0).all()

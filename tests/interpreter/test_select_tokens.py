@@ -19,7 +19,7 @@ RULES = {
     "everything": (None, 1, 1, None, 0, 1000),
     "ratio": (None, 7, 10, None, 0, 1000),
     "threshold": (None, 0, 1, 0.5, 2, 100),
-    "per-image": (torch.tensor([3, 0, 1, 14, 99, 5, 1, 0, 7, 100, 288], dtype=torch.int32),),
+    "per-image": (torch.tensor([3, -2, 1, 14, 99, 5, 1, -9, 7, 100, 288], dtype=torch.int32),),
 }
 
 

@@ -111,3 +111,13 @@ def test_it_compiles_whole() -> None:
     arguments = (torch.rand(12, 4), torch.rand(12), uniform(2, 6))
     whole = torch.compile(halve, fullgraph=True, backend="aot_eager")
     assert torch.equal(whole(*arguments), halve(*arguments))
+
+
+def test_an_old_package_may_stay_where_another_is_made() -> None:
+    """Equal lengths before and after, and yet no rectangle."""
+    ends, x = uniform(2, 5), torch.arange(20.0).view(10, 2)
+    suffix = torch.tensor([1, 0], dtype=torch.int32)
+    plan = select_tokens(torch.ones(10), ends, 5, keep=3, fate="package", suffix=suffix)
+    out = compact_tokens(x, plan, ends, 5)
+    assert out.cu_seqlens.tolist() == [0, 5, 10]
+    assert torch.equal(out.x, x)

@@ -27,7 +27,7 @@ def test_importing_looks_for_no_gpu() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@pytest.mark.parametrize("path", FOLDER.parent.rglob("*.py"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FOLDER.parent.rglob("*.py")], ids=lambda path: path.stem)
 def test_nothing_reads_the_environment_or_tunes_at_run_time(path: Path) -> None:
     text = path.read_text()
     for word in ("environ", "getenv", "triton.autotune"):

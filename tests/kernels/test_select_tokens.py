@@ -42,7 +42,7 @@ def test_it_keeps_the_best_in_order(data: st.DataObject) -> None:
         options: dict[str, Any] = {"keep": keep}
         counts = [keep] * len(images)
     elif rule == "keeps":
-        counts = [data.draw(st.integers(0, 9)) for _ in images]
+        counts = [data.draw(st.integers(-2, 9)) for _ in images]
         options = {"keep": torch.tensor(counts, dtype=torch.int32)}
     elif rule == "ratio":
         options = {"ratio": (2, 3)}
@@ -51,7 +51,7 @@ def test_it_keeps_the_best_in_order(data: st.DataObject) -> None:
         options = {"threshold": 1.0, "min_keep": 1, "max_keep": 4}
         inner = [s[prefix : prefix + n] for s, n in zip(images, free, strict=True)]
         counts = [min(max(sum(x >= 1.0 for x in s), 1), 4) for s in inner]
-    counts = [min(k, n) for k, n in zip(counts, free, strict=True)]
+    counts = [max(min(k, n), 0) for k, n in zip(counts, free, strict=True)]
 
     ends = torch.tensor([0, *map(len, images)]).cumsum(0).to(torch.int32)
     plan = select_tokens(

@@ -19,9 +19,14 @@ def check_instances(config: Mapping[str, Any]) -> None:
 
     Raises :class:`ServerError` naming the count.
     """
-    count = sum(int(group["count"]) for group in config["instance_group"])
+    groups = config["instance_group"]
+    # Without ``gpus`` the server makes as many instances as it sees GPUs, and says so here.
+    count = sum(int(group["count"]) * max(1, len(group.get("gpus", []))) for group in groups)
     if count != 1:
-        raise ServerError(f"instance_group count={count}: expected 1; scale by servers instead")
+        raise ServerError(
+            f"instance_group count={count}, over all GPUs: expected 1; name one in gpus, "
+            "and scale by servers"
+        )
 
 
 def check_tensors(pb_utils: Any) -> None:

@@ -22,7 +22,8 @@ __all__ = ["linear_gelu"]
 def reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The same in PyTorch, any float dtype."""
     check_linear(x, weight, bias, (*FLOATS, torch.float64))
-    return F.gelu(F.linear(x, weight, bias.to(x.dtype)))
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return F.gelu(F.linear(x.to(wide), weight.to(wide), bias.to(wide))).to(x.dtype)
 
 
 @triton.jit(do_not_specialize=["rows"])

@@ -43,7 +43,7 @@ def reference(
     sizes: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same in PyTorch. Rows are added in their order."""
-    _check(x, dest, lengths, cu_seqlens, max_seqlen, capacity, sizes)
+    _check(x, dest, lengths, cu_seqlens, max_seqlen, capacity, sizes, (*FLOATS, torch.float64))
     out, new_cu, new_sizes = _empty(x, dest, lengths, cu_seqlens, max_seqlen, capacity, sizes)
     images, rows = len(lengths), len(x)
     base = torch.cat([lengths.new_zeros(1), lengths.cumsum(0, dtype=torch.int32)])
@@ -224,8 +224,9 @@ def _check(
     max_seqlen: int,
     capacity: int,
     sizes: Tensor | None,
+    dtypes: tuple[torch.dtype, ...] = FLOATS,
 ) -> None:
-    check("x", x, (None, None), (*FLOATS, torch.float64))
+    check("x", x, (None, None), dtypes)
     if x.shape[1] < 1:
         raise ValueError(f"x.shape={list(x.shape)}: expected 1 column or more")
     check("plan.dest", dest, (x.shape[0],), (torch.int32,))

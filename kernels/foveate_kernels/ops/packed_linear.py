@@ -25,8 +25,9 @@ __all__ = ["packed_linear"]
 def reference(x: Tensor, weight: Tensor, bias: Tensor, rows: Tensor, gelu: bool) -> Tensor:
     """The same in PyTorch, any float dtype. Computes spare rows too, from whatever they hold."""
     _check(x, weight, bias, rows, (*FLOATS, torch.float64))
-    out = F.linear(x, weight, bias.to(x.dtype))
-    return F.gelu(out) if gelu else out
+    wide = torch.promote_types(x.dtype, torch.float32)
+    out = F.linear(x.to(wide), weight.to(wide), bias.to(wide))
+    return (F.gelu(out) if gelu else out).to(x.dtype)
 
 
 @triton.jit(do_not_specialize_on_alignment=["rows_ptr"])

@@ -37,7 +37,7 @@ def reference(images: Tensor, patch: int) -> Tensor:
     return row_variance(cut.reshape(-1, patch * patch * c).float())
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["patches"])
 def patch_variance_kernel(
     images_ptr,  # [B, H, W, 3]
     out_ptr,  # [B * N]

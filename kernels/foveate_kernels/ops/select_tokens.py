@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from foveate_kernels.checks import check, check_lengths, check_one_device
+from foveate_kernels.checks import FLOATS, check, check_lengths, check_one_device
 from foveate_kernels.library import register
 from foveate_kernels.packed import DROPPED, FOLDED, Plan, blocks
 from foveate_kernels.topk import sortable, top_mask
@@ -40,7 +40,7 @@ def reference(
     fate: Fate,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same in PyTorch. Scores are compared as float32, as the kernel does: one choice."""
-    _check(scores, cu_seqlens, max_seqlen, keep, suffix)
+    _check(scores, cu_seqlens, max_seqlen, keep, suffix, (*FLOATS, torch.float64))
     images = cu_seqlens.shape[0] - 1
     keeps = [0] * images if keep is None else keep.tolist()
     suffixes = [0] * images if suffix is None else suffix.tolist()
@@ -50,7 +50,7 @@ def reference(
     alike = threshold is None and len({*zip(keeps, suffixes, strict=True)}) == 1
     for which, rows, n in blocks(cu_seqlens, max_seqlen, alike):
         mean = weight[rows].view(-1, n)
-        last = min(suffixes[which.start], n)
+        last = max(min(suffixes[which.start], n), 0)
         free = max(n - prefix - last, 0)
         candidates = mean[:, prefix : prefix + free]
         if keep is not None:
@@ -59,7 +59,7 @@ def reference(
             k = min(max(int((candidates >= threshold).sum()), low), high)
         else:
             k = min(max((free * numerator + denominator - 1) // denominator, low), high)
-        k = min(k, free)
+        k = max(min(k, free), 0)
         folds = fate == "package" and k < free
 
         # Rising and stable, of the negative: NaN comes last and ties go to the lower row.
@@ -85,7 +85,9 @@ def _mean(scores: Tensor) -> Tensor:
     return total / scores.shape[0]
 
 
-@triton.jit
+@triton.jit(  # counts and sizes vary by level and batch: one compilation for all
+    do_not_specialize=["stride_h", "numerator", "denominator", "low", "high", "prefix"]
+)
 def select_tokens_kernel(
     scores_ptr,  # [H, T]
     cu_ptr,  # [B + 1]
@@ -124,7 +126,7 @@ def select_tokens_kernel(
 
     suffix = 0
     if HAS_SUFFIX:
-        suffix = tl.minimum(tl.load(suffix_ptr + image), n)
+        suffix = tl.maximum(tl.minimum(tl.load(suffix_ptr + image), n), 0)
     candidates = tl.maximum(n - prefix - suffix, 0)
     candidate = (position >= prefix) & (position < n - suffix)
     if HAS_KEEP:
@@ -135,7 +137,7 @@ def select_tokens_kernel(
         else:
             k = (candidates * numerator + denominator - 1) // denominator
         k = tl.minimum(tl.maximum(k, low), high)
-    k = tl.minimum(k, candidates)
+    k = tl.maximum(tl.minimum(k, candidates), 0)
 
     stays = top_mask(sortable(weight), candidate, k) | (position < prefix)
     packaged = suffix
@@ -220,10 +222,10 @@ def select_tokens(
     only where there are not k numbers; it never reaches a threshold.
 
     Args:
-        scores: [H, T] or [T] float; heads are averaged.
+        scores: [H, T] or [T] float16, bfloat16 or float32; heads are averaged.
         cu_seqlens: [B + 1] int32.
         max_seqlen: upper bound of an image's rows.
-        keep: rows to keep of each image's candidates, or [B] int32.
+        keep: rows to keep of each image's candidates, or [B] int32; negative ones count as 0.
         ratio: (numerator, denominator): keep the ceiling of this share of the candidates.
         threshold: keep scores that reach it. Just one of ``keep``, ``ratio``, ``threshold``.
         min_keep, max_keep: bounds of a count that ``ratio`` or ``threshold`` gives.
@@ -278,9 +280,9 @@ def _check(
     max_seqlen: int,
     keep: Tensor | None,
     suffix: Tensor | None,
+    dtypes: tuple[torch.dtype, ...] = FLOATS,
 ) -> None:
-    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    check("scores", scores, (None, None), floats)
+    check("scores", scores, (None, None), dtypes)
     if scores.shape[0] == 0:
         raise ValueError(f"scores.shape={list(scores.shape)}: expected one head at least")
     if max_seqlen > 16384:

@@ -27,7 +27,7 @@ def reference(
 ) -> tuple[Tensor, Tensor]:
     """The same in PyTorch. Every product has the same padded shape: BLAS rounds a row differently
     by the number of rows and threads, and a patch's word must not depend on the other patches."""
-    _check(patches, words, metric, threshold)
+    _check(patches, words, metric, threshold, (*FLOATS, torch.float64))
     word, distance = _empty(patches)
     cosine, (total, dim), count = metric == "cosine", patches.shape, len(words)
     wide, wide_words = patches.to(distance.dtype), words.to(distance.dtype)
@@ -260,8 +260,8 @@ def _aligned(x: Tensor) -> Tensor:
 
 
 def _tile(total: int, words: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
-    """Rows, words and dims of a tile, and warps. Both 16-bit tiles issue the same instruction over
-    dims in the same order, so the number of patches does not change a product."""
+    """Rows, words and dims of a tile, and warps. Both 16-bit tiles add up the dims in the same
+    order, by the same instruction on Hopper: a product must not depend on the other patches."""
     if dtype == torch.float32:
         return 64, 64, 32, 4
     if triton.cdiv(total, 128) * triton.cdiv(words, 128) < PROGRAMS // 2:
@@ -292,8 +292,14 @@ def vwt_assign(
     return word, distance
 
 
-def _check(patches: Tensor, words: Tensor, metric: str, threshold: float | None) -> None:
-    check("patches", patches, (None, None), (*FLOATS, torch.float64))
+def _check(
+    patches: Tensor,
+    words: Tensor,
+    metric: str,
+    threshold: float | None,
+    dtypes: tuple[torch.dtype, ...] = FLOATS,
+) -> None:
+    check("patches", patches, (None, None), dtypes)
     check("words", words, (None, patches.shape[1]), (patches.dtype,))
     if min(words.shape) < 1:
         raise ValueError(f"words.shape={list(words.shape)}: expected 1 or more of each")

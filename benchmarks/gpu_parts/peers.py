@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from foveate_kernels.ops import compact_tokens, select_tokens, varlen_attention
 from foveate_kernels.packed import uniform
-from gpu_clock import Clock
-from gpu_rows import Rows, table, tried
+from gpu_parts.clock import Clock
+from gpu_parts.rows import Rows, table, tried
 
 __all__ = ["measure", "report"]
 

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from foveate.forward import Forward, Routes
-from foveate.graphs import _trace
+from foveate.graphs import trace
 from foveate.reduce.prune import Prune
 from foveate.reduce.vwt_inter import VwtInter
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
 from foveate_kernels.packed import Plan
-from gpu_clock import Clock
-from gpu_models import ROUTES, Spec, pruned, random_vit, spec
-from gpu_rows import Rows, table
+from gpu_parts.clock import Clock
+from gpu_parts.models import ROUTES, Spec, pruned, random_vit, spec
+from gpu_parts.rows import Rows, table
 
 __all__ = ["measure", "report"]
 
@@ -87,7 +87,7 @@ def _free(model: Spec, schedule: Schedule, name: str, clock: Clock) -> dict[str,
     exact, exact_dests = case.exact()
     scores, dests = case.forward(ROUTES["attention gelu norm"])()
     kept, want = (
-        _trace(schedule, model.config, moves, BATCH) >= 0 for moves in (dests, exact_dests)
+        trace(schedule, model.config, moves, BATCH) >= 0 for moves in (dests, exact_dests)
     )
     same = (kept & want).sum(1) / (kept | want).sum(1)
     agree = scores.cpu().argmax(1) == exact.argmax(1)

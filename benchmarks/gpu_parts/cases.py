@@ -14,7 +14,8 @@ from ops.case import Case, Shape
 
 __all__ = ["OPS", "argument_names", "cases", "operator", "reference"]
 
-OPS = sorted(path.stem for path in Path(__file__).parent.glob("ops/*.py") if path.stem != "case")
+FOLDER = Path(__file__).parent.parent / "ops"
+OPS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "case")
 
 TINY = (
     Shape("digits b2 n17", 2, 17, 2, 32),

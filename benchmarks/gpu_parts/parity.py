@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import gpu_model_parity
-from gpu_cases import OPS, argument_names, cases, operator, reference
-from gpu_choices import CHOICES, REGRET
-from gpu_clock import Clock
-from gpu_rows import Rows, table
+import gpu_parts.model_parity
+from gpu_parts.cases import OPS, argument_names, cases, operator, reference
+from gpu_parts.choices import CHOICES, REGRET
+from gpu_parts.clock import Clock
+from gpu_parts.rows import Rows, table
 
 __all__ = ["check", "measure", "report", "variants"]
 
@@ -67,7 +67,7 @@ def measure(rows: Rows, clock: Clock, name: None) -> None:
         for key, arguments in variants(op, clock.device, clock.quick):
             step = partial(check, op, arguments, kernel=clock.cuda)
             rows.run(f"{op}: {key}", step)
-    gpu_model_parity.measure(rows, clock)
+    gpu_parts.model_parity.measure(rows, clock)
 
 
 def variants(op: str, device: str, quick: bool) -> Iterator[tuple[str, Arguments]]:
@@ -149,7 +149,7 @@ def report(rows: Rows, name: None) -> dict[str, bool]:
         for op, group in by_op.items()
     ]
     table("parity with float64", ("operator or model", "right", "largest error"), lines)
-    gpu_model_parity.report(rows)
+    gpu_parts.model_parity.report(rows)
     return {f"{op}: parity": not any(r["wrong"] for r in g) for op, g in by_op.items()}
 
 

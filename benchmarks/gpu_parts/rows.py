@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 __all__ = ["CONTEXT_LOST", "OutOfTime", "Rows", "source_digest", "table", "tried"]
 
 CONTEXT_LOST = 75  # what a worker exits with when its GPU context is gone: start another
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 T = TypeVar("T")
 
 
@@ -127,7 +127,9 @@ def tried(step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def source_digest() -> str:
     """Fingerprint of the code that a result depends on, also where there is no git."""
     files = [*(ROOT / "kernels").rglob("*.py"), *(ROOT / "engine" / "foveate").rglob("*.py")]
-    files += [*(ROOT / "benchmarks").glob("gpu*.py"), *(ROOT / "benchmarks" / "ops").glob("*.py")]
+    benchmarks = ROOT / "benchmarks"
+    files += [benchmarks / "gpu.py"]
+    files += [*(benchmarks / "gpu_parts").glob("*.py"), *(benchmarks / "ops").glob("*.py")]
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())

@@ -40,7 +40,10 @@ class Clock:
             torch.cuda.synchronize()
 
     def capture(self, run: Callable[[], T], pool: Any = None) -> Callable[[], T]:
-        """``run`` as a CUDA graph, whose result is overwritten by every replay."""
+        """``run`` as a CUDA graph, whose result is overwritten by every replay.
+
+        A graph knows addresses, not tensors: what ``run`` holds lives as long as what is returned.
+        """
         if not self.cuda:
             return run
         self._stream.wait_stream(torch.cuda.current_stream())
@@ -52,7 +55,7 @@ class Clock:
         with torch.cuda.graph(graph, pool=pool):
             result = run()
 
-        def replay() -> T:
+        def replay(held: Callable[[], T] = run) -> T:
             graph.replay()
             return result
 
@@ -93,7 +96,9 @@ class Clock:
         import pynvml
 
         pynvml.nvmlInit()
-        gpu = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
+        # By its name: NVML does not know of CUDA_VISIBLE_DEVICES.
+        uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+        gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         repeats = self._repeats(run)
         self.wait()
         before, start = pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu), time.monotonic()
@@ -160,13 +165,12 @@ class Clock:
     @staticmethod
     def described(hardware: dict[str, Any]) -> str:
         """:meth:`hardware` in a line."""
-        facts = hardware["identity"]
-        rates = hardware["matmul_flops_per_s"]
+        facts, rates = hardware["identity"], hardware["matmul_flops_per_s"]
+        ceilings = {"copy": hardware["copy_bytes_per_s"] / 1e12}
+        ceilings |= {f"matmul {name}": rate / 1e12 for name, rate in rates.items()}
+        measured = ", ".join(f"{name} {value:.3g} T/s" for name, value in ceilings.items())
         versions = ", ".join(f"{key} {facts[key]}" for key in ("driver", "cuda", "torch", "triton"))
-        return (
-            f"{facts['name'] or facts['device']}: copy {hardware['copy_bytes_per_s'] / 1e12:.3g} TB/s, "
-            f"matmul fp16 {rates['fp16'] / 1e12:.3g}, bf16 {rates['bf16'] / 1e12:.3g} TFLOP/s; {versions}"
-        )
+        return f"{facts['name'] or facts['device']}: {measured}; {versions}"
 
     def _driver(self) -> str | None:
         try:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpu_cases import OPS, cases, operator, reference
-from gpu_clock import Clock
-from gpu_rows import Rows, table, tried
+from gpu_parts.cases import OPS, cases, operator, reference
+from gpu_parts.clock import Clock
+from gpu_parts.rows import Rows, table, tried
 from ops.case import Case
 
 __all__ = ["measure", "report"]

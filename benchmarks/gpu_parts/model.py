@@ -21,10 +21,10 @@ from torch import Tensor
 from foveate.forward import Forward
 from foveate.schedule import Schedule
 from foveate.vit import ViT
-from gpu_clock import Clock
-from gpu_contenders import Dense, FlashForward, ToMe, maker, normalised, tome_macs
-from gpu_models import ROUTES, Spec, random_vit, spec
-from gpu_rows import Rows, table
+from gpu_parts.clock import Clock
+from gpu_parts.contenders import Dense, FlashForward, ToMe, maker, normalised, tome_macs
+from gpu_parts.models import ROUTES, Spec, random_vit, spec
+from gpu_parts.rows import Rows, table
 
 __all__ = ["measure", "report"]
 
