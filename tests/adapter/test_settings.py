@@ -57,6 +57,8 @@ def test_values_come_from_prefixed_variables(monkeypatch):
         ("FOVEATE_ADAPTER_SOURCE", "graphite"),
         ("FOVEATE_ADAPTER_PROMETHEUS_URL", "localhost:9090"),
         ("FOVEATE_ADAPTER_SLO_URL", "slos.json"),
+        ("FOVEATE_ADAPTER_PUBLISH", "elsewhere"),
+        ("FOVEATE_ADAPTER_PUBLISH", "http://elsewhere:8000"),
         ("FOVEATE_ADAPTER_SLO_GIVEN_AT", "now"),
     ],
 )

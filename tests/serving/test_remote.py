@@ -66,7 +66,7 @@ def start_remote(
 
 
 @pytest.fixture
-def publish(served: Any) -> Callable[..., int]:
+def publish(served: Any) -> Iterator[Callable[..., int]]:
     """``publish(body, mac)``: as any client could; the number of the last message."""
     client = tritonclient.http.InferenceServerClient(served.http)
 
@@ -78,7 +78,8 @@ def publish(served: Any) -> Callable[..., int]:
             tensors.append(tensor)
         return int(client.infer("digits_control", tensors).as_numpy("SEQUENCE")[0])
 
-    return call
+    yield call
+    client.close()
 
 
 def message(sequence: int, **changes: Any) -> PolicyMessage:

@@ -74,6 +74,7 @@ class Endpoint:
     def scrape(self, at: float, read_at: float) -> Sample:
         """What a scrape begun ``at`` brings that reads the metrics at ``read_at``."""
         if self._scrapes % SCRAPES_PER_FLUSH == 0:
+            self._model["foveate_heartbeats_total",] += 1
             self._flushed = self._model.copy(), self.correction
         self._scrapes += 1
         counters, correction = self._flushed
@@ -115,6 +116,7 @@ class Adapter:
         self._scrape_s, self._blind_s = scrape_s, blind_s
         self._state = control.State()
         self._previous: Sample | None = None
+        self._seen_at = 0.0
         self._policy: Policy | None = None  # in force
         self._next: Policy | None = None  # in force from the end of its scrape
 
@@ -142,19 +144,25 @@ class Adapter:
         self._config = replace(self._config, pin=level)
 
     def _decide(self, at: float) -> None:
+        """Scrape, starting ``at``, and decide when its reply is there."""
+        now = at + self._scrape_s
         begin, end = self._blind_s
-        seen = Observation(at=at)
         if not begin <= at < end:
             sample = self._endpoint.scrape(at, at + self._scrape_s / 2)
-            seen = observe(self._previous, sample)
-            self._previous = sample
-        self._state, decision = control.decide(self._config, self._state, seen)
+            seen = replace(observe(self._previous, sample), at=now)
+            self._previous, self._seen_at = sample, now
+            self._state, decision = control.decide(self._config, self._state, seen)
+        elif now - self._seen_at <= self._config.blind_after_s:
+            decision = replace(self.decisions[-1], at=now, queue_depth=None)
+        else:
+            blind = Observation(at=now)
+            self._state, decision = control.decide(self._config, self._state, blind)
         self.decisions.append(decision)
         self._next = policy_of(
-            decision,
+            replace(decision, at=at),  # the time of the queue depth
             epoch=1,
             sequence=len(self.decisions),
             slo_s=self._config.slo_s,
             floor=self._config.floor,
-            lease_s=LEASE_S,
+            lease_s=LEASE_S + self._scrape_s,
         )
