@@ -64,6 +64,7 @@ class Config:
     margin: float = 0.5  # without a live policy; aiming at the edge leaves nothing for a clump
     calm_share: float = 0.3  # of the margin, in which level 0 must fit: pressure is met early
     admission: bool = True
+    admit_share: float = 0.9  # of a deadline: ages do not see the way to the queue and back
     pin_cap: float = 0.1  # share of the time for wishes dearer than the batch's level; 1 = no cap
     rejection_hold_ns: int = 500 * _MS
     queue_stale_ns: int = 200 * _MS  # older queue depths say nothing: four missed scrapes
@@ -95,6 +96,7 @@ class State:
     largest: int = 1  # images of the largest request so far
     correction: float = 1.0  # measured over predicted batch time
     rejected_at_ns: int | None = None
+    shedding: bool = False  # the last batch had a request that was too late
     pin_credit_s: float = 0.0  # busy seconds dear wishes may still use
     last_ns: int | None = None
 
@@ -192,17 +194,30 @@ def _drop_dead(
     due: list[int],
     now: int,
 ) -> tuple[State, list[bool]]:
-    """Which requests can still be answered in time at the cheapest level they accept."""
-    alive, overloaded = [], False
-    for wish, age, limit, end in zip(wishes, ages, limits, due, strict=True):
-        wanted = _wanted(config, wish, allowed[-1])
+    """Which requests can still be answered in time at the cheapest level they accept.
+
+    The youngest first: a request is answered with all the younger ones of its batch, and of the
+    oldest, who are nearest to their end, as many are dropped as make the batch too long. At the
+    edge every batch would be half dead and run half full; so the next one whose oldest is late is
+    dropped whole, until one is all alive.
+    """
+    alive, overloaded, images = [], False, 0
+    share = config.admit_share
+    for wish, age, limit, end in reversed([*zip(wishes, ages, limits, due, strict=True)]):
+        wanted, together = _wanted(config, wish, allowed[-1]), images + wish.images
         own_ns, least_ns = (
-            _batch_s(config, state, level, wish.images) * 1e9 for level in (wanted, allowed[-1])
+            _batch_s(config, state, level, together) * 1e9 for level in (wanted, allowed[-1])
         )
-        alive.append(not config.admission or age + own_ns <= limit)
+        alive.append(not config.admission or age + own_ns <= share * limit)
+        if alive[-1]:
+            images = together
         # A wish that is too dear to be in time says nothing about the load.
-        overloaded = overloaded or not (alive[-1] or age + least_ns <= end)
-    return replace(state, rejected_at_ns=now if overloaded else state.rejected_at_ns), alive
+        overloaded = overloaded or not (alive[-1] or age + least_ns <= share * end)
+    alive.reverse()
+    if overloaded and state.shedding and not alive[0]:
+        alive = [False] * len(alive)
+    rejected_at = now if overloaded else state.rejected_at_ns
+    return replace(state, rejected_at_ns=rejected_at, shedding=overloaded), alive
 
 
 def _choose(
