@@ -6,7 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("kernel_budgets", "levels", "forward", "overhead", "mixed", "switches", "burst")
+NAMES = (
+    "kernel_budgets",
+    "levels",
+    "forward",
+    "overhead",
+    "mixed",
+    "switches",
+    "burst",
+    "simulated",
+)
 
 if __name__ == "__main__":
     missed = []

@@ -186,3 +186,11 @@ def test_noise_is_repeatable(scene):
 def test_simulating_needs_no_torch():
     code = "import sys; sys.modules['torch'] = None; import foveate_adapter.simulate.compare"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_goodput_survives_an_overload(scene):
+    """At 1.5 times the cheapest capacity, four fifths of it are still answered in time."""
+    capacity, seconds = scene.capacity(3), 20
+    times = steps((1.5 * capacity, seconds))
+    ours = verdict(scene, play(scene, times))
+    assert ours.attainment * len(times) >= 0.8 * capacity * seconds
