@@ -14,6 +14,7 @@ from foveate_adapter.control import Reason
 from foveate_adapter.simulate.baselines import AUTOSCALER, THRESHOLD
 from foveate_adapter.simulate.bound import best_quality
 from foveate_adapter.simulate.compare import Scene, compare
+from foveate_adapter.simulate.fit import Throughput, fit
 from foveate_adapter.simulate.server import Run, Server, simulate
 from foveate_adapter.simulate.verdict import Verdict, judge
 from foveate_loadtest.arrivals import Phase, gamma, piecewise
@@ -30,8 +31,9 @@ def scene(ladder, table) -> Scene:
 
 
 def play(scene: Scene, times, *, pin: int | None = None, after_s: float = 0.0, **kwargs) -> Run:
-    kwargs = {"outer": replace(scene.outer, pin=pin), "server": scene.server, **kwargs}
-    return simulate(list(times), inner=scene.inner, after_s=after_s, **kwargs)
+    outer = replace(scene.outer, pin=pin)
+    kwargs = {"inner": scene.inner, "outer": outer, "server": scene.server, **kwargs}
+    return simulate(list(times), after_s=after_s, **kwargs)
 
 
 def verdict(scene: Scene, run: Run) -> Verdict:
@@ -105,6 +107,45 @@ def test_a_table_that_promises_too_much_is_corrected(scene):
     assert min(corrections) > 1.4
     assert max(corrections) < 1.6
     assert verdict(slow, run).attainment >= verdict(slow, cheapest).attainment - 0.3 * POINT
+
+
+def test_the_governor_sees_what_is_within_a_batch_and_not_what_is_beside(scene):
+    times = [0.0] * 4000  # every batch is full
+    for server, seen in ((Server(within_s=0.005), 0.005), (Server(overhead_s=0.005), 0.0)):
+        run = play(scene, times, pin=3, server=server, inner=replace(scene.inner, admission=False))
+        full = scene.table.batch_seconds(3, 8)
+        assert run.batches[-1].correction == pytest.approx((full + seen) / full, rel=0.01)
+
+
+def full_batches(scene: Scene, server: Server, level: int) -> Throughput:
+    """What a closed loop would measure of a simulated server."""
+    inner = replace(scene.inner, admission=False)
+    run = play(scene, [0.0] * 800, pin=level, server=server, inner=inner)
+    return Throughput(
+        capacity=800 / run.answers[-1].latency_s,
+        batch_s=server.batch_s(scene.table.batch_seconds(level, 8)),
+    )
+
+
+@pytest.mark.parametrize(("slowdown", "within", "overhead"), [(1.2, 0.002, 0.0025), (1.0, 0, 0)])
+def test_a_fitted_server_is_the_one_that_was_measured(scene, slowdown, within, overhead):
+    server = Server(slowdown=slowdown, within_s=within, overhead_s=overhead)
+    found = fit(scene.table, {level: full_batches(scene, server, level) for level in range(4)})
+    assert found.slowdown == pytest.approx(slowdown, rel=1e-3)
+    assert (found.within_s, found.overhead_s) == pytest.approx((within, overhead), abs=1e-5)
+
+
+def test_a_fit_promises_no_time_below_zero(scene):
+    """A table that is worse at dear levels, and a model clock that reads too much."""
+    measured = {
+        level: Throughput(capacity=8 / seconds[-1], batch_s=0.001 + seconds[-1] * factor)
+        for level, (seconds, factor) in enumerate(
+            zip(scene.table.seconds, (1.3, 1.2, 1.0, 0.9), strict=True)
+        )
+    }
+    server = fit(scene.table, measured)
+    assert server.slowdown > 1
+    assert server.within_s == server.overhead_s == 0
 
 
 def test_a_blind_adapter_does_no_harm(scene):

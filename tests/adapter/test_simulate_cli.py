@@ -70,15 +70,23 @@ def test_the_table_names_every_controller(simulate):
 
 
 def test_json_for_programs_and_options_that_matter(simulate):
-    plain, bursty, slow, open_door = (
+    plain, bursty, slow, seen, open_door = (
         json.loads(simulate("--json", "--load=0.9", *options))
-        for options in ((), ("--cv2=8",), ("--slowdown=1.5",), ("--no-admission", "--slowdown=1.5"))
+        for options in (
+            (),
+            ("--cv2=8",),
+            ("--slowdown=1.5",),
+            ("--within-ms=3", "--overhead-ms=0"),
+            ("--no-admission", "--slowdown=1.5"),
+        )
     )
     assert list(plain) == CONTROLLERS
     assert plain["fixed cheapest"]["attainment"] == 1
     assert plain["clairvoyant bound"]["recovered"] > plain["foveate"]["recovered"] > 0
     assert bursty["foveate"]["p99_ms"] > plain["foveate"]["p99_ms"]
     assert slow["fixed cheapest"]["rejected"] > 0
+    assert seen["fixed cheapest"] == pytest.approx(plain["fixed cheapest"])
+    assert seen["foveate"] != plain["foveate"], "the governor knows of it"
     assert open_door["fixed cheapest"]["rejected"] == 0
 
 

@@ -53,8 +53,11 @@ def simulate(
         float, typer.Option(min=0, max=1, help="Share of requests to answer within it.")
     ] = 0.99,
     overhead_ms: Annotated[
-        float, typer.Option(min=0, help="Of every batch, beyond the table's time.")
+        float, typer.Option(min=0, help="Of every batch, beside what the model measures.")
     ] = 3.0,
+    within_ms: Annotated[
+        float, typer.Option(min=0, help="Of every batch, in what the model measures.")
+    ] = 0.0,
     slowdown: Annotated[
         float, typer.Option(min=0.01, help="Batches take this many times what the table says.")
     ] = 1.0,
@@ -84,7 +87,13 @@ def simulate(
         slo_s=slo_ms / 1000,
         objective=objective,
         admission=admission,
-        server=Server(overhead_s=overhead_ms / 1000, slowdown=slowdown, noise=noise, seed=seed),
+        server=Server(
+            overhead_s=overhead_ms / 1000,
+            within_s=within_ms / 1000,
+            slowdown=slowdown,
+            noise=noise,
+            seed=seed,
+        ),
     )
     if arrivals is None:
         rate = load * scene.capacity(scene.outer.levels[-1])

@@ -52,13 +52,15 @@ class Scene:
 
     def capacity(self, level: int) -> float:
         """Requests per second that full batches of ``level`` serve, as measured in good times."""
-        batch = self.table.batches[-1]
-        return batch / (self.table.batch_seconds(level, batch) + self.server.overhead_s)
+        batch, server = self.table.batches[-1], replace(self.server, slowdown=1.0)
+        seconds = server.batch_s(self.table.batch_seconds(level, batch))
+        return batch / (seconds + server.overhead_s)
 
     def cost(self, level: int) -> float:
         """Least seconds of one image in this scene, whatever the batch."""
+        server = self.server
         return min(
-            (self.table.batch_seconds(level, n) * self.server.slowdown + self.server.overhead_s) / n
+            (server.batch_s(self.table.batch_seconds(level, n)) + server.overhead_s) / n
             for n in range(1, self.table.batches[-1] + 1)
         )
 

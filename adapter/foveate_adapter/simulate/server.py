@@ -29,11 +29,16 @@ class Server:
 
     overhead_s: float = 0.003  # of every batch, whatever it holds; the governor never measures it
     slowdown: float = 1.0  # a batch takes this many times what the table says
+    within_s: float = 0.0  # and this much more: of every batch that runs, and the governor sees it
     noise: float = 0.0  # standard deviation of the logarithm of a batch time, whose mean stays
     seed: int = 0  # of the noise
     rejection_s: float = 50e-6
     scrape_s: float = 0.005  # from the start of a scrape until its policy is in force
     blind_s: tuple[float, float] = (math.inf, math.inf)  # scrapes in between fail
+
+    def batch_s(self, seconds: float) -> float:
+        """What the model measures of a batch that should take ``seconds``; noise apart."""
+        return self.slowdown * seconds + self.within_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +106,7 @@ def simulate(
         endpoint.taken += len(waiting)
 
         ran = Counter(level for level in decision.levels if not isinstance(level, Rejection))
-        seconds = _batch_s(inner, ran) * server.slowdown
+        seconds = server.batch_s(_batch_s(inner, ran)) if ran else 0.0
         seconds *= noise.lognormvariate(-(server.noise**2) / 2, server.noise)
         refusing = server.rejection_s * (len(waiting) - ran.total())
         free_at = start + seconds + refusing + server.overhead_s
