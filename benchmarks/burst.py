@@ -12,98 +12,31 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import numpy as np
 import typer
 
-from foveate.local import Addresses, running
-from foveate_loadtest.adapter import Adapter
-from foveate_loadtest.arrivals import Capacities, Schedule, scenario_schedule
-from foveate_loadtest.capacity import measure_capacities
+from answers import in_order, mostly_exact_again
+from foveate.local import running
+from foveate_loadtest.arrivals import Schedule, scenario_schedule
 from foveate_loadtest.choices import Scenario
-from foveate_loadtest.ladder import LadderFacts
 from foveate_loadtest.report import Report
-from foveate_loadtest.rows import Outcome, Rows
-from foveate_loadtest.run import LoadtestConfig, run
+from foveate_loadtest.rows import Rows
 from results import bars, environment, save
+from stage import SLO_MS, Stage, row
 
-SLO_MS = 200.0
 CALM_S, BURST_S = 5.0, 10.0
-
-
-class Stage:
-    """A server and its adapter, ready to be loaded."""
-
-    def __init__(self, server: Addresses, model: str) -> None:
-        self.server, self.model = server, model
-        self.adapter = Adapter(server.adapter, model)
-        self.ladder = LadderFacts.from_adapter(self.adapter.view())
-
-    def capacities(self) -> Capacities:
-        return measure_capacities(self.server.grpc, self.model, self.ladder)
-
-    def play(self, schedule: Schedule, pin: int | None) -> tuple[Report, Rows]:
-        if pin is not None:
-            self.adapter.pin(self.ladder.names[pin])
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "rows.npz"
-            report = run(
-                LoadtestConfig(
-                    server=self.server.grpc,
-                    schedule=schedule,
-                    slo_ms=SLO_MS,
-                    model=self.model,
-                    ladder=self.ladder,
-                    rows=path,
-                )
-            )
-            rows = Rows.load(path)
-        if pin is not None:
-            self.adapter.unpin()
-        time.sleep(3.0)  # the queue is empty: the run waited for every answer
-        return report, rows
 
 
 def reaction(rows: Rows) -> dict[str, float | None]:
     """When a cheaper level was in effect after the burst began, and level 0 after it ended."""
-    ok = rows.outcome == Outcome.OK
-    done, level = rows.done[ok], rows.level[ok]
-    order = np.argsort(done, kind="stable")
-    first = done[order][(level > 0)[order] & (rows.intended[ok][order] >= CALM_S)]
-    done, level = done[order], level[order]
-    end = CALM_S + BURST_S
-    back = None
-    for start in np.arange(end, done.max(), 0.1):
-        window = level[(done >= start) & (done < start + 0.5)]
-        if len(window) and (window == 0).mean() > 0.5:
-            back = float(start - end)
-            break
+    done, level, intended = in_order(rows)
+    first = done[(level > 0) & (intended >= CALM_S)]
     return {
         "first_cheaper_answer_ms": float(first[0] - CALM_S) * 1e3 if len(first) else None,
-        "mostly_level_0_again_s": back,
-    }
-
-
-def row(report: Report) -> dict[str, object]:
-    return {
-        "requests": report.requests,
-        "attainment": report.attainment,
-        "p50_ms": report.latency_ms and report.latency_ms.p50,
-        "p99_ms": report.latency_ms and report.latency_ms.p99,
-        "rejected": report.rejected,
-        "errors": dict(report.errors),
-        "ladder_quality": report.ladder_quality,
-        "measured_quality": report.measured_quality,
-        "recovered": report.recovered,
-        "send_lag_p99_ms": report.send_lag_ms and report.send_lag_ms.p99,
-        "levels": {share.name: round(share.answers, 4) for share in report.levels},
-        "arrivals_sha256": report.arrivals_sha256,
-        "problem": report.problem,
+        "mostly_level_0_again_s": mostly_exact_again(rows, CALM_S + BURST_S, done.max()),
     }
 
 
