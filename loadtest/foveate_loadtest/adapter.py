@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -32,7 +33,8 @@ class Adapter:
 
     def view(self) -> dict[str, Any]:
         """SLO, levels, policy and the last observation."""
-        return self._call("GET", self._path)
+        view: dict[str, Any] = self._call("GET", self._path)
+        return view
 
     def pin(self, level: str) -> None:
         """Serve everything at ``level`` until :meth:`unpin`."""
@@ -41,12 +43,19 @@ class Adapter:
     def unpin(self) -> None:
         self._call("DELETE", f"{self._path}/pin")
 
-    def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+    def decisions(self, since: str | None = None, limit: int = 64) -> list[dict[str, Any]]:
+        """Decisions that changed reason or range, newest first; ``since`` is the time of one."""
+        query = {"limit": limit} if since is None else {"limit": limit, "since": since}
+        found: list[dict[str, Any]] = self._call("GET", f"{self._path}/decisions", query=query)
+        return found
+
+    def _call(
+        self, method: str, path: str, body: object = None, query: Mapping[str, Any] | None = None
+    ) -> Any:
         try:
-            response = self._client.request(method, path, json=body)
+            response = self._client.request(method, path, json=body, params=query)
         except httpx.HTTPError as error:
             raise TargetError(f"{method} {self._client.base_url}{path}: {error!r}") from error
         if response.is_error:
             raise TargetError(f"{method} {response.url}: {response.status_code} {response.text}")
-        view: dict[str, Any] = response.json()
-        return view
+        return response.json()
