@@ -14,6 +14,7 @@ NAMES = (
     "mixed",
     "switches",
     "burst",
+    "control",
     "simulated",
 )
 

@@ -18,14 +18,17 @@ ROOT = Path(__file__).parent.parent
 
 def render(text: str, results: Path = ROOT / "benchmarks" / "results") -> str:
     """``text`` with its tables made anew."""
-    for name, table in (("ladder", ladder), ("burst", burst)):
-        data = json.loads((results / f"{_FILES[name]}.json").read_text())
+    for name, table in (("ladder", ladder), ("burst", burst), ("control", control)):
+        path = results / f"{_FILES[name]}.json"
+        if not path.exists():  # not measured yet
+            continue
+        data = json.loads(path.read_text())
         block = f"<!-- {name} -->\n{table(data)}\n<!-- /{name} -->"
         text = re.sub(rf"<!-- {name} -->.*<!-- /{name} -->", lambda _, b=block: b, text, flags=re.S)
     return text
 
 
-_FILES = {"ladder": "levels", "burst": "burst"}
+_FILES = {"ladder": "levels", "burst": "burst", "control": "control"}
 
 
 def ladder(data: Mapping[str, Any]) -> str:
@@ -77,6 +80,34 @@ def burst(data: Mapping[str, Any]) -> str:
         f"ladder's, averaged over answers in time; recovered puts it between always cheapest (0) "
         f"and always exact (1). {_where(data)}, server on one core, client on the other; "
         f"`python benchmarks/burst.py`."
+    )
+
+
+def control(data: Mapping[str, Any]) -> str:
+    def share(value: float | None) -> str:
+        return "–" if value is None else f"{100 * value:.2f} %"
+
+    rows = (
+        (
+            row["trace"],
+            share(row["adaptive"]),
+            share(row["cheapest"]),
+            f"{row['recovered']:.2f}",
+            "–" if row["bound"] is None else f"{row['bound']:.2f}",
+            f"{row['p99_ms']:.0f} ms",
+        )
+        for row in data["rows"]
+    )
+    head = ("load", "in time", "always cheapest", "recovered", "bound", "p99")
+    exact, cheapest = (data["levels"][end]["capacity"] for end in (0, -1))
+    seeds = max((row["seeds"] for row in data["rows"]), default=1)
+    return (
+        f"{_markdown(head, rows)}\n\n"
+        f"Load in multiples of the cheapest level's capacity ({cheapest:.0f}/s; level 0: "
+        f"{exact:.0f}/s), {data['seconds']:g} s each, at CV² 8 the mean of {seeds} seeds; SLO "
+        f"{data['slo_ms']:g} ms. Always cheapest has the same arrivals. The bound is what could "
+        f"have been recovered by who knew all arrivals. {_where(data)}, server on one core, client "
+        f"on the other; `python benchmarks/control.py`."
     )
 
 

@@ -1,0 +1,94 @@
+"""The file of results: what has been run, and what it was defined by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from control_parts.runs import Run
+from foveate.ladder import Ladder, LatencyTable
+from foveate_loadtest.arrivals import Schedule
+from results import environment
+from stage import SLO_MS
+
+__all__ = ["Book"]
+
+
+class Book:
+    """Saved after every change."""
+
+    def __init__(self, path: Path, ladder: Ladder, seconds: float, fresh: bool = False) -> None:
+        """``seconds`` of a usual run. Raises ValueError if the file is of other inputs."""
+        self._path, self.ladder, self.seconds = path, ladder, seconds
+        inputs = {"ladder": ladder.digest, "slo_ms": SLO_MS, "seconds": seconds}
+        self.data: dict[str, Any] = {
+            "environment": environment(),
+            **inputs,
+            "table": None,
+            "levels": None,
+            "runs": {},
+            "bounds": {},
+        }
+        if path.exists() and not fresh:
+            self.data = json.loads(path.read_text())
+            for key, value in inputs.items():
+                if self.data[key] != value:
+                    raise ValueError(
+                        f"{path}: {key}={self.data[key]!r}, asked for {value!r}; "
+                        "--fresh starts over, --results names another file"
+                    )
+
+    def save(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self._path.with_suffix(".tmp")
+        scratch.write_text(json.dumps(self.data, indent=1) + "\n")
+        scratch.replace(self._path)
+
+    @property
+    def measured(self) -> bool:
+        """Are the capacities known?"""
+        return self.data["levels"] is not None
+
+    def measure(self, table: LatencyTable, levels: list[dict[str, Any]]) -> None:
+        """Capacities, and the table the server was planning with."""
+        self.data["table"], self.data["levels"] = asdict(table), levels
+        self.save()
+
+    @property
+    def table(self) -> LatencyTable:
+        saved = self.data["table"]
+        return LatencyTable(
+            **{
+                **saved,
+                "batches": tuple(saved["batches"]),
+                "seconds": tuple(map(tuple, saved["seconds"])),
+            }
+        )
+
+    def column(self, name: str) -> list[Any]:
+        """Of the levels, dearest first: index, level, quality or capacity."""
+        return [level[name] for level in self.data["levels"]]
+
+    def schedule(self, run: Run) -> Schedule:
+        return run.trace.schedule(self.column("capacity"), self.seconds)
+
+    def put(self, run: Run, facts: dict[str, Any]) -> None:
+        self.data["runs"][run.key] = facts
+        self.save()
+
+    def __getitem__(self, run: Run) -> dict[str, Any]:
+        facts: dict[str, Any] = self.data["runs"][run.key]
+        return facts
+
+    def missing(self, runs: Iterable[Run]) -> list[Run]:
+        """Those that were never played, or with other arrivals."""
+        known = self.data["runs"]
+        return [
+            run
+            for run in runs
+            if run.key not in known
+            or known[run.key]["arrivals_sha256"] != self.schedule(run).sha256
+        ]

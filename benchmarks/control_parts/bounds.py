@@ -1,0 +1,57 @@
+"""What a run could have been at best, and what the simulation says it should have been."""
+
+from __future__ import annotations
+
+from control_parts.book import Book
+from control_parts.runs import Run
+from foveate_adapter.simulate.bound import best_quality
+from foveate_adapter.simulate.compare import Scene
+from foveate_adapter.simulate.fit import Throughput, fit
+from foveate_adapter.simulate.server import Server, simulate
+from foveate_adapter.simulate.verdict import Verdict, judge, recovered
+from stage import SLO_MS
+
+__all__ = ["bound", "fitted", "simulated"]
+
+
+def bound(book: Book, run: Run, attainment: float) -> float | None:
+    """Share of the quality that who knew the arrivals could have recovered, as often in time.
+
+    None if nobody could have been in time so often. It is remembered in the book.
+    """
+    known = book.data["bounds"].get(run.key)
+    if known is None or known["attainment"] != attainment:
+        quality = book.column("quality")
+        best = best_quality(
+            book.schedule(run).times.tolist(),
+            seconds=[1 / capacity for capacity in book.column("capacity")],
+            quality=quality,
+            slo_s=SLO_MS / 1e3,
+            attainment=attainment,
+        )
+        known = {"attainment": attainment, "recovered": recovered(best, quality)}
+        book.data["bounds"][run.key] = known
+        book.save()
+    share: float | None = known["recovered"]
+    return share
+
+
+def fitted(book: Book) -> Server:
+    """The simulated server that has the measured capacities."""
+    levels = book.data["levels"]
+    return fit(
+        book.table,
+        {
+            level["index"]: Throughput(capacity=level["capacity"], batch_s=level["batch_s"])
+            for level in levels
+        },
+    )
+
+
+def simulated(book: Book, run: Run, server: Server) -> Verdict:
+    """The same arrivals under governor and law, on a simulated ``server``."""
+    scene = Scene(ladder=book.ladder, table=book.table, slo_s=SLO_MS / 1e3, server=server)
+    played = simulate(
+        book.schedule(run).times.tolist(), inner=scene.inner, outer=scene.outer, server=server
+    )
+    return judge(played, quality=scene.quality, slo_s=scene.slo_s)

@@ -1,0 +1,118 @@
+"""Which runs each part of the evidence needs. A run that several parts need is played once."""
+
+from __future__ import annotations
+
+from control_parts.runs import Policy, Run
+from control_parts.traces import Steps, Trace, Unit
+from foveate_loadtest.choices import Shape
+
+__all__ = [
+    "ADMISSION",
+    "CALM",
+    "FIDELITY",
+    "FLOOR",
+    "MIDPOINT",
+    "OVERLOAD",
+    "PARTS",
+    "QUALITY",
+    "REACTION",
+    "floor_run",
+]
+
+_HALF = Trace(load=0.5, unit=Unit.EXACT)
+
+CALM = {
+    "exact": Run(part="calm", trace=_HALF, policy=Policy.EXACT),
+    "long": Run(
+        part="calm",
+        trace=Trace(load=0.5, unit=Unit.EXACT, seed=2, length=5),
+        policy=Policy.ADAPTIVE,
+    ),
+    "exact again": Run(part="calm", trace=_HALF, policy=Policy.EXACT, take=2),
+    "adaptive": Run(part="calm", trace=_HALF, policy=Policy.ADAPTIVE),
+}
+
+# By load, the schedules of each kind: several seeds count as one, with their mean.
+FLOOR: dict[float, list[list[Trace]]] = {
+    load: [
+        [Trace(load=load)],
+        [Trace(load=load, cv2=4)],
+        [Trace(load=load, cv2=8, seed=seed) for seed in (1, 2, 3)],
+        *([Trace(load=load, shape=shape)] for shape in (Shape.ON_OFF, Shape.RAMP, Shape.FLASH)),
+    ]
+    for load in (0.70, 0.85)
+}
+
+# Traces whose quality has a bar, beside those of the floor.
+QUALITY = [
+    Run(part="quality", trace=Trace(load=load, cv2=cv2), policy=Policy.ADAPTIVE)
+    for load, cv2 in ((0.55, 8.0), (0.70, 2.0), (0.85, 2.0))
+]
+
+REACTION = {
+    policy: Run(part="reaction", trace=Steps(), policy=policy)
+    for policy in (Policy.CHEAPEST, Policy.ADAPTIVE)
+}
+
+MIDPOINT = Run(
+    part="midpoint", trace=Trace(load=1.0, unit=Unit.MIDPOINT, length=10), policy=Policy.ADAPTIVE
+)
+
+OVERLOAD = [
+    Run(part="overload", trace=Trace(load=load, length=2), policy=Policy.ADAPTIVE)
+    for load in (1.3, 2.0)
+]
+
+
+def floor_run(trace: Trace, policy: Policy) -> Run:
+    return Run(part="floor", trace=trace, policy=policy)
+
+
+def _with_and_without_admission(trace: Trace, policy: Policy) -> tuple[Run, Run]:
+    part = "floor" if policy is Policy.CHEAPEST else "admission"
+    return (
+        Run(part=part, trace=trace, policy=policy),
+        Run(part="admission", trace=trace, policy=policy, admission=False),
+    )
+
+
+ADMISSION = [
+    _with_and_without_admission(trace, policy)
+    for trace in (
+        Trace(load=0.70, cv2=8),
+        Trace(load=0.85, cv2=8),
+        Trace(load=0.85, shape=Shape.FLASH),
+    )
+    for policy in (Policy.EXACT, Policy.CHEAPEST)
+]
+
+FIDELITY = [
+    floor_run(trace, Policy.ADAPTIVE)
+    for trace in (
+        Trace(load=0.70, cv2=4),
+        Trace(load=0.85, cv2=8),
+        Trace(load=0.70, shape=Shape.ON_OFF),
+    )
+]
+
+_FLOOR = [
+    floor_run(trace, policy)
+    for groups in FLOOR.values()
+    for traces in groups
+    for trace in traces
+    for policy in (Policy.CHEAPEST, Policy.ADAPTIVE)
+]
+
+PARTS: dict[str, list[Run]] = {
+    "calm": [*CALM.values()],
+    "floor": _FLOOR,
+    "quality": [
+        *QUALITY,
+        *(run for run in _FLOOR if isinstance(run.trace, Trace) and run.trace.cv2 in (4, 8)),
+    ],
+    "reaction": [*REACTION.values()],
+    "midpoint": [MIDPOINT],
+    "overload": OVERLOAD,
+    "admission": [run for pair in ADMISSION for run in pair],
+    "fidelity": FIDELITY,
+}
