@@ -74,6 +74,17 @@ def test_the_adapter_tells_what_the_ladder_file_tells(server: Any) -> None:
     assert np.allclose(told.quality, facts.quality)
 
 
+def test_decisions_can_be_followed(server: Any) -> None:
+    with Adapter(f"http://{server.adapter}", "digits") as adapter:
+        seen = adapter.decisions()
+        times = [decision["time"] for decision in seen]
+        assert times == sorted(times, reverse=True)
+        assert adapter.decisions(limit=1)[0]["time"] >= times[0]
+        later = adapter.decisions(since=times[-1])
+    assert times[-1] not in [decision["time"] for decision in later]
+    assert len(later) >= len(seen) - 1
+
+
 def test_an_unknown_model_is_named(server: Any) -> None:
     url = f"http://{server.adapter}"
     with Adapter(url, "nonesuch") as adapter, pytest.raises(TargetError, match="nonesuch"):
