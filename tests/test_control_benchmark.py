@@ -265,3 +265,6 @@ def test_the_table_shows_what_was_played(module, book) -> None:
     assert "| 0.55 CV² 8 | 100.00 % | – | 0.50 |" in text
     assert "| 0.70 CV² 8 | 100.00 % | 100.00 % | 0.50 |" in text
     assert "0.70 ramp" not in text
+    traces = [row["trace"] for row in book.data["rows"]]
+    bursty = [f"{load} CV² {cv2}" for load in ("0.70", "0.85") for cv2 in (2, 4, 8)]
+    assert traces == ["0.55 CV² 8", *bursty]

@@ -23,6 +23,7 @@ from control_parts.parts import (
 )
 from control_parts.runs import Policy, Run
 from control_parts.traces import Trace
+from foveate_loadtest.choices import Shape
 from stage import SLO_MS
 
 __all__ = ["Bar", "judge", "table"]
@@ -243,8 +244,13 @@ def table(book: Book) -> list[dict[str, Any]]:
             "bound": best,
             "p99_ms": _mean(ours, "p99_ms"),
         }
-        for title, _, ours, best, cheapest in (*alone, *paired)
+        for title, _, ours, best, cheapest in sorted((*alone, *paired), key=_rank)
     ]
+
+
+def _rank(judged: tuple[Any, ...]) -> tuple[float, bool, float]:
+    trace: Trace = judged[1]
+    return trace.load, trace.shape is not Shape.STEADY, trace.cv2
 
 
 _Judged = tuple[str, Trace, list[dict[str, Any]], float | None]  # title, trace, runs, bound

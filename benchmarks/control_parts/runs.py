@@ -104,7 +104,8 @@ class Player:
             "level_changes": level_changes(rows),
             "dearer_moves_1s": dearer_moves(rows, 1.0),
             "dearer_moves_5s": dearer_moves(rows, 5.0),
-            "dearer_ranges": dearer_ranges(decisions),
+            # With those of the return to calm when the run is over, three or four.
+            "dearer_ranges": dearer_ranges(decisions) if run.policy is Policy.ADAPTIVE else None,
             "cycle": cycle(rows),
         }
         if isinstance(run.trace, Steps):
@@ -134,8 +135,6 @@ class Player:
 @contextlib.contextmanager
 def _watching(stage: Stage) -> Iterator[list[dict[str, Any]]]:
     """The adapter's decisions from now to the end of the context, when all are there."""
-    adapter = Adapter(str(stage.server.adapter), stage.model)
-    decisions = adapter.decisions(limit=1)
     ended = threading.Event()
 
     def poll() -> None:
@@ -145,7 +144,8 @@ def _watching(stage: Stage) -> Iterator[list[dict[str, Any]]]:
             since = decisions[-1]["time"] if decisions else None
             decisions.extend(reversed(adapter.decisions(since=since, limit=256)))
 
-    with ThreadPoolExecutor(1) as pool:
+    with Adapter(str(stage.server.adapter), stage.model) as adapter, ThreadPoolExecutor(1) as pool:
+        decisions = adapter.decisions(limit=1)
         polling = pool.submit(poll)
         try:
             yield decisions
