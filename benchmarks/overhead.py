@@ -39,7 +39,8 @@ def decision_us(levels: int) -> float:
         batches=(1, 8),
         seconds=tuple((0.01 / k, 0.08 / k) for k in range(1, levels + 1)),
     )
-    config = governor.Config(latency=table, max_batch=8, slo_ns=200_000_000)
+    quality = tuple(1 - 0.01 * k for k in range(levels))
+    config = governor.Config(latency=table, quality=quality, max_batch=8, slo_ns=200_000_000)
     state, spent = governor.State(), []
     for step in range(2000):
         look = governor.Observation(

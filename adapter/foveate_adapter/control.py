@@ -4,23 +4,29 @@ The governor inside the model process chooses the level of each batch. This law 
 things it cannot judge from inside one batch: how much of the SLO it may plan for (``margin``), and
 which levels are worth trying at the load of the last second (``dearest``).
 
-* **margin** spends an error budget. Every request earns ``1 - objective``, every miss costs one.
-  A miss cuts the margin, gently while there is credit, by half in debt. Without misses it climbs
-  back, five times as fast when the dense model could carry the load.
+* **margin** has a ceiling and spends an error budget. The ceiling is fed forward from the tail of
+  the latency that load and burstiness predict for the cheapest level: what that leaves of the SLO
+  may be spent on quality. Every request earns ``1 - objective``, every miss costs one. A miss cuts
+  the margin, gently while there is credit, by half in debt. Without misses it climbs back, five
+  times as fast when the dense model could carry the load.
 * **dearest** is a guard, not a choice: the first level that carries the load *and one dearer*,
   because a governor that mixes two neighbours keeps more quality than the cheaper one alone.
   It moves to cheaper levels at once, and back one level per hold, at a lower load.
+
+Goals: ``latency`` as above; ``quality`` spends the whole error budget on quality; ``energy`` serves
+at the cheapest level of sufficient quality, whose work is least, whatever the load.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
 from foveate.ladder import LatencyTable
 from foveate_adapter.observe import Observation
+from foveate_adapter.traffic import Traffic, room_s
 
 __all__ = ["Config", "Decision", "Goal", "Reason", "State", "decide"]
 
@@ -33,6 +39,7 @@ class Reason(StrEnum):
 
     STARTING = "starting"  # no latency table from the model process yet
     PINNED = "pinned"  # an operator chose the level
+    SAVING = "saving"  # the goal is energy: the cheapest level of sufficient quality
     NO_SIGNAL = "no-signal"  # blind for too long: cautious margin, open range
     REBASELINED = "rebaselined"  # counters started over: nothing moves
     SLO_MISSED = "slo-missed"
@@ -54,9 +61,11 @@ class Config:
     pin: int | None = None
     goal: Goal = "latency"
 
-    # Half the SLO, not all of it: a governor on the edge has nothing left for the next clump.
-    target_margin: float = 0.5
+    start_margin: float = 0.5
+    most_margin: float = 0.95
+    free_margin: float = 0.25  # costs next to nothing, however bursty the load
     least_margin: float = 0.1
+    budget_share: float = 0.1  # of the error budget, to be spent on quality; all for ``quality``
     blind_margin: float = 0.25
     blind_after_s: float = 2.0
 
@@ -66,8 +75,8 @@ class Config:
     settle_s: float = 1.0  # from a cut until the margin may rise
 
     load_memory_s: float = 1.0
-    tighten_at: float = 0.9  # share of capacity and of the SLO at which a level is given up
-    release_at: float = 0.75  # and at which it is allowed again
+    tighten_at: float = 1.0  # share of capacity and of the SLO at which a level is given up
+    release_at: float = 0.9  # and at which it is allowed again
     hold_s: float = 0.3  # between two steps to dearer levels
 
     @property
@@ -75,15 +84,21 @@ class Config:
         """Levels worth serving on this device and good enough; 0 is always the first."""
         return tuple(level for level in self.table.useful() if level <= self.floor)
 
+    @property
+    def missable(self) -> float:
+        """Share of the requests that may miss the SLO for the sake of quality."""
+        return (1.0 - self.objective) * (1.0 if self.goal == "quality" else self.budget_share)
+
 
 @dataclass(frozen=True, kw_only=True)
 class State:
     """What the law remembers. The default is a start with nothing known."""
 
-    margin: float = Config.target_margin
+    margin: float = Config.start_margin
     dearest: int = 0
     credit: float = 0.0  # misses the budget still allows; negative: debt
     load: float | None = None  # requests per second, smoothed
+    traffic: Traffic = field(default_factory=Traffic)
     at: float | None = None  # time of the last decision
     seen_at: float | None = None  # of the last observation with a signal
     cut_at: float = -math.inf  # of the last cut of the margin
@@ -110,8 +125,11 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
     dearest = max(level for level in config.levels if level <= state.dearest)
     before = replace(state, dearest=dearest)
     state = _estimate(config, before, observation)
+    only = config.levels[-1] if config.goal == "energy" else None
     if config.pin is not None:
-        reason = Reason.PINNED
+        reason, only = Reason.PINNED, config.pin
+    elif only is not None:
+        reason = Reason.SAVING
     elif state.seen_at is not None and observation.at - state.seen_at > config.blind_after_s:
         margin = min(state.margin, config.blind_margin)
         state = replace(state, margin=margin, dearest=0, load=None, credit=0.0)
@@ -124,8 +142,8 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         at=observation.at,
         reason=reason,
         margin=state.margin,
-        dearest=state.dearest if config.pin is None else config.pin,
-        cheapest=config.levels[-1] if config.pin is None else config.pin,
+        dearest=state.dearest if only is None else only,
+        cheapest=config.levels[-1] if only is None else only,
         load=state.load,
         queue_depth=observation.queue_depth,
         credit=state.credit,
@@ -134,8 +152,9 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
 
 def _estimate(config: Config, state: State, observation: Observation) -> State:
     """Bring times, load and credit up to date; what is not known leaves them as they are."""
-    load = state.load
+    load, traffic = state.load, state.traffic
     if observation.arrivals is not None and observation.interval_s is not None:
+        traffic = traffic.seen(observation.arrivals, observation.interval_s)
         rate = observation.arrivals / observation.interval_s
         kept = math.exp(-observation.interval_s / config.load_memory_s)
         load = max(0.0, rate if load is None else rate + kept * (load - rate))
@@ -148,6 +167,7 @@ def _estimate(config: Config, state: State, observation: Observation) -> State:
         at=observation.at,
         seen_at=state.seen_at if blind else observation.at,
         load=load,
+        traffic=traffic,
         credit=state.credit * kept + (1.0 - config.objective) * asked - bad,
     )
 
@@ -186,7 +206,21 @@ def _move_margin(config: Config, state: State, observation: Observation, rise: f
         return replace(state, margin=max(config.least_margin, margin), cut_at=observation.at)
     if observation.answers is None or since_cut < config.settle_s:
         return state
-    return replace(state, margin=min(config.target_margin, state.margin + rise))
+    return replace(state, margin=min(_ceiling(config, state, observation), state.margin + rise))
+
+
+def _ceiling(config: Config, state: State, observation: Observation) -> float:
+    """The margin that load and burstiness allow."""
+    batch = config.table.batches[-1]
+    service_s = _cycle_s(config, observation, config.levels[-1], batch) / batch
+    room = room_s(state.traffic, service_s, config.slo_s, config.missable)
+    return min(config.most_margin, config.free_margin + room / config.slo_s)
+
+
+def _cycle_s(config: Config, observation: Observation, level: int, images: int) -> float:
+    """From one batch to the next while requests wait, as the governor finds it."""
+    seconds = config.table.batch_seconds(level, images) * (observation.correction or 1.0)
+    return seconds + (observation.gap_s or 0.0)
 
 
 def _move_range(config: Config, state: State, *, at: float, least: int, free: int) -> State:
@@ -205,10 +239,9 @@ def _first_fit(config: Config, state: State, observation: Observation, share: fl
     batches before it and is answered with the rest, within ``share * SLO``.
     """
     batch = config.table.batches[-1]
-    correction = observation.correction or 1.0
     full, rest = divmod(observation.queue_depth or 0, batch)
     for level in config.levels:
-        one, last = (config.table.batch_seconds(level, n) * correction for n in (batch, rest + 1))
+        one, last = (_cycle_s(config, observation, level, n) for n in (batch, rest + 1))
         stable = (state.load or 0.0) * one <= share * batch
         if stable and full * one + last <= share * config.slo_s:
             return level
@@ -216,9 +249,9 @@ def _first_fit(config: Config, state: State, observation: Observation, share: fl
 
 
 def _one_dearer(config: Config, level: int | None) -> int:
-    """The allowed level before ``level``; the cheapest when no level fits."""
+    """The allowed level before ``level``, which is the cheapest when no level fits."""
     levels = config.levels
-    return levels[-1] if level is None else levels[max(0, levels.index(level) - 1)]
+    return levels[max(0, levels.index(levels[-1] if level is None else level) - 1)]
 
 
 def _bad(observation: Observation) -> float:

@@ -33,6 +33,7 @@ _REJECTIONS = "foveate_rejections_total"
 _AGES = "foveate_age_seconds_bucket"
 _LEVEL = "foveate_level"
 _CORRECTION = "foveate_batch_time_correction"
+_GAP = "foveate_batch_gap_seconds"
 _HEARTBEATS = "foveate_heartbeats_total"
 
 # Name of each counter we read, and the labels that tell its series apart. Labels not listed here
@@ -46,7 +47,7 @@ _COUNTERS: Mapping[str, tuple[str, ...]] = {
     _HEARTBEATS: (),
 }
 _NUMBERS = {"level": int, "le": float}  # labels that are numbers
-METRICS = (*_COUNTERS, _PENDING, _LEVEL, _CORRECTION)  # names of all we read
+METRICS = (*_COUNTERS, _PENDING, _LEVEL, _CORRECTION, _GAP)  # names of all we read
 
 Key = tuple[str, ...]  # name, label values
 
@@ -80,6 +81,7 @@ class Observation:
     age_p99_s: float | None = None
     level: int | None = None  # of the latest batch
     correction: float | None = None  # measured / predicted batch time
+    gap_s: float | None = None  # from the end of a batch to the next while requests wait
 
     @property
     def load(self) -> float | None:
@@ -197,6 +199,7 @@ def observe(previous: Sample | None, sample: Sample) -> Observation:
         queue_depth=None if pending is None else max(0, round(pending)),
         level=None if level is None else int(level),
         correction=sample.gauges.get(_CORRECTION),
+        gap_s=sample.gauges.get(_GAP),
     )
     if previous is None or sample.at <= previous.at:
         return now

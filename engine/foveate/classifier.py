@@ -108,6 +108,7 @@ class Classifier:
         latency.save(settings.run_dir / f"{name}.latency.json")
         self._config = governor.Config(
             latency=latency,
+            quality=self.ladder.qualities,
             max_batch=max_batch,
             slo_ns=int(settings.slo_ms * 1e6),
             admission=settings.admission == "on",
@@ -176,6 +177,7 @@ class Classifier:
     def _collect(self) -> None:
         """Count the batches since the last time; runs in the telemetry thread."""
         self._telemetry.gauge("foveate_batch_time_correction", self._state.correction)
+        self._telemetry.gauge("foveate_batch_gap_seconds", self._state.gap_s)
         while self._batches:
             self._count(*self._batches.popleft())
 

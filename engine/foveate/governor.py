@@ -1,24 +1,28 @@
 """The inner loop: which level does this batch run at?
 
 Pure functions: ``decide`` before a batch, ``settle`` after it. No clock, no I/O, no randomness; the
-time is a field of the observation. The rule (``docs/design.md``): the most accurate allowed level k
-with
+time is a field of the observation. Two rules (``docs/design.md``):
 
-    s_k(b) + floor(Q/B) * s_k(B) + s_k(Q mod B) <= margin * SLO - age
+* **Calm**: level 0, as long as it could have carried all arrivals of late, nobody waits behind this
+  batch, and the oldest request in it is answered within ``margin * SLO``.
+* **Pressure**: the dearest level k with ``age + W <= share_k * margin * SLO``, where W is the time
+  to answer this batch and all that waits at the cheapest level. A second costs the more, the less
+  of the SLO is left; ``share_k`` is what a second at level k buys of quality, as a share of what it
+  buys at the step above the cheapest. If no level qualifies, the cheapest.
 
-for batch time s, batch size b, maximum batch B, queue Q behind the batch and the age of the oldest
-request: this batch and all that waits, served at k, end in time. Level 0 must fit in a share of
-that, so that pressure is met early. If no level qualifies, the cheapest allowed one. Ages need no
-timestamps: the queue is first in first out, so with D(t) requests taken and Q(t) waiting, arrivals
-are A = D + Q and the head arrived at A^-1(D).
+Ages and queue come from :mod:`foveate.curve`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
+from foveate.curve import Curve
 from foveate.ladder import LatencyTable
 from foveate.policy import Policy
 
@@ -40,9 +44,9 @@ _MS = 1_000_000
 class Reason(StrEnum):
     """Why a batch runs at its level."""
 
-    CALM = "calm"  # the dearest allowed level fits
-    PRESSURE = "pressure"  # a cheaper one was needed to fit
-    OVERLOAD = "overload"  # nothing fits: the cheapest
+    CALM = "calm"  # the dearest allowed level will do
+    PRESSURE = "pressure"  # a cheaper one was needed
+    OVERLOAD = "overload"  # not all that waits can be in time even at the cheapest
     REJECTED = "rejected"  # a rejection not long ago: the cheapest, whatever the queue says
     PINNED = "pinned"  # the policy allows one level only
 
@@ -54,24 +58,42 @@ class Rejection(StrEnum):
     PIN_CAP = "pin-cap"  # dear wishes have used their share of the time
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # by identity: what is derived of it is cached
 class Config:
     """What is known at start."""
 
     latency: LatencyTable
+    quality: tuple[float, ...]  # of every level, falling
     max_batch: int
     slo_ns: int  # until a policy says otherwise
     margin: float = 0.5  # without a live policy; aiming at the edge leaves nothing for a clump
-    calm_share: float = 0.3  # of the margin, in which level 0 must fit: pressure is met early
+    # Calm ends when arrivals exceed what level 0 can carry (with a tenth to spare) by what it
+    # answers in this share of the SLO. Less would react sooner to a burst and take chance for one.
+    calm_backlog: float = 0.45
     admission: bool = True
     admit_share: float = 0.9  # of a deadline: ages do not see the way to the queue and back
+    # In an overload that lasts somebody must be refused anyway, and had better learn it soon.
+    shed_share: float = 0.35
+    shed_after_ns: int = 1000 * _MS
     pin_cap: float = 0.1  # share of the time for wishes dearer than the batch's level; 1 = no cap
-    rejection_hold_ns: int = 500 * _MS
-    queue_stale_ns: int = 200 * _MS  # older queue depths say nothing: four missed scrapes
+    rejection_hold_ns: int = 500 * _MS  # how long a rejection is a sign of overload
 
     @property
     def levels(self) -> int:
         return len(self.latency.seconds)
+
+    @cached_property
+    def useful(self) -> tuple[int, ...]:
+        """Levels worth serving on this device, dearest first."""
+        return self.latency.useful()
+
+    @cached_property
+    def seconds(self) -> tuple[tuple[float, ...], ...]:
+        """Time of a batch: [level][images], 0 to ``max_batch`` images."""
+        return tuple(
+            (0.0, *(self.latency.batch_seconds(k, n) for n in range(1, self.max_batch + 1)))
+            for k in range(self.levels)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +110,14 @@ class Wish:
 class State:
     """What is remembered between batches."""
 
-    taken: int = 0  # D: requests taken from the queue so far
-    history: tuple[tuple[int, int], ...] = ()  # (time, D before the batch), newest last
-    arrivals: tuple[tuple[int, int], ...] = ()  # (time, A = D + Q), newest last
-    full_batches: int = 0  # consecutive
-    emptied_at_ns: int | None = None  # when a batch last took all that waited
-    largest: int = 1  # images of the largest request so far
+    curve: Curve = field(default_factory=Curve)
+    dense_backlog_s: float = 0.0  # of work, had all arrivals been answered at level 0
     correction: float = 1.0  # measured over predicted batch time
-    rejected_at_ns: int | None = None
-    shedding: bool = False  # the last batch had a request that was too late
+    gap_s: float = 0.0  # from the end of a batch to the next one while requests wait
+    left_queue: bool = False  # requests waited behind the last batch
+    seconds: float = 0.0  # the last batch took
+    rejected_at_ns: int | None = None  # last time a request was too late because of the load
+    shedding_since_ns: int | None = None  # first time, without a longer pause than the hold
     pin_credit_s: float = 0.0  # busy seconds dear wishes may still use
     last_ns: int | None = None
 
@@ -123,9 +144,26 @@ class Decision:
     retry_after_ms: int | None = None  # advice to those rejected; None: nobody was
 
 
-_HISTORY = 64
+class _Batch(NamedTuple):
+    """The requests a decision is about."""
+
+    wishes: tuple[Wish, ...]
+    ages_ns: list[int]
+    limits_ns: list[int]  # deadline of each, counted from its arrival
+    images: int
+    queue: int  # images waiting behind
+    slo_ns: int
+    margin: float
+    allowed: tuple[int, ...]  # levels, dearest first
+    correction: float
+    gap_s: float
+
+
+_SPARE = 1.1  # level 0 carries a load with a tenth to spare, or not at all
+_BACKLOG_CAP = 2.0  # times what ends the calm: how long it takes to come back is bounded
 _CORRECTION_BOUNDS = (0.5, 3.0)
 _CORRECTION_WEIGHT = 0.1
+_GAP_WEIGHT = 0.1
 
 
 def decide(config: Config, state: State, observation: Observation) -> tuple[State, Decision]:
@@ -133,161 +171,56 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
     now, policy, wishes = observation.now_ns, observation.policy, observation.wishes
     live = policy is not None and policy.live(now)
     slo_ns = policy.slo_ns if policy else config.slo_ns
-    margin = policy.margin if policy and live else config.margin
-    allowed = _allowed(config, policy, live)
-
-    state = _observe_queue(config, state, policy, now)
-    ages = _ages(config, state, len(wishes), now)
-    limits = [slo_ns if wish.deadline_ns is None else wish.deadline_ns for wish in wishes]
-    # A deadline shorter than the SLO is its owner's affair: it does not make the others cheaper.
-    due = [max(limit, slo_ns) for limit in limits]
-    state, alive = _drop_dead(config, state, allowed, wishes, ages, limits, due, now)
-    level, reason = _choose(config, state, allowed, wishes, ages, due, slo_ns, margin, now)
-
-    levels: list[int | Rejection] = []
-    credit = _accrued(config, state, now)
-    images = sum(wish.images for wish in wishes)
-    for wish, age, limit, lives in zip(wishes, ages, limits, alive, strict=True):
-        urgent = age / 1e9 + _batch_s(config, state, level, images) > limit / 1e9
-        wanted = _wanted(config, wish, allowed[-1] if urgent else level)
-        cost = wish.images * _batch_s(config, state, wanted, config.max_batch) / config.max_batch
-        if not lives:
-            levels.append(Rejection.DEADLINE)
-        elif wanted >= level or config.pin_cap == 1:
-            levels.append(wanted)
-        elif credit > 0:  # into debt by one request at most, however dear
-            credit -= cost
-            levels.append(wanted)
-        else:
-            levels.append(Rejection.PIN_CAP)
+    curve = state.curve
+    if policy is not None:
+        curve = curve.sampled(policy.queue_depth, policy.queue_depth_at_ns, now)
+    images = sum([wish.images for wish in wishes])
+    batch = _Batch(
+        wishes=wishes,
+        ages_ns=curve.ages(len(wishes), now),
+        limits_ns=[slo_ns if w.deadline_ns is None else w.deadline_ns for w in wishes],
+        images=images,
+        queue=curve.waiting(len(wishes), images, config.max_batch, now),
+        slo_ns=slo_ns,
+        margin=policy.margin if policy and live else config.margin,
+        allowed=_allowed(config, policy, live),
+        correction=state.correction,
+        gap_s=_gap_s(state, now),
+    )
+    since_ns = _shedding_since_ns(config, state, now)
+    alive, overloaded = _alive(config, batch, since_ns, now)
+    rejected_at_ns = now if overloaded else state.rejected_at_ns
+    if overloaded and since_ns is None:
+        since_ns = now
+    backlog_s = _dense_backlog_s(config, state, batch, now)
+    if len(batch.allowed) == 1:
+        level, reason = batch.allowed[0], Reason.PINNED
+    elif since_ns is not None:
+        level, reason = batch.allowed[-1], Reason.REJECTED
+    else:
+        level, reason = _choose(config, batch, backlog_s)
+    levels, credit_s = _grant(config, state, batch, alive, level, now)
     decision = Decision(
         level=level,
         reason=reason,
         levels=tuple(levels),
-        ages_ns=tuple(ages),
+        ages_ns=tuple(batch.ages_ns),
         slo_ns=slo_ns,
-        predicted_s=_predicted(config, state, wishes, levels),
-        retry_after_ms=_retry_after_ms(config, state, allowed[-1], wishes, levels, credit, now),
+        predicted_s=state.correction * _table_s(config, wishes, levels),
+        retry_after_ms=_retry_after_ms(config, batch, levels, credit_s),
     )
-    largest = max(state.largest, *(wish.images for wish in wishes))
-    emptied = images <= config.max_batch - largest  # one more request would have fitted
-    state = replace(
-        state,
-        taken=state.taken + len(wishes),
-        history=(*state.history, (now, state.taken))[-_HISTORY:],
-        full_batches=state.full_batches + 1 if images >= config.max_batch else 0,
-        emptied_at_ns=now if emptied else state.emptied_at_ns,
-        largest=largest,
-        pin_credit_s=credit,
+    largest = max([wish.images for wish in wishes])
+    return State(
+        curve=curve.took(now, len(wishes), images, largest, config.max_batch),
+        dense_backlog_s=backlog_s,
+        correction=state.correction,
+        gap_s=batch.gap_s,
+        left_queue=batch.queue > 0 and images >= config.max_batch,
+        rejected_at_ns=rejected_at_ns,
+        shedding_since_ns=since_ns,
+        pin_credit_s=credit_s,
         last_ns=now,
-    )
-    return state, decision
-
-
-def _drop_dead(
-    config: Config,
-    state: State,
-    allowed: list[int],
-    wishes: tuple[Wish, ...],
-    ages: list[int],
-    limits: list[int],
-    due: list[int],
-    now: int,
-) -> tuple[State, list[bool]]:
-    """Which requests can still be answered in time at the cheapest level they accept.
-
-    The youngest first: a request is answered with all the younger ones of its batch, and of the
-    oldest, who are nearest to their end, as many are dropped as make the batch too long. At the
-    edge every batch would be half dead and run half full; so the next one whose oldest is late is
-    dropped whole, until one is all alive.
-    """
-    alive, overloaded, images = [], False, 0
-    share = config.admit_share
-    for wish, age, limit, end in reversed([*zip(wishes, ages, limits, due, strict=True)]):
-        wanted, together = _wanted(config, wish, allowed[-1]), images + wish.images
-        own_ns, least_ns = (
-            _batch_s(config, state, level, together) * 1e9 for level in (wanted, allowed[-1])
-        )
-        alive.append(not config.admission or age + own_ns <= share * limit)
-        if alive[-1]:
-            images = together
-        # A wish that is too dear to be in time says nothing about the load.
-        overloaded = overloaded or not (alive[-1] or age + least_ns <= share * end)
-    alive.reverse()
-    if overloaded and state.shedding and not alive[0]:
-        alive = [False] * len(alive)
-    rejected_at = now if overloaded else state.rejected_at_ns
-    return replace(state, rejected_at_ns=rejected_at, shedding=overloaded), alive
-
-
-def _choose(
-    config: Config,
-    state: State,
-    allowed: list[int],
-    wishes: tuple[Wish, ...],
-    ages: list[int],
-    due: list[int],
-    slo_ns: int,
-    margin: float,
-    now: int,
-) -> tuple[int, Reason]:
-    """The level of requests without a wish."""
-    if len(allowed) == 1:
-        return allowed[0], Reason.PINNED
-    rejected_at = state.rejected_at_ns
-    if rejected_at is not None and now - rejected_at < config.rejection_hold_ns:
-        return allowed[-1], Reason.REJECTED
-    images = sum(wish.images for wish in wishes)
-    queue = _queue(config, state, len(wishes), images, now)
-    # Who waits behind has the SLO, whatever the deadlines here, and is younger than the last here.
-    bounds = [*zip(due, ages, strict=True), *([(slo_ns, ages[-1])] if queue else [])]
-    for level in allowed:
-        share = margin * (config.calm_share if level == 0 else 1.0)
-        slack_ns = min(share * end - age for end, age in bounds)
-        if _serving_s(config, state, level, images, queue) <= slack_ns / 1e9:
-            return level, Reason.CALM if level == allowed[0] else Reason.PRESSURE
-    return allowed[-1], Reason.OVERLOAD
-
-
-def _batch_s(config: Config, state: State, level: int, batch: int) -> float:
-    return config.latency.batch_seconds(level, batch) * state.correction
-
-
-def _serving_s(config: Config, state: State, level: int, images: int, queue: int) -> float:
-    """Time of this batch and of all that waits behind it, at one level."""
-    full, rest = divmod(queue, config.max_batch)
-    seconds = _batch_s(config, state, level, images) if images else 0.0
-    if full:
-        seconds += full * _batch_s(config, state, level, config.max_batch)
-    return seconds + _batch_s(config, state, level, rest) if rest else seconds
-
-
-def _retry_after_ms(
-    config: Config,
-    state: State,
-    cheapest: int,
-    wishes: tuple[Wish, ...],
-    levels: list[int | Rejection],
-    credit: float,
-    now: int,
-) -> int | None:
-    """When the queue of now is gone, served at the cheapest level, and dear wishes have credit."""
-    rejected = [isinstance(level, Rejection) for level in levels]
-    if not any(rejected):
-        return None
-    images = sum(wish.images for wish in wishes)
-    runs = sum(wish.images for wish, out in zip(wishes, rejected, strict=True) if not out)
-    queue = _queue(config, state, len(wishes), images, now)
-    seconds = _serving_s(config, state, cheapest, runs, queue)
-    if Rejection.PIN_CAP in levels:
-        seconds = max(seconds, -credit / config.pin_cap)
-    return max(1, math.ceil(1e3 * seconds))
-
-
-def _accrued(config: Config, state: State, now: int) -> float:
-    """Busy seconds dear wishes may use by now; at most what one second accrues."""
-    since_s = (now - (state.last_ns or now)) / 1e9
-    return min(config.pin_cap, state.pin_credit_s + config.pin_cap * since_s)
+    ), decision
 
 
 def settle(state: State, decision: Decision, seconds: float) -> State:
@@ -302,20 +235,114 @@ def settle(state: State, decision: Decision, seconds: float) -> State:
     blended = state.correction + _CORRECTION_WEIGHT * (
         min(max(ratio, low), high) - state.correction
     )
-    return replace(state, correction=blended)
+    return replace(state, correction=blended, seconds=seconds)
 
 
-def _allowed(config: Config, policy: Policy | None, live: bool) -> list[int]:
-    """Level indices that may be used, dearest first; never empty."""
-    useful = config.latency.useful()
-    if policy is None:
-        return list(useful)
-    floor = min(policy.quality_floor_level, config.levels - 1)
-    if live and policy.dearest == policy.cheapest:  # a pin may name any level
-        return [min(max(policy.dearest, 0), config.levels - 1)]
-    dearest, cheapest = (policy.dearest, policy.cheapest) if live else (0, floor)
-    allowed = [k for k in useful if dearest <= k <= min(cheapest, floor)]
-    return allowed or [max((k for k in useful if k <= min(cheapest, floor)), default=0)]
+def _gap_s(state: State, now: int) -> float:
+    """Time between batches, of which the last one may tell."""
+    if not state.left_queue or state.last_ns is None:
+        return state.gap_s
+    sample = (now - state.last_ns) / 1e9 - state.seconds
+    # Longer than the batch it is no gap: the queue was shorter than it seemed.
+    return state.gap_s + _GAP_WEIGHT * (min(max(sample, 0.0), state.seconds) - state.gap_s)
+
+
+def _choose(config: Config, batch: _Batch, backlog_s: float) -> tuple[int, Reason]:
+    """The level of requests without a wish."""
+    allowed, margin, oldest = batch.allowed, batch.margin, _oldest(batch)
+    calm_s = config.calm_backlog * batch.slo_ns / 1e9
+    if allowed[0] == 0 and not batch.queue and backlog_s <= calm_s:
+        dense_ns = 1e9 * batch.correction * config.seconds[0][batch.images]
+        if all(age + dense_ns <= margin * end for end, age in oldest):
+            return 0, Reason.CALM
+    work_ns = 1e9 * _work_s(config, batch, batch.images)
+    for level, share in zip(allowed, _shares(config, allowed), strict=False):
+        if all(age + work_ns <= share * margin * end for end, age in oldest):
+            return level, Reason.CALM if level == allowed[0] else Reason.PRESSURE
+    in_time = all(age + work_ns <= end for end, age in oldest)
+    return allowed[-1], Reason.PRESSURE if in_time else Reason.OVERLOAD
+
+
+def _oldest(batch: _Batch) -> Iterable[tuple[int, int]]:
+    """Every deadline that counts, and the age of the oldest request that has it."""
+    oldest: dict[int, int] = {}
+    if batch.queue:
+        # Who waits behind has the SLO, whatever the deadlines here, and is younger than the last.
+        oldest[batch.slo_ns] = batch.ages_ns[-1]
+    for limit, age in zip(batch.limits_ns, batch.ages_ns, strict=True):
+        # A deadline shorter than the SLO is its owner's affair: it makes nobody else cheaper.
+        end = limit if limit > batch.slo_ns else batch.slo_ns
+        if age > oldest.get(end, -1):
+            oldest[end] = age
+    return oldest.items()
+
+
+def _shedding_since_ns(config: Config, state: State, now: int) -> int | None:
+    """When the overload began that still goes on; None if there is none."""
+    last = state.rejected_at_ns
+    ended = last is None or now - last >= config.rejection_hold_ns
+    return None if ended else state.shedding_since_ns
+
+
+def _alive(
+    config: Config, batch: _Batch, since_ns: int | None, now: int
+) -> tuple[list[bool], bool]:
+    """Which requests can still be in time at the cheapest level they accept; whether it is load.
+
+    The youngest first: a request is answered with all the younger ones of its batch, and of the
+    oldest, who are nearest to their end, as many are dropped as make the batch too long. At the
+    edge every batch would be half dead and run half full; so in an overload a full batch whose
+    oldest is late is dropped whole. ``since_ns`` is when the overload began.
+    """
+    count = len(batch.wishes)
+    if not config.admission:
+        return [True] * count, False
+    lasting = since_ns is not None and now - since_ns >= config.shed_after_ns
+    share = config.shed_share if lasting else config.admit_share
+    cheapest, scale = batch.allowed[-1], 1e9 * batch.correction
+    alive, overloaded, images = [True] * count, False, 0
+    for i in range(count - 1, -1, -1):
+        wish, age, limit = batch.wishes[i], batch.ages_ns[i], batch.limits_ns[i]
+        together = images + wish.images
+        wanted = _wanted(config, wish, cheapest)
+        if age + scale * config.seconds[wanted][together] <= share * limit:
+            images = together
+            continue
+        alive[i] = False
+        # A wish that is too dear to be in time says nothing about the load.
+        end = max(limit, batch.slo_ns)
+        overloaded |= age + scale * config.seconds[cheapest][together] > share * end
+    if since_ns is not None and batch.images >= config.max_batch and not alive[0] and overloaded:
+        alive = [False] * count
+    return alive, overloaded
+
+
+def _grant(
+    config: Config, state: State, batch: _Batch, alive: list[bool], level: int, now: int
+) -> tuple[list[int | Rejection], float]:
+    """What each request gets in a batch that runs at ``level``, and the credit left."""
+    cheapest = batch.allowed[-1]
+    batch_ns = 1e9 * state.correction * config.seconds[level][batch.images]
+    since_s = 0.0 if state.last_ns is None else (now - state.last_ns) / 1e9
+    # At most what one second accrues.
+    credit_s = min(config.pin_cap, state.pin_credit_s + config.pin_cap * since_s)
+    levels: list[int | Rejection] = []
+    for wish, age, limit, lives in zip(
+        batch.wishes, batch.ages_ns, batch.limits_ns, alive, strict=True
+    ):
+        if not lives:
+            levels.append(Rejection.DEADLINE)
+            continue
+        wanted = _wanted(config, wish, cheapest if age + batch_ns > limit else level)
+        if wanted >= level or config.pin_cap == 1:
+            levels.append(wanted)
+        elif credit_s > 0:  # into debt by one request at most, however dear
+            image_s = state.correction * config.seconds[wanted][-1] / config.max_batch
+            credit_s -= wish.images * image_s
+            levels.append(wanted)
+        else:
+            levels.append(Rejection.PIN_CAP)
+    return levels, credit_s
 
 
 def _wanted(config: Config, wish: Wish, level: int) -> int:
@@ -324,71 +351,90 @@ def _wanted(config: Config, wish: Wish, level: int) -> int:
         return wish.pin
     if wish.floor is None or level <= wish.floor:
         return level
-    return max(k for k in config.latency.useful() if k <= wish.floor)
+    return max(k for k in config.useful if k <= wish.floor)
 
 
-def _predicted(
-    config: Config, state: State, wishes: tuple[Wish, ...], levels: list[int | Rejection]
-) -> float:
-    """Time of what will run."""
+def _work_s(config: Config, batch: _Batch, images: int) -> float:
+    """Time of ``images`` of this batch and of all that waits behind it, at the cheapest level."""
+    seconds = config.seconds[batch.allowed[-1]]
+    full, rest = divmod(batch.queue, config.max_batch)
+    busy_s = batch.correction * (seconds[images] + full * seconds[-1] + seconds[rest])
+    return busy_s + batch.gap_s * (full + (rest > 0))
+
+
+def _dense_backlog_s(config: Config, state: State, batch: _Batch, now: int) -> float:
+    """What would be left to do with this batch, had all been answered at level 0."""
+    since_s = 0.0 if state.last_ns is None else (now - state.last_ns) / 1e9
+    image_s = (batch.correction * config.seconds[0][-1] + batch.gap_s) / config.max_batch
+    left_s = max(0.0, state.dense_backlog_s - since_s) + _SPARE * image_s * batch.images
+    return min(left_s, _BACKLOG_CAP * config.calm_backlog * batch.slo_ns / 1e9)
+
+
+def _table_s(config: Config, wishes: tuple[Wish, ...], levels: list[int | Rejection]) -> float:
+    """Uncorrected time of what will run."""
     images: dict[int, int] = {}
     for wish, level in zip(wishes, levels, strict=True):
         if not isinstance(level, Rejection):
             images[level] = images.get(level, 0) + wish.images
-    return config.latency.mixed_seconds(images) * state.correction
+    return config.latency.mixed_seconds(images)
 
 
-def _observe_queue(config: Config, state: State, policy: Policy | None, now: int) -> State:
-    """Add a point to the curve of arrivals if the policy brings a new queue depth."""
-    if policy is None or policy.queue_depth < 0:
-        return state
-    at = policy.queue_depth_at_ns
-    known = state.arrivals[-1][0] if state.arrivals else 0
-    if not (known < at <= now and now - at <= config.queue_stale_ns):
-        return state
-    later = [taken for time, taken in state.history if time > at]
-    arrived = (later[0] if later else state.taken) + policy.queue_depth
-    # What has arrived by now bounds what had arrived before: a wrong point lasts until the next.
-    earlier = tuple((time, min(count, arrived)) for time, count in state.arrivals)
-    return replace(state, arrivals=(*earlier, (at, arrived))[-_HISTORY:])
+def _retry_after_ms(
+    config: Config, batch: _Batch, levels: list[int | Rejection], credit_s: float
+) -> int | None:
+    """When the queue of now is gone, served at the cheapest level, and dear wishes have credit."""
+    runs = [
+        wish.images
+        for wish, level in zip(batch.wishes, levels, strict=True)
+        if not isinstance(level, Rejection)
+    ]
+    if len(runs) == len(levels):
+        return None
+    seconds = _work_s(config, batch, sum(runs))
+    if Rejection.PIN_CAP in levels:
+        seconds = max(seconds, -credit_s / config.pin_cap)
+    return max(1, math.ceil(1e3 * seconds))
 
 
-def _rate(state: State) -> float:
-    """Arrivals per nanosecond over the last points of the curve."""
-    (t0, a0), (t1, a1) = state.arrivals[max(-len(state.arrivals), -8)], state.arrivals[-1]
-    return (a1 - a0) / (t1 - t0) if t1 > t0 else 0.0
+def _allowed(config: Config, policy: Policy | None, live: bool) -> tuple[int, ...]:
+    """Levels that may be used, dearest first; never empty."""
+    if policy is None:
+        return config.useful
+    floor = min(policy.quality_floor_level, config.levels - 1)
+    if not live:
+        return _range(config, 0, floor)
+    if policy.dearest == policy.cheapest:  # a pin may name any level
+        return (min(max(policy.dearest, 0), config.levels - 1),)
+    return _range(config, policy.dearest, min(policy.cheapest, floor))
 
 
-def _queue(config: Config, state: State, requests: int, images: int, now: int) -> int:
-    """Images still waiting behind this batch, if requests there are as large as here."""
-    if not state.arrivals or now - state.arrivals[-1][0] > config.queue_stale_ns:
-        # Blind: every full batch in a row is evidence of one more behind it.
-        return config.max_batch * state.full_batches if images >= config.max_batch else 0
-    at, arrived = state.arrivals[-1]
-    expected = arrived + _rate(state) * (now - at)
-    return max(0, int(expected) - state.taken - requests) * images // requests
+@lru_cache(maxsize=1024)
+def _range(config: Config, dearest: int, cheapest: int) -> tuple[int, ...]:
+    """Useful levels from ``dearest`` to ``cheapest``; the next dearer one if there is none."""
+    allowed = tuple(k for k in config.useful if dearest <= k <= cheapest)
+    return allowed or (max((k for k in config.useful if k <= cheapest), default=0),)
 
 
-def _ages(config: Config, state: State, batch: int, now: int) -> list[int]:
-    """Estimated time since arrival of the next ``batch`` requests, oldest first.
+@lru_cache(maxsize=1024)
+def _shares(config: Config, allowed: tuple[int, ...]) -> tuple[float, ...]:
+    """What a second buys at each level but the cheapest, as a share of the step above that.
 
-    Never more than the time since a batch last emptied the queue: what is here arrived later.
-    Unknown (0) without a recent curve: an old rate says nothing about the requests of now.
+    A second at level k buys the gain in quality over the next cheaper level by the time it takes
+    more, for full batches. Levels that a mix of two others beats get nothing: only the upper hull
+    of quality over time counts.
     """
-    if len(state.arrivals) < 2 or now - state.arrivals[-1][0] > config.queue_stale_ns:
-        return [0] * batch
-    most = now if state.emptied_at_ns is None else now - state.emptied_at_ns
-    return [min(most, max(0, now - _arrival(state, state.taken + i))) for i in range(batch)]
-
-
-def _arrival(state: State, number: int) -> int:
-    """When the request of this number (0-based) arrived: when the curve reaches ``number + 1``."""
-    curve = state.arrivals
-    at, arrived = curve[-1]
-    if number >= arrived:  # since the last point
-        rate = _rate(state)
-        return at + int((number + 1 - arrived) / rate) if rate > 0 else at
-    for (t0, a0), (t1, a1) in zip(reversed(curve[:-1]), reversed(curve[1:]), strict=True):
-        if a0 <= number < a1:
-            return t0 + (t1 - t0) * (number + 1 - a0) // (a1 - a0)
-    return curve[0][0]
+    hull, slopes = [allowed[-1]], [math.inf]
+    for level in reversed(allowed[:-1]):
+        while True:
+            cheaper = hull[-1]
+            gain = config.quality[level] - config.quality[cheaper]
+            slope = gain / (config.seconds[level][-1] - config.seconds[cheaper][-1])
+            if slope <= slopes[-1]:
+                break
+            hull.pop()
+            slopes.pop()
+        hull.append(level)
+        slopes.append(slope)
+    worth = dict(zip(hull, slopes, strict=True))
+    best = max(slopes[1:], default=0.0)
+    return tuple(max(0.0, worth.get(k, 0.0)) / best if best > 0 else 0.0 for k in allowed[:-1])

@@ -66,6 +66,11 @@ class Ladder:
         quality = self.levels[level].quality
         return quality.top1 if self.uses_labels and quality.top1 is not None else quality.agreement
 
+    @property
+    def qualities(self) -> tuple[float, ...]:
+        """Quality of every level."""
+        return tuple(self.quality(level) for level in range(len(self.levels)))
+
     def cheapest_at_least(self, quality: float) -> int:
         """Highest level index whose quality is at least ``quality`` (0..1).
 

@@ -34,6 +34,7 @@ COUNTERS = {
 GAUGES = {
     "foveate_level": "Level the governor chose for the last batch",
     "foveate_batch_time_correction": "Measured over predicted batch time, as the governor uses it",
+    "foveate_batch_gap_seconds": "Time between two batches while requests wait",
 }
 
 Labels = tuple[tuple[str, str], ...]

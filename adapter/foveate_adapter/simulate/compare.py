@@ -31,6 +31,7 @@ class Scene:
     def inner(self) -> governor.Config:
         return governor.Config(
             latency=self.table,
+            quality=self.ladder.qualities,
             max_batch=self.table.batches[-1],
             slo_ns=round(self.slo_s * 1e9),
             admission=self.admission,

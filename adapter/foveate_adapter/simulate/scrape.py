@@ -45,10 +45,11 @@ class Endpoint:
         """``times``: all arrivals, ascending seconds."""
         self.taken = 0  # requests that left the queue
         self.correction = 1.0  # of the governor, now
+        self.gap_s = 0.0
         self._times = times
         self._triton: Counter[tuple[str, ...]] = Counter()
         self._model: Counter[tuple[str, ...]] = Counter()
-        self._flushed: tuple[Counter[tuple[str, ...]], float] = Counter(), 1.0
+        self._flushed: tuple[Counter[tuple[str, ...]], float, float] = Counter(), 1.0, 0.0
         self._scrapes = 0
         self._answers: deque[tuple[float, float, float]] = deque()  # (at, latency, wait)
 
@@ -75,9 +76,9 @@ class Endpoint:
         """What a scrape begun ``at`` brings that reads the metrics at ``read_at``."""
         if self._scrapes % SCRAPES_PER_FLUSH == 0:
             self._model["foveate_heartbeats_total",] += 1
-            self._flushed = self._model.copy(), self.correction
+            self._flushed = self._model.copy(), self.correction, self.gap_s
         self._scrapes += 1
-        counters, correction = self._flushed
+        counters, correction, gap_s = self._flushed
         return Sample(
             at=at,
             counters={**self._triton, **counters},
@@ -85,6 +86,7 @@ class Endpoint:
                 "nv_inference_pending_request_count": bisect_right(self._times, read_at)
                 - self.taken,
                 "foveate_batch_time_correction": correction,
+                "foveate_batch_gap_seconds": gap_s,
             },
         )
 

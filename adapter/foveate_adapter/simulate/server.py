@@ -113,7 +113,7 @@ def simulate(
         if adapter:
             adapter.policy_at(free_at)  # what is scraped meanwhile does not count this batch yet
         state = governor.settle(state, decision, seconds)
-        endpoint.correction = state.correction
+        endpoint.correction, endpoint.gap_s = state.correction, state.gap_s
         endpoint.count(decision, seconds, waiting, start, free_at)
         answers += (
             Answer(arrived_s=arrived, latency_s=free_at - arrived, level=_fate(level))
