@@ -175,8 +175,8 @@ def credible(history: Sequence[Sample], sample: Sample) -> bool:
     if _PENDING not in sample.gauges:
         return False
     beats = sample.counters.get((_HEARTBEATS,))
-    old = [earlier for earlier in history if earlier.at <= sample.at - _STALE_S]
-    if old and beats is not None and beats == old[-1].counters.get((_HEARTBEATS,)):
+    old = next((past for past in reversed(history) if past.at <= sample.at - _STALE_S), None)
+    if old and beats is not None and beats == old.counters.get((_HEARTBEATS,)):
         return False
     if not history or sample.at - history[-1].at >= _PARTIAL_S:
         return True
