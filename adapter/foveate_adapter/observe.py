@@ -122,7 +122,7 @@ def parse(text: str, model: str, at: float) -> Sample:
             continue
         head, _, tail = line.rpartition("} ")
         try:
-            whose, key = _series(head + "}")
+            whose, key = _series(head)
             value = float(tail.split()[0])
         except (ValueError, IndexError) as error:
             raise ScrapeError(f"metrics of {model!r}: {line!r}: {error}") from error
@@ -159,8 +159,8 @@ def series_key(name: str, labels: Mapping[str, str]) -> Key:
 # never change, so each is parsed once.
 @lru_cache(maxsize=4096)
 def _series(head: str) -> tuple[str, Key]:
-    """Model and key of ``name{labels}``. Raises ValueError if it is neither."""
-    (family,) = text_string_to_metric_families(f"{head} 0\n")
+    """Model and key of ``name{labels``. Raises ValueError if it is neither."""
+    (family,) = text_string_to_metric_families(f"{head}}} 0\n")
     name, labels = family.samples[0].name, family.samples[0].labels
     return labels.get("model", ""), series_key(name, labels)
 
@@ -200,26 +200,31 @@ def observe(previous: Sample | None, sample: Sample) -> Observation:
     )
     if previous is None or sample.at <= previous.at:
         return now
-    if any(sample.counters.get(key, 0.0) < was for key, was in previous.counters.items()):
+    before = previous.counters
+    change = {key: n - before.get(key, 0.0) for key, n in sample.counters.items()}
+    gone = before.keys() - change.keys()
+    if min(change.values(), default=0.0) < 0 or any(before[key] > 0 for key in gone):
         return replace(now, reset=True)
 
-    now = replace(now, interval_s=sample.at - previous.at)
-    change = {key: n - previous.counters.get(key, 0.0) for key, n in sample.counters.items()}
+    moved = {key: n for key, n in change.items() if n}  # few, from one beat to the next
+    served: float | None = None
+    arrivals: float | None = None
     waited = previous.gauges.get(_PENDING)
     if pending is not None and waited is not None:
-        served = _sum(change, _SUCCESS) + _sum(change, _FAILURE)
-        now = replace(now, served=served, arrivals=served + pending - waited)
-    if any(name.startswith("foveate_") for name, *_ in previous.counters):
-        capped = change.get((_REJECTIONS, "pin-cap"), 0.0)
-        now = replace(
-            now,
-            answers=_by_level(change),
-            missed=sum(n for (name, *labels), n in change.items() if labels[1:] == ["missed"]),
-            rejected=_sum(change, _REJECTIONS) - capped,
-            capped=capped,
-            age_p99_s=_quantile(change, 0.99),
-        )
-    return now
+        served = _sum(moved, _SUCCESS) + _sum(moved, _FAILURE)
+        arrivals = served + pending - waited
+    now = replace(now, interval_s=sample.at - previous.at, served=served, arrivals=arrivals)
+    if not any(key[0].startswith("foveate_") for key in before):
+        return now
+    capped = moved.get((_REJECTIONS, "pin-cap"), 0.0)
+    return replace(
+        now,
+        answers=_by_level(change),
+        missed=sum(n for key, n in moved.items() if key[2:] == ("missed",)),
+        rejected=_sum(moved, _REJECTIONS) - capped,
+        capped=capped,
+        age_p99_s=_quantile(change, 0.99),
+    )
 
 
 def _sum(change: Mapping[tuple[str, ...], float], name: str) -> float:
@@ -228,9 +233,9 @@ def _sum(change: Mapping[tuple[str, ...], float], name: str) -> float:
 
 def _by_level(change: Mapping[tuple[str, ...], float]) -> dict[int, float]:
     answers: dict[int, float] = {}
-    for (name, *labels), n in change.items():
-        if name == _ANSWERS:
-            answers[int(labels[0])] = answers.get(int(labels[0]), 0.0) + n
+    for key, n in change.items():
+        if key[0] == _ANSWERS:
+            answers[int(key[1])] = answers.get(int(key[1]), 0.0) + n
     return answers
 
 
