@@ -11,6 +11,7 @@ NAMES = (
     "levels",
     "forward",
     "overhead",
+    "control_cost",
     "mixed",
     "switches",
     "burst",

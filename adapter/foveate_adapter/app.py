@@ -1,6 +1,6 @@
 """The HTTP API: translates between JSON and :class:`Model`, decides nothing.
 
-Every handler is a coroutine, so it shares one thread with the loop and needs no lock.
+Every handler is a coroutine, so all share one thread; the loop has another one, see :class:`Model`.
 """
 
 from __future__ import annotations
@@ -202,7 +202,8 @@ async def list_decisions(
     ] = None,
 ) -> list[DecisionView]:
     """Decisions that changed reason or range, newest first; the last 256 are remembered."""
-    later = [item for item in model.changes if since is None or item.time > since]
+    with model.lock:
+        later = [item for item in model.changes if since is None or item.time > since]
     return [DecisionView.of(item) for item in later[: -limit - 1 : -1]]
 
 
@@ -225,7 +226,9 @@ async def _events(models: Mapping[str, Model], leaving: Callable[[], bool]) -> A
         since, told = told, time.monotonic()
         for model in models.values():
             yield _event("model", ModelView.of(model).model_dump(mode="json"))
-            for item in [item for item in model.changes if item.decision.at > since]:
+            with model.lock:
+                later = [item for item in model.changes if item.decision.at > since]
+            for item in later:
                 view = DecisionView.of(item).model_dump(mode="json")
                 yield _event("decision", {"model": model.name, **view})
         await asyncio.sleep(EVENT_PERIOD_S)

@@ -1,13 +1,16 @@
-"""Read, decide, publish, at a steady beat: the only place that waits or logs decisions."""
+"""Read, decide, publish, at a steady beat: the only place that waits or logs decisions.
+
+The beat has a thread of its own: to go through the event loop of the API twenty times a second
+takes 0.3 ms of processor time each, a third of all.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
-
-import httpx
 
 from foveate_adapter.errors import ScrapeError
 from foveate_adapter.metrics import Metrics
@@ -22,37 +25,67 @@ _log = logging.getLogger(__name__)
 
 async def run(models: Sequence[Model], metrics: Metrics, source: Source, hz: float) -> None:
     """Control ``models`` until cancelled; one reading of ``source`` serves all of them."""
-    failure: str | None = None
-    due = time.monotonic()
-    # No proxy from the environment: the server is beside us. The blocking client in a thread takes
-    # less than half the processor time of the asynchronous one.
-    with httpx.Client(trust_env=False, timeout=TIMEOUT_S) as client:
-        while True:
+    beat = _Beat(models, metrics, source, 1 / hz)
+    thread = asyncio.ensure_future(asyncio.to_thread(beat.run))
+    try:
+        while not thread.done():
+            await asyncio.wait([thread], timeout=TIMEOUT_S)
+            beat.watch()
+        thread.result()
+    finally:
+        beat.stop.set()
+        await asyncio.wait([thread], timeout=2 * TIMEOUT_S)
+
+
+class _Beat:
+    """``run`` in one thread; ``watch`` in another one steps in when a reading hangs."""
+
+    def __init__(
+        self, models: Sequence[Model], metrics: Metrics, source: Source, period_s: float
+    ) -> None:
+        self.stop = threading.Event()
+        self._models, self._metrics = models, metrics
+        self._source, self._period_s = source, period_s
+        self._at = time.monotonic()  # of the last step
+        self._failure: str | None = None
+
+    def run(self) -> None:
+        due = time.monotonic()
+        while not self.stop.wait(due - time.monotonic()):
+            start = time.monotonic()
             samples: Mapping[str, Sample] = {}
+            problem: str | None = None
             try:
-                with metrics.scrape_seconds.time():
-                    samples = await _read(source, client)
-                problem = None
+                samples = self._source.read()
             except ScrapeError as error:
                 problem = str(error)
-            metrics.scrapes.labels("failed" if problem else "ok").inc()
-            if problem != failure:
-                _log.warning("%s", problem or f"{source.url} answers again")
-            failure = problem
+            seconds = time.monotonic() - start
+            if self.stop.is_set():
+                return
+            if seconds > TIMEOUT_S and problem is None:
+                samples, problem = {}, self._silence
+            self._step(samples, problem, seconds)
+            # After a slow reading beats are skipped, not caught up with.
+            due = max(due + self._period_s, time.monotonic())
 
-            for model in models:
-                before = model.decision
-                decision = model.step(samples.get(model.name), time.monotonic())
-                if before is None or before.reason != decision.reason:
-                    _log.debug("%s: %s", model.name, decision)
-            # After a slow scrape beats are skipped, not caught up with.
-            due = max(due + 1 / hz, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
+    def watch(self) -> None:
+        """Step without news if the reading has taken too long: a name server may hang."""
+        late = time.monotonic() - self._at
+        if late > self._period_s + TIMEOUT_S:
+            self._step({}, self._silence, late)
 
+    @property
+    def _silence(self) -> str:
+        return f"{self._source.url}: no answer in {TIMEOUT_S:g} s"
 
-async def _read(source: Source, client: httpx.Client) -> Mapping[str, Sample]:
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            return await asyncio.to_thread(source.read, client)
-    except TimeoutError as error:
-        raise ScrapeError(f"{source.url}: no answer in {TIMEOUT_S:g} s") from error
+    def _step(self, samples: Mapping[str, Sample], problem: str | None, seconds: float) -> None:
+        self._at = time.monotonic()
+        self._metrics.count(seconds, failed=problem is not None)
+        if problem != self._failure:
+            _log.warning("%s", problem or f"{self._source.url} answers again")
+        self._failure = problem
+        for model in self._models:
+            before = model.decision
+            decision = model.step(samples.get(model.name), time.monotonic())
+            if before is None or before.reason != decision.reason:
+                _log.debug("%s: %s", model.name, decision)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from foveate_adapter.model import Model
@@ -23,6 +31,7 @@ _GAUGES = {
     "degraded_ratio": "Share of answers given above level 0, over the window",
     "read_only": "1 if another adapter publishes the policy of the model, else 0",
 }
+_EDGES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, math.inf)
 
 
 class Metrics(Collector):
@@ -32,18 +41,15 @@ class Metrics(Collector):
         self._models = models
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        self.scrapes = Counter(
-            "foveate_adapter_scrapes_total",
-            "Readings of the source by outcome",
-            ["outcome"],
-            registry=self._registry,
-        )
-        self.scrape_seconds = Histogram(
-            "foveate_adapter_scrape_seconds",
-            "Time from one reading's request to its parsed reply",
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-            registry=self._registry,
-        )
+        self._outcomes = {"ok": 0, "failed": 0}
+        self._buckets = [0] * len(_EDGES_S)
+        self._seconds = 0.0
+
+    def count(self, seconds: float, *, failed: bool) -> None:
+        """Note one reading of the source, which took ``seconds``."""
+        self._outcomes["failed" if failed else "ok"] += 1
+        self._buckets[bisect_left(_EDGES_S, seconds)] += 1
+        self._seconds += seconds
 
     def text(self) -> bytes:
         """The exposition, in Prometheus text format."""
@@ -58,13 +64,31 @@ class Metrics(Collector):
             "foveate_adapter_decisions", "Decisions by reason", labels=["model", "reason"]
         )
         for model in self._models:
-            for name, value in _values(model):
+            with model.lock:
+                values, counts = [*_values(model)], [*model.counts.items()]
+            for name, value in values:
                 if value is not None:
                     gauges[name].add_metric([model.name], value)
-            for reason, count in model.counts.items():
+            for reason, count in counts:
                 decisions.add_metric([model.name, reason], count)
         yield from gauges.values()
         yield decisions
+        yield from self._readings()
+
+    def _readings(self) -> Iterator[Metric]:
+        outcomes = CounterMetricFamily(
+            "foveate_adapter_scrapes", "Readings of the source by outcome", labels=["outcome"]
+        )
+        for outcome, count in self._outcomes.items():
+            outcomes.add_metric([outcome], count)
+        yield outcomes
+        edges = ("+Inf" if math.isinf(edge) else str(edge) for edge in _EDGES_S)
+        yield HistogramMetricFamily(
+            "foveate_adapter_scrape_seconds",
+            "Time from one reading's request to its parsed reply",
+            buckets=[*zip(edges, accumulate(self._buckets), strict=True)],
+            sum_value=self._seconds,
+        )
 
 
 def _values(model: Model) -> Iterator[tuple[str, float | None]]:

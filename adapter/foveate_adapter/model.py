@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 from foveate.errors import BadWish, LadderError, PolicyError, PolicyTaken
 from foveate.ladder import Ladder, LatencyTable
@@ -26,6 +29,19 @@ WINDOW_S = 10.0  # what the API and the metrics call "now"; longer if Prometheus
 TAKE_OVER_S = 1.0  # how often a read-only adapter looks whether the other one is gone
 
 _log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _locked(method: Callable[Concatenate[Model, _P], _R]) -> Callable[Concatenate[Model, _P], _R]:
+    """``method``, which holds the lock of its model."""
+
+    @wraps(method)
+    def held(self: Model, /, *args: _P.args, **options: _P.kwargs) -> _R:
+        with self.lock:
+            return method(self, *args, **options)
+
+    return held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +59,10 @@ class Decided:
 
 
 class Model:
-    """Controls one model, if no other adapter does. Not safe to share between threads.
+    """Controls one model, if no other adapter does.
+
+    The beat and the API are two threads: every method that acts holds ``lock``, and so must whoever
+    looks at several attributes that belong together, or into one that grows.
 
     A second adapter of a model is read-only: it watches and decides, so that it can take over at
     once, but nothing it decides is in force, and it takes no wishes.
@@ -55,6 +74,7 @@ class Model:
         """
         self.name = name
         self.ladder = ladder
+        self.lock = threading.RLock()
         self.pin: Pin | None = None
         self.slo = settings.slo
         self.floor = self._floor(self.slo)  # cheapest level of sufficient quality
@@ -95,6 +115,7 @@ class Model:
         epoch = "" if self.policy is None else f" (epoch {self.policy.epoch})"
         return f"another adapter{epoch} publishes {self._path}"
 
+    @_locked
     def set_slo(self, slo: Slo) -> None:
         """Store ``slo`` and hold it from the next decision on.
 
@@ -106,6 +127,7 @@ class Model:
         self._slo_file.save(slo)
         self.slo, self.floor = slo, floor
 
+    @_locked
     def set_pin(self, level: str | int, until: float = math.inf) -> None:
         """Pin a level, by name or index, until a time (seconds, monotonic).
 
@@ -123,11 +145,13 @@ class Model:
             )
         self.pin = Pin(level=index, until=until)
 
+    @_locked
     def unpin(self) -> None:
         """Raises :class:`Conflict` if this adapter is read-only."""
         self._require_word()
         self.pin = None
 
+    @_locked
     def step(self, sample: Sample | None, at: float) -> Decision:
         """Decide and publish at ``at`` (seconds, monotonic). ``sample`` is None without news."""
         if self._writer is None and at - self._asked_at >= TAKE_OVER_S:
@@ -154,10 +178,12 @@ class Model:
         self._publish(decision, at if sample is None else sample.at)
         return decision
 
+    @_locked
     def window(self) -> Observation | None:
         """What happened in the last ``window_s``; None before the first good scrape."""
         return observe(self._samples[0], self._samples[-1]) if self._samples else None
 
+    @_locked
     def problem(self, at: float) -> str | None:
         """Why this model is not under control at ``at`` (monotonic seconds); None if it is.
 
@@ -173,6 +199,7 @@ class Model:
             return f"{self.name}: waiting for {self.table_path}"
         return None
 
+    @_locked
     def close(self) -> None:
         """Let go of the policy word; governors go on alone when the lease ends."""
         self._reader.close()

@@ -114,17 +114,18 @@ class ModelView(BaseModel):
     @staticmethod
     def of(model: Model) -> ModelView:
         now = time.monotonic()
-        return ModelView(
-            name=model.name,
-            problem=model.holder or model.problem(now),
-            read_only=model.holder is not None,
-            slo=model.slo,
-            pin=_pin(model, now),
-            levels=[_level(model, index) for index in range(len(model.ladder.levels))],
-            policy=_policy(model),
-            observation=_observation(model),
-            decision=None if model.latest is None else DecisionView.of(model.latest),
-        )
+        with model.lock:
+            return ModelView(
+                name=model.name,
+                problem=model.holder or model.problem(now),
+                read_only=model.holder is not None,
+                slo=model.slo,
+                pin=_pin(model, now),
+                levels=[_level(model, index) for index in range(len(model.ladder.levels))],
+                policy=_policy(model),
+                observation=_observation(model),
+                decision=None if model.latest is None else DecisionView.of(model.latest),
+            )
 
 
 def _pin(model: Model, now: float) -> PinView | None:

@@ -1,6 +1,7 @@
 """Where observations come from: Triton itself, or a Prometheus server that scrapes it.
 
-A source is read in a thread and blocks. It gives one sample for each model it has news of.
+A source is read in a thread of its own and blocks. It gives one sample for each model it has news
+of.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import httpx
 
 from foveate_adapter.errors import ScrapeError
 from foveate_adapter.observe import METRICS, Sample, collect, parse, series_key
+from foveate_adapter.page import Page
 from foveate_adapter.settings import Settings
 
 __all__ = ["PrometheusSource", "Source", "TritonSource", "open_source"]
@@ -26,7 +28,7 @@ class Source(Protocol):
 
     url: str
 
-    def read(self, client: httpx.Client) -> Mapping[str, Sample]: ...
+    def read(self) -> Mapping[str, Sample]: ...
 
 
 class TritonSource:
@@ -35,10 +37,11 @@ class TritonSource:
     def __init__(self, url: str, models: Sequence[str]) -> None:
         self.url = url
         self._models = models
+        self._page = Page(url, TIMEOUT_S)
 
-    def read(self, client: httpx.Client) -> Mapping[str, Sample]:
+    def read(self) -> Mapping[str, Sample]:
         at = time.monotonic()  # before the queue is read: rather a batch too few than too many
-        text = _get(client, self.url).text
+        text = self._page.read()
         return {model: parse(text, model, at) for model in self._models}
 
 
@@ -58,9 +61,11 @@ class PrometheusSource:
         window = f"{round(3000 * scrape_s)}ms"  # one scrape may be late, another one fail
         self._query = f"{{{','.join(filter(None, matchers))}}}[{window}]"
         self._last: dict[str, float] = {}  # time of the newest scrape of each model
+        # No proxy from the environment: the server is beside us.
+        self._client = httpx.Client(trust_env=False, timeout=TIMEOUT_S)
 
-    def read(self, client: httpx.Client) -> Mapping[str, Sample]:
-        reply = _get(client, self.url, query=self._query)
+    def read(self) -> Mapping[str, Sample]:
+        reply = self._get()
         clocks = time.monotonic() - time.time()
         try:
             newest = _newest(reply.json()["data"]["result"])
@@ -72,6 +77,15 @@ class PrometheusSource:
                 self._last[model] = at
                 samples[model] = collect(series, at + clocks)
         return samples
+
+    def _get(self) -> httpx.Response:
+        try:
+            reply = self._client.get(self.url, params={"query": self._query})
+        except httpx.HTTPError as error:
+            raise ScrapeError(f"{self.url}: {type(error).__name__}: {error}") from error
+        if reply.is_error:
+            raise ScrapeError(f"{self.url}: {reply.status_code} {reply.text[:200]}")
+        return reply
 
 
 def open_source(settings: Settings, models: Sequence[str]) -> Source:
@@ -105,13 +119,3 @@ def _newest(matrix: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, _Seri
         key = series_key(labels["__name__"], labels)
         newest[labels["model"]] = (at, [*(series if at == last else []), (key, value)])
     return newest
-
-
-def _get(client: httpx.Client, url: str, **parameters: str) -> httpx.Response:
-    try:
-        reply = client.get(url, params=parameters or None)
-    except httpx.HTTPError as error:
-        raise ScrapeError(f"{url}: {type(error).__name__}: {error}") from error
-    if reply.is_error:
-        raise ScrapeError(f"{url}: {reply.status_code} {reply.text[:200]}")
-    return reply

@@ -74,9 +74,9 @@ def eventually(condition: Callable[[], Any]) -> Any:
     return found
 
 
-def news(source: PrometheusSource, client: httpx.Client) -> Sample:
+def news(source: PrometheusSource) -> Sample:
     """The next sample of ``digits``."""
-    return eventually(lambda: source.read(client).get("digits"))
+    return eventually(lambda: source.read().get("digits"))
 
 
 def classify(server: Any, times: int) -> None:
@@ -89,7 +89,7 @@ def classify(server: Any, times: int) -> None:
 
 def test_it_tells_what_a_direct_scrape_tells(server, prometheus, client):
     source = PrometheusSource(prometheus.url, ["digits"], 'job="triton"', SCRAPE_S)
-    before = news(source, client)
+    before = news(source)
     classify(server, 20)
 
     def told(sample: Sample) -> object:
@@ -103,7 +103,7 @@ def test_it_tells_what_a_direct_scrape_tells(server, prometheus, client):
 
     def same() -> Sample | None:
         """A sample of a moment in which nothing happened."""
-        earlier, sample, later = direct(), news(source, client), direct()
+        earlier, sample, later = direct(), news(source), direct()
         return sample if earlier == told(sample) == later else None
 
     after = eventually(same)
@@ -119,23 +119,23 @@ def test_it_tells_what_a_direct_scrape_tells(server, prometheus, client):
 
 def test_a_scrape_is_told_once(prometheus, client):
     source = PrometheusSource(prometheus.url, ["digits"], 'job="triton"', SCRAPE_S)
-    first, second = news(source, client), news(source, client)
+    first, second = news(source), news(source)
     assert second.at > first.at
 
 
 def test_a_selector_that_fits_several_servers_is_refused_naming_them(prometheus, client):
     source = PrometheusSource(prometheus.url, ["digits"], "", SCRAPE_S)
-    news(PrometheusSource(prometheus.url, ["digits"], 'job="copy"', SCRAPE_S), client)
-    news(PrometheusSource(prometheus.url, ["digits"], 'job="triton"', SCRAPE_S), client)
+    news(PrometheusSource(prometheus.url, ["digits"], 'job="copy"', SCRAPE_S))
+    news(PrometheusSource(prometheus.url, ["digits"], 'job="triton"', SCRAPE_S))
     with pytest.raises(ScrapeError, match=r'fits 2 servers: job="copy",.*; job="triton",'):
-        source.read(client)
+        source.read()
 
 
 def test_a_selector_that_is_none_is_told_as_prometheus_tells_it(prometheus, client):
     source = PrometheusSource(prometheus.url, ["digits"], "job=triton", SCRAPE_S)
-    news(PrometheusSource(prometheus.url, ["digits"], 'job="copy"', SCRAPE_S), client)
+    news(PrometheusSource(prometheus.url, ["digits"], 'job="copy"', SCRAPE_S))
     with pytest.raises(ScrapeError, match=r"400 .*parse error"):
-        source.read(client)
+        source.read()
 
 
 def test_an_adapter_controls_by_it(server, prometheus, free_port, tmp_path):
