@@ -64,7 +64,7 @@ class Curve:
         """Images behind a batch that is being taken, if requests there are as large as in it."""
         if images <= max_batch - self.largest:
             return 0  # one more would have been taken too
-        if not self._fresh(now_ns):
+        if not self.fresh(now_ns):
             # Blind: every full batch in a row is evidence of one more behind it.
             return max_batch * self.full_batches if images >= max_batch else 0
         at, arrived = self.points[-1]
@@ -78,7 +78,7 @@ class Curve:
         Unknown (0) without recent points: an old rate says nothing about the requests of now.
         """
         points = self.points
-        if len(points) < 2 or not self._fresh(now_ns):
+        if len(points) < 2 or not self.fresh(now_ns):
             return [0] * requests
         most = now_ns if self.emptied_at_ns is None else now_ns - self.emptied_at_ns
         newest, arrived = points[-1]
@@ -99,7 +99,8 @@ class Curve:
         ages.reverse()
         return ages
 
-    def _fresh(self, now_ns: int) -> bool:
+    def fresh(self, now_ns: int) -> bool:
+        """Whether the queue was seen lately."""
         return bool(self.points) and now_ns - self.points[-1][0] <= _STALE_NS
 
     def _rate(self) -> float:

@@ -3,12 +3,14 @@
 Pure functions: ``decide`` before a batch, ``settle`` after it. No clock, no I/O, no randomness; the
 time is a field of the observation. Two rules (``docs/design.md``):
 
-* **Calm**: level 0, as long as it could have carried all arrivals of late, nobody waits behind this
-  batch, and the oldest request in it is answered within ``margin * SLO``.
+* **Calm**: level 0, as long as it could have carried all arrivals of late and nobody waits behind
+  this batch.
 * **Pressure**: the dearest level k with ``age + W <= share_k * margin * SLO``, where W is the time
   to answer this batch and all that waits at the cheapest level. A second costs the more, the less
   of the SLO is left; ``share_k`` is what a second at level k buys of quality, as a share of what it
   buys at the step above the cheapest. If no level qualifies, the cheapest.
+
+Either way this batch at its level, and all that waits at the cheapest, must fit ``margin * SLO``.
 
 Ages and queue come from :mod:`foveate.curve`.
 """
@@ -66,7 +68,9 @@ class Config:
     quality: tuple[float, ...]  # of every level, falling
     max_batch: int
     slo_ns: int  # until a policy says otherwise
-    margin: float = 0.5  # without a live policy; aiming at the edge leaves nothing for a clump
+    # Without a live policy, and the most without a view of the queue: aiming at the edge leaves
+    # nothing for a clump.
+    margin: float = 0.5
     # Calm ends when arrivals exceed what level 0 can carry (with a tenth to spare) by what it
     # answers in this share of the SLO. Less would react sooner to a burst and take chance for one.
     calm_backlog: float = 0.45
@@ -174,6 +178,9 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
     curve = state.curve
     if policy is not None:
         curve = curve.sampled(policy.queue_depth, policy.queue_depth_at_ns, now)
+    margin = policy.margin if policy and live else config.margin
+    if not curve.fresh(now):
+        margin = min(margin, config.margin)
     images = sum([wish.images for wish in wishes])
     batch = _Batch(
         wishes=wishes,
@@ -182,7 +189,7 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         images=images,
         queue=curve.waiting(len(wishes), images, config.max_batch, now),
         slo_ns=slo_ns,
-        margin=policy.margin if policy and live else config.margin,
+        margin=margin,
         allowed=_allowed(config, policy, live),
         correction=state.correction,
         gap_s=_gap_s(state, now),
@@ -250,14 +257,21 @@ def _gap_s(state: State, now: int) -> float:
 def _choose(config: Config, batch: _Batch, backlog_s: float) -> tuple[int, Reason]:
     """The level of requests without a wish."""
     allowed, margin, oldest = batch.allowed, batch.margin, _oldest(batch)
-    calm_s = config.calm_backlog * batch.slo_ns / 1e9
-    if allowed[0] == 0 and not batch.queue and backlog_s <= calm_s:
-        dense_ns = 1e9 * batch.correction * config.seconds[0][batch.images]
-        if all(age + dense_ns <= margin * end for end, age in oldest):
-            return 0, Reason.CALM
+    shares = _shares(config, allowed)
+    calm = (
+        allowed[0] == 0
+        and not batch.queue
+        and backlog_s <= config.calm_backlog * batch.slo_ns / 1e9
+    )
     work_ns = 1e9 * _work_s(config, batch, batch.images)
-    for level, share in zip(allowed, _shares(config, allowed), strict=False):
-        if all(age + work_ns <= share * margin * end for end, age in oldest):
+    others_ns = work_ns - 1e9 * batch.correction * config.seconds[allowed[-1]][batch.images]
+    for level, share in zip(allowed, shares, strict=False):
+        own_ns = 1e9 * batch.correction * config.seconds[level][batch.images]
+        if all(
+            age + own_ns + others_ns <= margin * end
+            and (age + work_ns <= share * margin * end or (calm and level == 0))
+            for end, age in oldest
+        ):
             return level, Reason.CALM if level == allowed[0] else Reason.PRESSURE
     in_time = all(age + work_ns <= end for end, age in oldest)
     return allowed[-1], Reason.PRESSURE if in_time else Reason.OVERLOAD

@@ -99,7 +99,7 @@ def test_the_margin_recovers_as_fast_when_news_is_rare(settings, model, metrics_
     model.close()
     rare = {"source": "prometheus", "prometheus_url": "http://prometheus:9090"}
     (model,) = open_models(settings.model_copy(update=rare), epoch=8)
-    for at, missed, margin in ((0, 0, 0.5), (15, 3, 0.25), (30, 3, 0.5)):
+    for at, missed, margin in ((0, 0, 0.5), (15, 3, 0.25), (30, 3, 0.95)):
         model.step(parse(metrics_text(missed=missed), "digits", at), at)
         for beat in range(1, 15):
             assert model.step(None, at + beat).reason != Reason.NO_SIGNAL
@@ -152,8 +152,9 @@ def test_changes_are_remembered_not_repetitions(model, metrics_text):
     for i in range(5):
         model.step(parse(metrics_text(), "digits", i / 20), i / 20)
     model.step(parse(metrics_text(missed=3), "digits", 0.3), 0.3)
-    assert [item.decision.reason for item in model.changes] == [Reason.HOLD, Reason.SLO_MISSED]
-    assert model.counts == {Reason.HOLD: 5, Reason.SLO_MISSED: 1}
+    reasons = [Reason.HOLD, Reason.RECOVERING, Reason.SLO_MISSED]
+    assert [item.decision.reason for item in model.changes] == reasons
+    assert model.counts == {Reason.HOLD: 1, Reason.RECOVERING: 4, Reason.SLO_MISSED: 1}
 
 
 def test_unknown_models_and_empty_repositories_are_refused(settings, tmp_path):

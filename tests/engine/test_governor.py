@@ -7,6 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foveate.curve import Curve
 from foveate.governor import (
     Config,
     Observation,
@@ -28,7 +29,8 @@ TABLE = LatencyTable(
     batches=(1, 8),
     seconds=((0.008, 0.040), (0.004, 0.020), (0.002, 0.010)),
 )
-CONFIG = Config(latency=TABLE, max_batch=8, slo_ns=200 * MS, calm_share=0.4)
+QUALITY = (0.98, 0.96, 0.93)  # a second at level 1 buys three times what it buys at level 0
+CONFIG = Config(latency=TABLE, quality=QUALITY, max_batch=8, slo_ns=200 * MS)
 NOW = 10_000 * MS
 ONE = (Wish(),)
 FULL = (Wish(),) * 8
@@ -57,13 +59,15 @@ def look(wishes: tuple[Wish, ...], word: Policy | None = None, now: int = NOW) -
 def curve(age_ms: int, queue: int = 0) -> State:
     """A state in which the next request arrived ``age_ms`` ago; ``queue`` follow it."""
     return State(
-        taken=100,
-        arrivals=(
-            (NOW - (age_ms + 50) * MS, 100),
-            (NOW - age_ms * MS, 101),
-            (NOW - min(10, age_ms) * MS, 101 + queue),
-        ),
-        history=((NOW - 5 * MS, 92),),
+        curve=Curve(
+            taken=100,
+            points=(
+                (NOW - (age_ms + 50) * MS, 100),
+                (NOW - age_ms * MS, 101),
+                (NOW - min(10, age_ms) * MS, 101 + queue),
+            ),
+            batches=((NOW - 5 * MS, 92),),
+        )
     )
 
 
@@ -81,13 +85,75 @@ def test_a_queue_brings_a_cheaper_level() -> None:
     assert (busy.reason, worse.reason) == (Reason.PRESSURE, Reason.OVERLOAD)
 
 
+def test_calm_lasts_while_level_0_carries_the_load() -> None:
+    """Batches of up to six every 40 ms, when level 0 takes 5 ms an image: no chance ends it."""
+    state = State()
+    for step in range(100):
+        wishes = (Wish(),) * (1 + 5 * (step % 2))
+        state, decision = decide(CONFIG, state, look(wishes, None, NOW + step * 40 * MS))
+        assert (decision.level, decision.reason) == (0, Reason.CALM)
+
+
+def test_calm_ends_when_level_0_does_not_and_comes_back() -> None:
+    """Full batches every 30 ms take level 0 40 ms each."""
+    config = replace(CONFIG, quality=(0.96, 0.96, 0.93))
+    state, levels = State(), []
+    for step in range(10):
+        word = policy(queue_depth_at_ns=NOW + step * 30 * MS - 1, lease_expires_ns=2 * NOW)
+        state, decision = decide(config, state, look(FULL, word, NOW + step * 30 * MS))
+        levels.append(decision.level)
+    assert levels[0] == 0
+    assert levels == sorted(levels)
+    assert levels[-1] == 1
+    _, decision = decide(config, state, look(ONE, None, NOW + 600 * MS))
+    assert (decision.level, decision.reason) == (0, Reason.CALM)
+
+
+def test_a_second_goes_where_it_buys_most() -> None:
+    """Level 1 buys three times as much as level 0: pressure leaves level 0 at a third of it."""
+    levels = {}
+    for queue in range(0, 81, 8):
+        _, decision = decide(CONFIG, State(), look(FULL, policy(queue_depth=8 + queue)))
+        levels[queue] = decision.level
+    assert [levels[queue] for queue in (0, 8, 16, 24, 56, 72)] == [0, 0, 0, 1, 1, 2]
+
+
+def test_a_level_that_buys_nothing_is_for_calm_alone() -> None:
+    config = replace(CONFIG, quality=(0.96, 0.96, 0.93))
+    _, calm = decide(config, State(), look(ONE, policy()))
+    _, busy = decide(config, State(), look(FULL, policy(queue_depth=16)))
+    assert (calm.level, busy.level) == (0, 1)
+
+
+def test_a_level_under_the_hull_is_skipped() -> None:
+    config = replace(CONFIG, quality=(0.98, 0.931, 0.93))
+    levels = set()
+    for queue in range(0, 100, 4):
+        _, decision = decide(config, State(), look(FULL, policy(queue_depth=8 + queue)))
+        levels.add(decision.level)
+    assert levels == {0, 2}
+
+
+def test_who_does_not_see_the_queue_plans_for_no_more_than_the_default() -> None:
+    word = policy(margin=0.95, queue_depth=-1)
+    state = State(curve=Curve(full_batches=9))
+    _, blind = decide(CONFIG, state, look(FULL, word))
+    _, seen = decide(CONFIG, state, look(FULL, policy(margin=0.95, queue_depth=80)))
+    assert (blind.level, seen.level) == (2, 1)
+
+
+def test_the_batch_itself_must_fit() -> None:
+    _, decision = decide(CONFIG, State(), look(FULL, policy(slo_ns=60 * MS)))
+    assert decision.level == 1  # 40 ms are more than half of 60, 20 are not
+
+
 def test_the_age_of_the_oldest_counts() -> None:
-    levels = [decide(CONFIG, curve(age), look(ONE, policy()))[1].level for age in (30, 60, 97, 150)]
-    assert levels == [0, 1, 2, 2]
+    levels = [decide(CONFIG, curve(age), look(ONE, policy()))[1].level for age in (30, 60, 94, 150)]
+    assert levels == [0, 0, 1, 2]
 
 
 def test_ages_invert_the_curve_of_arrivals() -> None:
-    state = State(taken=5, arrivals=((NOW - 100 * MS, 0), (NOW - 50 * MS, 10)))
+    state = State(curve=Curve(taken=5, points=((NOW - 100 * MS, 0), (NOW - 50 * MS, 10))))
     _, decision = decide(CONFIG, state, look((Wish(), Wish())))
     assert decision.ages_ns == (70 * MS, 65 * MS)
 
@@ -119,7 +185,7 @@ def test_a_batch_that_is_not_full_bounds_the_ages_of_the_next() -> None:
 
 def test_without_a_policy_full_batches_in_a_row_are_pressure() -> None:
     state, levels = State(), []
-    for step in range(8):
+    for step in range(12):
         state, decision = decide(CONFIG, state, look(FULL, None, NOW + step * 40 * MS))
         levels.append(decision.level)
     assert levels[0] == 0
@@ -141,7 +207,7 @@ def test_a_lease_from_an_earlier_boot_is_not_live() -> None:
     later = NOW + 10**15
     word = policy(lease_expires_ns=later, queue_depth_at_ns=later, queue_depth=999, dearest=2)
     state, decision = decide(CONFIG, State(), look(ONE, word))
-    assert (decision.level, state.arrivals) == (0, ())
+    assert (decision.level, state.curve.points) == (0, ())
 
 
 def test_going_blind_rejects_nobody() -> None:
@@ -191,7 +257,7 @@ def test_client_batches_count_by_their_images() -> None:
     _, many = decide(CONFIG, State(), look(eight, policy(queue_depth=12)))
     assert few.level < many.level == 2
     state, levels = State(), []
-    for step in range(8):
+    for step in range(12):
         state, decision = decide(CONFIG, state, look(eight, None, NOW + step * 40 * MS))
         levels.append(decision.level)
     assert levels[-1] == 2
@@ -200,8 +266,8 @@ def test_client_batches_count_by_their_images() -> None:
 def test_a_quality_wish_does_not_pick_a_level_slower_than_a_dearer_one() -> None:
     table = replace(TABLE, seconds=((0.008, 0.040), (0.009, 0.050), (0.002, 0.010)))
     config = replace(CONFIG, latency=table, pin_cap=1.0)
-    _, decision = decide(config, State(), look((Wish(floor=1),), policy(queue_depth=500)))
-    assert decision.levels == (0,)
+    _, decision = decide(config, State(), look((Wish(floor=1),) * 8, policy(queue_depth=500)))
+    assert decision.levels == (0,) * 8
 
 
 def test_a_dear_wish_larger_than_the_credit_still_gets_its_share() -> None:
@@ -238,32 +304,56 @@ def test_a_pinned_policy_wins() -> None:
 def test_levels_slower_than_a_dearer_one_are_not_used() -> None:
     table = replace(TABLE, seconds=((0.008, 0.040), (0.009, 0.050), (0.002, 0.010)))
     config = replace(CONFIG, latency=table)
-    _, decision = decide(config, State(), look(FULL, policy(queue_depth=32)))
+    _, decision = decide(config, State(), look(FULL, policy(queue_depth=8 + 64)))
     assert decision.level == 2
 
 
 def test_the_dead_are_dropped_and_the_rest_run_at_the_cheapest() -> None:
-    state = State(taken=0, arrivals=((NOW - 300 * MS, 0), (NOW - 10 * MS, 29)))
-    state, decision = decide(CONFIG, state, look((Wish(),) * 20, policy()))
+    state = State(curve=Curve(points=((NOW - 230 * MS, 0), (NOW - 10 * MS, 8))))
+    _, decision = decide(CONFIG, state, look(FULL, policy(queue_depth=-1)))
     dead = decision.levels.count(Rejection.DEADLINE)
-    assert 0 < dead < 20
-    assert decision.levels[dead:] == (2,) * (20 - dead)
+    assert 0 < dead < 8
+    assert decision.levels[dead:] == (2,) * (8 - dead)
 
 
 def test_a_rejection_forces_the_cheapest_level_for_a_while() -> None:
-    state = State(rejected_at_ns=NOW)
+    state = State(rejected_at_ns=NOW, shedding_since_ns=NOW)
     _, soon = decide(CONFIG, state, look(ONE, None, NOW + 400 * MS))
     _, later = decide(CONFIG, state, look(ONE, None, NOW + 600 * MS))
     assert (soon.level, soon.reason) == (2, Reason.REJECTED)
     assert (later.level, later.reason) == (0, Reason.CALM)
 
 
+def test_an_overload_that_lasts_refuses_sooner() -> None:
+    """A request 100 ms old is served in a short overload, and refused when it has lasted."""
+    aged = curve(age_ms=100, queue=100)
+    for since_ms, refused in ((500, False), (1500, True)):
+        state = replace(aged, rejected_at_ns=NOW - MS, shedding_since_ns=NOW - since_ms * MS)
+        _, decision = decide(CONFIG, state, look(FULL, policy(queue_depth=-1)))
+        assert (decision.levels[0] is Rejection.DEADLINE) == refused
+
+
+def test_the_time_between_batches_is_learnt_while_requests_wait() -> None:
+    config, state, now = replace(CONFIG, admission=False), State(), NOW
+    for _ in range(60):
+        word = policy(queue_depth=100, queue_depth_at_ns=now - MS, lease_expires_ns=now + MS)
+        state, decision = decide(config, state, look(FULL, word, now))
+        state = settle(state, decision, decision.predicted_s)
+        now += round(decision.predicted_s * 1e9) + 4 * MS
+    assert 0.0039 < state.gap_s < 0.0041
+    for _ in range(20):  # nobody waits: what passes between batches is idle time
+        now += 900 * MS
+        state, decision = decide(config, state, look(ONE, None, now))
+        state = settle(state, decision, decision.predicted_s)
+    assert state.gap_s < 0.005
+
+
 def test_the_rejected_are_told_when_the_queue_is_gone() -> None:
-    gone = replace(ONE[0], deadline_ns=1)
+    gone = (Wish(deadline_ns=1),) * 8
     for queue, advice in ((0, 1), (8, 10), (800, 1000)):
-        word = policy(queue_depth=1 + queue)
-        _, decision = decide(CONFIG, State(), look((gone,), word))
-        assert decision.levels == (Rejection.DEADLINE,)
+        word = policy(queue_depth=8 + queue)
+        _, decision = decide(CONFIG, State(), look(gone, word))
+        assert decision.levels == (Rejection.DEADLINE,) * 8
         assert decision.retry_after_ms == advice  # a batch of 8 takes 10 ms at the cheapest level
     _, decision = decide(CONFIG, State(), look(FULL, policy(queue_depth=808)))
     assert decision.retry_after_ms is None
@@ -285,9 +375,9 @@ def test_admission_can_be_switched_off() -> None:
 
 def test_wishes_are_honoured_inside_one_batch() -> None:
     config = replace(CONFIG, pin_cap=1.0)
-    wishes = (Wish(), Wish(pin=0), Wish(floor=1), Wish(pin=2))
+    wishes = (Wish(), Wish(pin=0), Wish(floor=1), Wish(pin=2)) * 2
     _, decision = decide(config, State(), look(wishes, policy(queue_depth=500)))
-    assert decision.levels == (2, 0, 1, 2)
+    assert decision.levels == (2, 0, 1, 2) * 2
 
 
 def test_a_floor_does_not_lift_a_request_in_calm() -> None:
@@ -359,7 +449,7 @@ def test_every_request_gets_an_allowed_level_or_a_rejection(
     observation = look(tuple(wishes), word)
     state, decision = decide(CONFIG, curve(age_ms, queue), observation)
     assert decide(CONFIG, curve(age_ms, queue), observation) == (state, decision)
-    assert state.taken == 100 + len(wishes)
+    assert state.curve.taken == 100 + len(wishes)
     assert len(decision.levels) == len(decision.ages_ns) == len(wishes)
     assert all(age >= 0 for age in decision.ages_ns)
     for wish, level in zip(wishes, decision.levels, strict=True):
