@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal
 
 from foveate.ladder import LatencyTable
@@ -79,7 +80,7 @@ class Config:
     release_at: float = 0.9  # and at which it is allowed again
     hold_s: float = 0.3  # between two steps to dearer levels
 
-    @property
+    @cached_property
     def levels(self) -> tuple[int, ...]:
         """Levels worth serving on this device and good enough; 0 is always the first."""
         return tuple(level for level in self.table.useful() if level <= self.floor)

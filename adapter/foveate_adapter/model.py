@@ -168,6 +168,8 @@ class Model:
         if self.table is None or observation.reset:
             self.table = self._load_table()  # a new model process may have measured anew
         config = self._configure()
+        if config == self._config:
+            config = self._config  # what was derived of it is kept
         blind = at - self.seen_at > self._settings.blind_after_s
         if sample is None and self.latest and config == self._config and not blind:
             # Nothing is new, so nothing changes; the law would take it for a time it has seen.

@@ -95,7 +95,8 @@ class Curve:
                     arrival = t0 + (t1 - t0) * (number + 1 - a0) // (a1 - a0)
                 else:
                     arrival = points[0][0]
-            ages.append(min(most, max(0, now_ns - arrival)))
+            age = now_ns - arrival
+            ages.append(0 if age < 0 else most if age > most else age)
         ages.reverse()
         return ages
 

@@ -390,20 +390,23 @@ def _table_s(config: Config, wishes: tuple[Wish, ...], levels: list[int | Reject
     for wish, level in zip(wishes, levels, strict=True):
         if not isinstance(level, Rejection):
             images[level] = images.get(level, 0) + wish.images
-    return config.latency.mixed_seconds(images)
+    if config.latency.padded:  # level by level
+        return sum([config.seconds[level][n] for level, n in images.items()])
+    total = sum(images.values())  # one pass, of which each level takes its share
+    return sum([config.seconds[level][total] * n / total for level, n in images.items()])
 
 
 def _retry_after_ms(
     config: Config, batch: _Batch, levels: list[int | Rejection], credit_s: float
 ) -> int | None:
     """When the queue of now is gone, served at the cheapest level, and dear wishes have credit."""
+    if not any(isinstance(level, Rejection) for level in levels):
+        return None
     runs = [
         wish.images
         for wish, level in zip(batch.wishes, levels, strict=True)
         if not isinstance(level, Rejection)
     ]
-    if len(runs) == len(levels):
-        return None
     seconds = _work_s(config, batch, sum(runs))
     if Rejection.PIN_CAP in levels:
         seconds = max(seconds, -credit_s / config.pin_cap)

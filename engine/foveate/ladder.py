@@ -153,16 +153,6 @@ class LatencyTable:
         s0, s1 = row[right - 1], row[right]
         return s0 + (s1 - s0) * (batch - b0) / (b1 - b0)
 
-    def mixed_seconds(self, images: Mapping[int, int]) -> float:
-        """Time of a batch of several levels, from the images of each.
-
-        One pass, of which each level takes its share; where batches are ``padded``, one pass each.
-        """
-        if self.padded:
-            return sum(self.batch_seconds(level, n) for level, n in images.items())
-        total = sum(images.values())
-        return sum(self.batch_seconds(level, total) * n / total for level, n in images.items())
-
     def useful(self) -> tuple[int, ...]:
         """Levels worth serving here: each is faster at the largest batch than all dearer ones."""
         kept: list[int] = []

@@ -380,6 +380,14 @@ def test_wishes_are_honoured_inside_one_batch() -> None:
     assert decision.levels == (2, 0, 1, 2) * 2
 
 
+def test_levels_of_one_pass_share_its_time_padded_ones_run_one_by_one() -> None:
+    wishes = (*(Wish(pin=0),) * 2, *(Wish(pin=1),) * 6)
+    for padded, seconds in ((False, 0.040 * 2 / 8 + 0.020 * 6 / 8), (True, 0.040 + 0.020)):
+        config = replace(CONFIG, latency=replace(TABLE, padded=padded), pin_cap=1.0)
+        _, decision = decide(config, State(), look(wishes))
+        assert abs(decision.predicted_s - seconds) < 1e-9
+
+
 def test_a_floor_does_not_lift_a_request_in_calm() -> None:
     _, decision = decide(CONFIG, State(), look((Wish(floor=1),), policy()))
     assert decision.levels == (0,)

@@ -144,9 +144,3 @@ def test_padded_batches_take_the_time_of_the_next_size() -> None:
         6.0,
         12.0,
     ]
-    assert table.mixed_seconds({0: 1, 1: 3}) == 1.0 + 2.0
-
-
-def test_levels_of_one_pass_share_its_time() -> None:
-    table = LatencyTable(device="d", ladder="l", batches=(1, 8), seconds=((1.0, 8.0), (0.5, 4.0)))
-    assert table.mixed_seconds({0: 2, 1: 6}) == pytest.approx(8.0 * 2 / 8 + 4.0 * 6 / 8)
