@@ -63,7 +63,7 @@ class Config:
     goal: Goal = "latency"
 
     start_margin: float = 0.5
-    most_margin: float = 0.95
+    most_margin: float = 0.7  # the rest is for what no model of the load foresees
     free_margin: float = 0.25  # costs next to nothing, however bursty the load
     least_margin: float = 0.1
     budget_share: float = 0.1  # of the error budget, to be spent on quality; all for ``quality``
