@@ -17,6 +17,7 @@ NAMES = (
     "burst",
     "control",
     "simulated",
+    "detection",
 )
 
 if __name__ == "__main__":

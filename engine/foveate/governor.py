@@ -71,9 +71,9 @@ class Config:
     # Without a live policy, and the most without a view of the queue: aiming at the edge leaves
     # nothing for a clump.
     margin: float = 0.5
-    # Calm ends when arrivals exceed what level 0 can carry (with a tenth to spare) by what it
-    # answers in this share of the SLO. Less would react sooner to a burst and take chance for one.
-    calm_backlog: float = 0.45
+    # Calm ends when level 0, with a tenth to spare, would be this many full batches behind. Less
+    # would react sooner to a burst and take chance for one.
+    calm_batches: float = 1.0
     admission: bool = True
     admit_share: float = 0.9  # of a deadline: ages do not see the way to the queue and back
     # In an overload that lasts somebody must be refused anyway, and had better learn it soon.
@@ -115,7 +115,7 @@ class State:
     """What is remembered between batches."""
 
     curve: Curve = field(default_factory=Curve)
-    dense_backlog_s: float = 0.0  # of work, had all arrivals been answered at level 0
+    dense_backlog: float = 0.0  # images, had level 0 answered all so far with a tenth to spare
     correction: float = 1.0  # measured over predicted batch time
     gap_s: float = 0.0  # from the end of a batch to the next one while requests wait
     left_queue: bool = False  # requests waited behind the last batch
@@ -199,13 +199,13 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
     rejected_at_ns = now if overloaded else state.rejected_at_ns
     if overloaded and since_ns is None:
         since_ns = now
-    backlog_s = _dense_backlog_s(config, state, batch, now)
+    backlog = _dense_backlog(config, state, batch, now)
     if len(batch.allowed) == 1:
         level, reason = batch.allowed[0], Reason.PINNED
     elif since_ns is not None:
         level, reason = batch.allowed[-1], Reason.REJECTED
     else:
-        level, reason = _choose(config, batch, backlog_s)
+        level, reason = _choose(config, batch, backlog)
     levels, credit_s = _grant(config, state, batch, alive, level, now)
     decision = Decision(
         level=level,
@@ -219,7 +219,7 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
     largest = max([wish.images for wish in wishes])
     return State(
         curve=curve.took(now, len(wishes), images, largest, config.max_batch),
-        dense_backlog_s=backlog_s,
+        dense_backlog=backlog,
         correction=state.correction,
         gap_s=batch.gap_s,
         left_queue=batch.queue > 0 and images >= config.max_batch,
@@ -254,15 +254,11 @@ def _gap_s(state: State, now: int) -> float:
     return state.gap_s + _GAP_WEIGHT * (min(max(sample, 0.0), state.seconds) - state.gap_s)
 
 
-def _choose(config: Config, batch: _Batch, backlog_s: float) -> tuple[int, Reason]:
+def _choose(config: Config, batch: _Batch, backlog: float) -> tuple[int, Reason]:
     """The level of requests without a wish."""
     allowed, margin, oldest = batch.allowed, batch.margin, _oldest(batch)
     shares = _shares(config, allowed)
-    calm = (
-        allowed[0] == 0
-        and not batch.queue
-        and backlog_s <= config.calm_backlog * batch.slo_ns / 1e9
-    )
+    calm = allowed[0] == 0 and not batch.queue and backlog <= config.calm_batches * config.max_batch
     work_ns = 1e9 * _work_s(config, batch, batch.images)
     others_ns = work_ns - 1e9 * batch.correction * config.seconds[allowed[-1]][batch.images]
     for level, share in zip(allowed, shares, strict=False):
@@ -376,12 +372,12 @@ def _work_s(config: Config, batch: _Batch, images: int) -> float:
     return busy_s + batch.gap_s * (full + (rest > 0))
 
 
-def _dense_backlog_s(config: Config, state: State, batch: _Batch, now: int) -> float:
-    """What would be left to do with this batch, had all been answered at level 0."""
+def _dense_backlog(config: Config, state: State, batch: _Batch, now: int) -> float:
+    """Images level 0 would be behind with this batch, had it answered all so far."""
     since_s = 0.0 if state.last_ns is None else (now - state.last_ns) / 1e9
-    image_s = (batch.correction * config.seconds[0][-1] + batch.gap_s) / config.max_batch
-    left_s = max(0.0, state.dense_backlog_s - since_s) + _SPARE * image_s * batch.images
-    return min(left_s, _BACKLOG_CAP * config.calm_backlog * batch.slo_ns / 1e9)
+    full_s = _SPARE * (batch.correction * config.seconds[0][-1] + batch.gap_s)
+    left = max(0.0, state.dense_backlog - config.max_batch * since_s / full_s)
+    return min(left + batch.images, _BACKLOG_CAP * config.calm_batches * config.max_batch)
 
 
 def _table_s(config: Config, wishes: tuple[Wish, ...], levels: list[int | Rejection]) -> float:
