@@ -183,7 +183,9 @@ class Model:
     @_locked
     def window(self) -> Observation | None:
         """What happened in the last ``window_s``; None before the first good scrape."""
-        return observe(self._samples[0], self._samples[-1]) if self._samples else None
+        if not self._samples:
+            return None
+        return observe(self._samples[0], self._samples[-1], self.slo.latency_s)
 
     @_locked
     def problem(self, at: float) -> str | None:
@@ -253,7 +255,8 @@ class Model:
     def _observe(self, sample: Sample | None, at: float) -> Observation:
         if sample is None:
             return Observation(at=at)
-        observation = observe(self._samples[-1] if self._samples else None, sample)
+        previous = self._samples[-1] if self._samples else None
+        observation = observe(previous, sample, self.slo.latency_s)
         if observation.queue_depth is not None:
             self.seen_at = at
         if observation.reset:

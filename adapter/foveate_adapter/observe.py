@@ -28,6 +28,8 @@ __all__ = [
 _SUCCESS = "nv_inference_request_success"
 _FAILURE = "nv_inference_request_failure"
 _PENDING = "nv_inference_pending_request_count"
+_RESPONSES = "nv_inference_first_response_histogram_ms_count"
+_RESPONSE_TIMES = "nv_inference_first_response_histogram_ms_bucket"
 _ANSWERS = "foveate_answers_total"
 _REJECTIONS = "foveate_rejections_total"
 _AGES = "foveate_age_seconds_bucket"
@@ -41,6 +43,8 @@ _HEARTBEATS = "foveate_heartbeats_total"
 _COUNTERS: Mapping[str, tuple[str, ...]] = {
     _SUCCESS: (),
     _FAILURE: (),
+    _RESPONSES: (),
+    _RESPONSE_TIMES: ("le",),
     _ANSWERS: ("level", "slo"),
     _REJECTIONS: ("reason",),
     _AGES: ("le",),
@@ -100,7 +104,8 @@ class Observation:
             return None
         answered = sum(self.answers.values())
         asked = answered + (self.rejected or 0.0) + (self.capped or 0.0)
-        return (answered - self.missed) / asked if asked else None
+        # A rejection may itself be late, and Triton's histogram then counts it among the missed.
+        return max(0.0, answered - self.missed) / asked if asked else None
 
     @property
     def degraded(self) -> float | None:
@@ -192,11 +197,12 @@ def credible(history: Sequence[Sample], sample: Sample) -> bool:
     return before.keys() <= now.keys() or any(now.get(k, n) < n for k, n in before.items())
 
 
-def observe(previous: Sample | None, sample: Sample) -> Observation:
+def observe(previous: Sample | None, sample: Sample, slo_s: float | None = None) -> Observation:
     """What happened from ``previous`` to ``sample``, which need not be neighbours.
 
     Offered load comes from the conservation of requests, as Triton has no arrival counter:
-    arrivals = finished + growth of the queue.
+    arrivals = finished + growth of the queue. Misses are what the model process estimates, or what
+    Triton measured if it has a histogram of response times with an edge at ``slo_s``.
     """
     pending = sample.gauges.get(_PENDING)
     level = sample.gauges.get(_LEVEL)
@@ -225,11 +231,14 @@ def observe(previous: Sample | None, sample: Sample) -> Observation:
     now = replace(now, interval_s=sample.at - previous.at, served=served, arrivals=arrivals)
     if not any(key[0].startswith("foveate_") for key in before):
         return now
+    late = None if slo_s is None else _late(change, slo_s)
+    if late is None:
+        late = sum(n for key, n in moved.items() if key[2:] == ("missed",))
     capped = moved.get((_REJECTIONS, "pin-cap"), 0.0)
     return replace(
         now,
         answers=_by_level(change),
-        missed=sum(n for key, n in moved.items() if key[2:] == ("missed",)),
+        missed=late,
         rejected=_sum(moved, _REJECTIONS) - capped,
         capped=capped,
         age_p99_s=_quantile(change, 0.99),
@@ -238,6 +247,17 @@ def observe(previous: Sample | None, sample: Sample) -> Observation:
 
 def _sum(change: Mapping[tuple[str, ...], float], name: str) -> float:
     return sum(n for key, n in change.items() if key[0] == name)
+
+
+def _late(change: Mapping[Key, float], slo_s: float) -> float | None:
+    """Responses after ``slo_s`` in Triton's histogram; None if it has no edge there."""
+    edge_ms = 1e3 * slo_s
+    within = [
+        n
+        for key, n in change.items()
+        if key[0] == _RESPONSE_TIMES and math.isclose(float(key[1]), edge_ms)
+    ]
+    return change[(_RESPONSES,)] - sum(within) if within and (_RESPONSES,) in change else None
 
 
 def _by_level(change: Mapping[tuple[str, ...], float]) -> dict[int, float]:

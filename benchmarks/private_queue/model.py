@@ -48,10 +48,12 @@ class ExactClassifier(Classifier):
 
     def tell(self, arrived: Sequence[int], waiting: int) -> None:
         """``arrived``: of the next requests, oldest first, nanoseconds; ``waiting``: of all."""
-        now, taken = time.monotonic_ns(), self._state.taken
-        curve = ((at, taken + count) for count, at in enumerate(arrived, start=1))
-        arrivals = ((arrived[0] - 1, taken), *curve, (now, taken + waiting))
-        self._state = replace(self._state, arrivals=arrivals)
+        now, curve = time.monotonic_ns(), self._state.curve
+        exact = ((at, curve.taken + count) for count, at in enumerate(arrived, start=1))
+        points = ((arrived[0] - 1, curve.taken), *exact, (now, curve.taken + waiting))
+        # A batch of the dead looks as if it had emptied the queue.
+        curve = replace(curve, points=points, emptied_at_ns=None)
+        self._state = replace(self._state, curve=curve)
 
     def dead(self, requests: Sequence[Request]) -> int:
         """How many of the oldest ``requests`` cannot be in time any more."""

@@ -176,12 +176,15 @@ class Classifier:
 
     def _collect(self) -> None:
         """Count the batches since the last time; runs in the telemetry thread."""
-        self._telemetry.gauge("foveate_batch_time_correction", self._state.correction)
-        self._telemetry.gauge("foveate_batch_gap_seconds", self._state.gap_s)
+        state = self._state
+        self._telemetry.gauge("foveate_batch_time_correction", state.correction)
+        self._telemetry.gauge("foveate_batch_gap_seconds", state.gap_s)
         while self._batches:
-            self._count(*self._batches.popleft())
+            self._count(*self._batches.popleft(), state.gap_s)
 
-    def _count(self, wishes: Sequence[Wish], decision: Decision, seconds: float) -> None:
+    def _count(
+        self, wishes: Sequence[Wish], decision: Decision, seconds: float, gap_s: float
+    ) -> None:
         telemetry = self._telemetry
         ran = [level for level in decision.levels if not isinstance(level, Rejection)]
         if ran:  # a batch of several levels counts as the one most requests ran at
@@ -194,7 +197,7 @@ class Classifier:
             if isinstance(outcome, Rejection):
                 telemetry.count("foveate_rejections_total", reason=outcome.value)
                 continue
-            age = age_ns / 1e9 + seconds
+            age = age_ns / 1e9 + seconds + gap_s  # an answer leaves in the gap after its batch
             limit_ns = wish.deadline_ns or decision.slo_ns
             met = "met" if age <= limit_ns / 1e9 else "missed"
             telemetry.count("foveate_answers_total", level=str(outcome), slo=met)

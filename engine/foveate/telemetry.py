@@ -17,6 +17,7 @@ __all__ = ["AGE_EDGES_S", "COUNTERS", "GAUGES", "Metric", "Telemetry"]
 
 #: Upper edges of the age histogram: geometric, 1 ms to about 10 s.
 AGE_EDGES_S = tuple(round(0.001 * 2 ** (i / 2), 6) for i in range(27))
+_EDGE_LABELS = (*map(str, AGE_EDGES_S), "+Inf")
 
 COUNTERS = {
     "foveate_answers_total": "Answers given, by level and by whether they met the SLO",
@@ -86,8 +87,7 @@ class Telemetry:
         """Add one answer to the age histogram."""
         with self._lock:
             # Only the bucket it falls in; publishing makes the buckets cumulative.
-            edge = bisect_left(AGE_EDGES_S, seconds)
-            label = f"{AGE_EDGES_S[edge]:g}" if edge < len(AGE_EDGES_S) else "+Inf"
+            label = _EDGE_LABELS[bisect_left(AGE_EDGES_S, seconds)]
             self._counts["foveate_age_seconds_bucket", (("le", label),)] += 1
             self._counts["foveate_age_seconds_sum", ()] += seconds
             self._counts["foveate_age_seconds_count", ()] += 1
@@ -129,7 +129,7 @@ def _cumulative(counts: Mapping[tuple[str, Labels], float]) -> dict[tuple[str, L
     out = {key: value for key, value in counts.items() if key[0] != name}
     total = 0.0
     if any(key[0] == name for key in counts):
-        for label in (*(f"{edge:g}" for edge in AGE_EDGES_S), "+Inf"):
+        for label in _EDGE_LABELS:
             total += counts.get((name, (("le", label),)), 0.0)
             if total:
                 out[name, (("le", label),)] = total

@@ -91,6 +91,42 @@ def test_a_p99_age_beyond_the_last_edge_is_that_edge(metrics_text):
     assert between(metrics_text(), metrics_text(ages=(0, 1, 9))).age_p99_s == pytest.approx(0.2)
 
 
+def response_times(within_100: int, within_200: int, total: int, version: int = 1) -> str:
+    """Triton's histogram of first responses, ms."""
+    name = "nv_inference_first_response_histogram_ms"
+    labels = f'model="digits",version="{version}"'
+    return f"""\
+# HELP {name} Duration from request to first response in milliseconds
+# TYPE {name} histogram
+{name}_count{{{labels}}} {total}
+{name}_sum{{{labels}}} {90 * total}
+{name}_bucket{{{labels},le="100"}} {within_100}
+{name}_bucket{{{labels},le="200"}} {within_200}
+{name}_bucket{{{labels},le="+Inf"}} {total}
+"""
+
+
+@pytest.mark.parametrize(
+    ("slo_s", "missed"),
+    [(0.1, 30), (0.2, 12), (0.15, 4), (None, 4)],
+)
+def test_misses_are_measured_where_the_histogram_has_an_edge_at_the_slo(
+    metrics_text, slo_s, missed
+):
+    before = metrics_text(met=80, missed=10) + response_times(70, 80, 90)
+    after = metrics_text(met=136, missed=14) + response_times(100, 128, 150)
+    seen = observe(parse(before, "digits", 10.0), parse(after, "digits", 11.0), slo_s)
+    assert seen.missed == missed
+    assert seen.attainment == pytest.approx((60 - missed) / 60)
+
+
+def test_response_times_are_summed_over_versions(metrics_text):
+    before = metrics_text() + response_times(0, 0, 0) + response_times(5, 5, 5, version=2)
+    after = metrics_text(met=9) + response_times(1, 2, 3) + response_times(5, 6, 11, version=2)
+    seen = observe(parse(before, "digits", 10.0), parse(after, "digits", 11.0), 0.2)
+    assert seen.missed == 6
+
+
 def test_malformed_lines_are_an_error_naming_the_model():
     with pytest.raises(ScrapeError, match="digits"):
         parse('foveate_level{model="digits"} seven\n', "digits", 0.0)

@@ -49,7 +49,7 @@ def test_age_buckets_are_cumulative() -> None:
         telemetry.age(age)
     telemetry.close()
     for edge in (*AGE_EDGES_S, float("inf")):
-        label = "+Inf" if edge == float("inf") else f"{edge:g}"
+        label = "+Inf" if edge == float("inf") else str(edge)
         key = ("foveate_age_seconds_bucket", (("le", label), ("model", "digits")))
         assert recorder.values[key] == sum(age <= edge for age in ages)
     count = recorder.values["foveate_age_seconds_count", (("model", "digits"),)]
