@@ -167,6 +167,7 @@ _SPARE = 1.1  # level 0 carries a load with a tenth to spare, or not at all
 _BACKLOG_CAP = 2.0  # times what ends the calm: how long it takes to come back is bounded
 _CORRECTION_BOUNDS = (0.5, 3.0)
 _CORRECTION_WEIGHT = 0.1
+_DRIFT_WEIGHT = 0.02
 _GAP_WEIGHT = 0.1
 
 
@@ -236,12 +237,12 @@ def settle(state: State, decision: Decision, seconds: float) -> State:
     A batch of rejections teaches nothing; the correction then drifts back to 1, or a slow moment
     could reject everything for ever.
     """
-    low, high = _CORRECTION_BOUNDS
-    ran = decision.predicted_s > 0
-    ratio = state.correction * seconds / decision.predicted_s if ran else 1.0
-    blended = state.correction + _CORRECTION_WEIGHT * (
-        min(max(ratio, low), high) - state.correction
-    )
+    ratio, weight = 1.0, _DRIFT_WEIGHT
+    if decision.predicted_s > 0:
+        low, high = _CORRECTION_BOUNDS
+        ratio = min(max(state.correction * seconds / decision.predicted_s, low), high)
+        weight = _CORRECTION_WEIGHT
+    blended = state.correction + weight * (ratio - state.correction)
     return replace(state, correction=blended, seconds=seconds)
 
 
