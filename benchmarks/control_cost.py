@@ -150,7 +150,8 @@ def governor_us(requests: int, queue_depth: int) -> float:
         batches=(1, 8),
         seconds=tuple((0.01 / k, 0.06 / k) for k in range(1, 6)),
     )
-    config = governor.Config(latency=table, max_batch=8, slo_ns=200_000_000)
+    quality = (0.99, 0.98, 0.97, 0.95, 0.92)
+    config = governor.Config(latency=table, quality=quality, max_batch=8, slo_ns=200_000_000)
     wishes = (governor.Wish(),) * requests
     state, spent = governor.State(), []
     for batch in range(1, BATCHES + 1):
