@@ -52,8 +52,8 @@ class ExactClassifier(Classifier):
         exact = ((at, curve.taken + count) for count, at in enumerate(arrived, start=1))
         points = ((arrived[0] - 1, curve.taken), *exact, (now, curve.taken + waiting))
         # A batch of the dead looks as if it had emptied the queue.
-        curve = replace(curve, points=points, emptied_at_ns=None)
-        self._state = replace(self._state, curve=curve)
+        curve = curve._replace(points=points, emptied_at_ns=None)
+        self._state = self._state._replace(curve=curve)
 
     def dead(self, requests: Sequence[Request]) -> int:
         """How many of the oldest ``requests`` cannot be in time any more."""

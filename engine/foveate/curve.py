@@ -7,7 +7,7 @@ little later. Pure: a :class:`Curve` is never changed, times are nanoseconds of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 __all__ = ["Curve"]
 
@@ -18,8 +18,7 @@ _STALE_NS = 200_000_000  # older samples say nothing about now: four missed scra
 Point = tuple[int, int]  # time, requests so far
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curve:
+class Curve(NamedTuple):
     """What is known of the arrivals before the next batch."""
 
     taken: int = 0  # D: requests taken so far
@@ -45,7 +44,7 @@ class Curve:
         points = self.points[1 - _LENGTH :]
         if points and points[-1][1] > arrived:
             points = tuple((time, min(count, arrived)) for time, count in points)
-        return replace(self, points=(*points, (at_ns, arrived)))
+        return self._replace(points=(*points, (at_ns, arrived)))
 
     def took(self, now_ns: int, requests: int, images: int, largest: int, max_batch: int) -> Curve:
         """After a batch was taken, whose largest request held ``largest`` images."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -110,11 +110,10 @@ class Wish:
     images: int = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class State:
+class State(NamedTuple):
     """What is remembered between batches."""
 
-    curve: Curve = field(default_factory=Curve)
+    curve: Curve = Curve()
     dense_backlog: float = 0.0  # images, had level 0 answered all so far with a tenth to spare
     correction: float = 1.0  # measured over predicted batch time
     gap_s: float = 0.0  # from the end of a batch to the next one while requests wait
@@ -135,8 +134,7 @@ class Observation:
     policy: Policy | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decision:
+class Decision(NamedTuple):
     """A level or a rejection for every request of the batch."""
 
     level: int  # of requests without a wish
@@ -243,7 +241,7 @@ def settle(state: State, decision: Decision, seconds: float) -> State:
         ratio = min(max(state.correction * seconds / decision.predicted_s, low), high)
         weight = _CORRECTION_WEIGHT
     blended = state.correction + weight * (ratio - state.correction)
-    return replace(state, correction=blended, seconds=seconds)
+    return state._replace(correction=blended, seconds=seconds)
 
 
 def _gap_s(state: State, now: int) -> float:

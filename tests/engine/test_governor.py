@@ -328,7 +328,7 @@ def test_an_overload_that_lasts_refuses_sooner() -> None:
     """A request 100 ms old is served in a short overload, and refused when it has lasted."""
     aged = curve(age_ms=100, queue=100)
     for since_ms, refused in ((500, False), (1500, True)):
-        state = replace(aged, rejected_at_ns=NOW - MS, shedding_since_ns=NOW - since_ms * MS)
+        state = aged._replace(rejected_at_ns=NOW - MS, shedding_since_ns=NOW - since_ms * MS)
         _, decision = decide(CONFIG, state, look(FULL, policy(queue_depth=-1)))
         assert (decision.levels[0] is Rejection.DEADLINE) == refused
 
