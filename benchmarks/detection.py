@@ -4,7 +4,7 @@
 
 Simulated, batch times of ``results/levels.json``. Calm: five minutes of Poisson arrivals at half of
 what level 0 carries. Burst: from 0.4 of that to 1.5; what counts is the first answer of a cheaper
-level. The threshold is ``calm_batches`` of the governor.
+level. The threshold is ``calm_share`` of the governor.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from results import environment, save
 from simulated import measured_table
 
 CALM_S, BURST_AT_S, BURST_S = 300.0, 5.0, 3.0
-THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
 def first_cheaper_ms(run: Run) -> float:
@@ -54,7 +54,7 @@ def row(scene: Scene, inner: governor.Config, seeds: int) -> dict[str, float]:
         for seed in range(seeds)
     ]
     return {
-        "calm_batches": inner.calm_batches,
+        "calm_share": inner.calm_share,
         "level_0": levels.count(0) / len(levels),
         "switches": sum(a != b for a, b in pairwise(levels)),
         "reaction_median_ms": median(reaction),
@@ -69,7 +69,7 @@ def main(
     scene = Scene(ladder=ladder, table=measured_table(ladder))
     rows = []
     for threshold in THRESHOLDS:
-        rows.append(row(scene, replace(scene.inner, calm_batches=threshold), seeds))
+        rows.append(row(scene, replace(scene.inner, calm_share=threshold), seeds))
         print({key: round(value, 3) for key, value in rows[-1].items()}, flush=True)
     save("detection", {"environment": environment(), "rows": rows})
 

@@ -66,7 +66,7 @@ class Config:
     most_margin: float = 0.7  # the rest is for what no model of the load foresees
     free_margin: float = 0.25  # costs next to nothing, however bursty the load
     least_margin: float = 0.1
-    budget_share: float = 0.1  # of the error budget, to be spent on quality; all for ``quality``
+    budget_share: float = 0.3  # of the error budget, that bursts may cost; all for ``quality``
     blind_margin: float = 0.25
     blind_after_s: float = 2.0
 
@@ -76,6 +76,7 @@ class Config:
     settle_s: float = 1.0  # from a cut until the margin may rise
 
     load_memory_s: float = 1.0
+    images_weight: float = 0.1  # of what one observation shows
     tighten_at: float = 1.0  # share of capacity and of the SLO at which a level is given up
     release_at: float = 0.9  # and at which it is allowed again
     hold_s: float = 0.3  # between two steps to dearer levels
@@ -100,6 +101,7 @@ class State:
     credit: float = 0.0  # misses the budget still allows; negative: debt
     load: float | None = None  # requests per second, smoothed
     traffic: Traffic = field(default_factory=Traffic)
+    images: float = 1.0  # in a request, smoothed
     at: float | None = None  # time of the last decision
     seen_at: float | None = None  # of the last observation with a signal
     cut_at: float = -math.inf  # of the last cut of the margin
@@ -153,7 +155,9 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
 
 def _estimate(config: Config, state: State, observation: Observation) -> State:
     """Bring times, load and credit up to date; what is not known leaves them as they are."""
-    load, traffic = state.load, state.traffic
+    load, traffic, images = state.load, state.traffic, state.images
+    if observation.images is not None:
+        images += config.images_weight * (max(1.0, observation.images) - images)
     if observation.arrivals is not None and observation.interval_s is not None:
         traffic = traffic.seen(observation.arrivals, observation.interval_s)
         rate = observation.arrivals / observation.interval_s
@@ -169,6 +173,7 @@ def _estimate(config: Config, state: State, observation: Observation) -> State:
         seen_at=state.seen_at if blind else observation.at,
         load=load,
         traffic=traffic,
+        images=images,
         credit=state.credit * kept + (1.0 - config.objective) * asked - bad,
     )
 
@@ -213,7 +218,7 @@ def _move_margin(config: Config, state: State, observation: Observation, rise: f
 def _ceiling(config: Config, state: State, observation: Observation) -> float:
     """The margin that load and burstiness allow."""
     batch = config.table.batches[-1]
-    service_s = _cycle_s(config, observation, config.levels[-1], batch) / batch
+    service_s = state.images * _cycle_s(config, observation, config.levels[-1], batch) / batch
     room = room_s(state.traffic, service_s, config.slo_s, config.missable)
     return min(config.most_margin, config.free_margin + room / config.slo_s)
 
@@ -240,10 +245,10 @@ def _first_fit(config: Config, state: State, observation: Observation, share: fl
     batches before it and is answered with the rest, within ``share * SLO``.
     """
     batch = config.table.batches[-1]
-    full, rest = divmod(observation.queue_depth or 0, batch)
+    full, rest = divmod(round(state.images * (observation.queue_depth or 0)), batch)
     for level in config.levels:
         one, last = (_cycle_s(config, observation, level, n) for n in (batch, rest + 1))
-        stable = (state.load or 0.0) * one <= share * batch
+        stable = state.images * (state.load or 0.0) * one <= share * batch
         if stable and full * one + last <= share * config.slo_s:
             return level
     return None

@@ -48,6 +48,7 @@ class _Beat:
         self._source, self._period_s = source, period_s
         self._at = time.monotonic()  # of the last step
         self._failure: str | None = None
+        self._lock = threading.Lock()  # of a step
 
     def run(self) -> None:
         due = time.monotonic()
@@ -62,9 +63,8 @@ class _Beat:
             seconds = time.monotonic() - start
             if self.stop.is_set():
                 return
-            if seconds > TIMEOUT_S and problem is None:
-                samples, problem = {}, self._silence
-            self._step(samples, problem, seconds)
+            self._metrics.count(seconds, failed=problem is not None)
+            self._step(samples, problem)
             # After a slow reading beats are skipped, not caught up with.
             due = max(due + self._period_s, time.monotonic())
 
@@ -72,15 +72,14 @@ class _Beat:
         """Step without news if the reading has taken too long: a name server may hang."""
         late = time.monotonic() - self._at
         if late > self._period_s + TIMEOUT_S:
-            self._step({}, self._silence, late)
+            self._step({}, f"{self._source.url}: no answer in {TIMEOUT_S:g} s")
 
-    @property
-    def _silence(self) -> str:
-        return f"{self._source.url}: no answer in {TIMEOUT_S:g} s"
+    def _step(self, samples: Mapping[str, Sample], problem: str | None) -> None:
+        with self._lock:
+            self._step_alone(samples, problem)
 
-    def _step(self, samples: Mapping[str, Sample], problem: str | None, seconds: float) -> None:
+    def _step_alone(self, samples: Mapping[str, Sample], problem: str | None) -> None:
         self._at = time.monotonic()
-        self._metrics.count(seconds, failed=problem is not None)
         if problem != self._failure:
             _log.warning("%s", problem or f"{self._source.url} answers again")
         self._failure = problem

@@ -27,6 +27,7 @@ __all__ = [
 
 _SUCCESS = "nv_inference_request_success"
 _FAILURE = "nv_inference_request_failure"
+_IMAGES = "nv_inference_count"
 _PENDING = "nv_inference_pending_request_count"
 _RESPONSES = "nv_inference_first_response_histogram_ms_count"
 _RESPONSE_TIMES = "nv_inference_first_response_histogram_ms_bucket"
@@ -43,6 +44,7 @@ _HEARTBEATS = "foveate_heartbeats_total"
 _COUNTERS: Mapping[str, tuple[str, ...]] = {
     _SUCCESS: (),
     _FAILURE: (),
+    _IMAGES: (),
     _RESPONSES: (),
     _RESPONSE_TIMES: ("le",),
     _ANSWERS: ("level", "slo"),
@@ -78,6 +80,7 @@ class Observation:
     queue_depth: int | None = None  # requests waiting now
     arrivals: float | None = None  # may be negative: the batch being computed is in no counter
     served: float | None = None  # requests Triton finished, well or not
+    images: float | None = None  # in each of those it answered well
     answers: Mapping[int, float] | None = None  # by level
     missed: float | None = None  # of the answers, those after the SLO
     rejected: float | None = None  # because the deadline could not be met
@@ -228,7 +231,14 @@ def observe(previous: Sample | None, sample: Sample, slo_s: float | None = None)
     if pending is not None and waited is not None:
         served = _sum(moved, _SUCCESS) + _sum(moved, _FAILURE)
         arrivals = served + pending - waited
-    now = replace(now, interval_s=sample.at - previous.at, served=served, arrivals=arrivals)
+    succeeded = moved.get((_SUCCESS,), 0.0)
+    now = replace(
+        now,
+        interval_s=sample.at - previous.at,
+        served=served,
+        arrivals=arrivals,
+        images=moved.get((_IMAGES,), 0.0) / succeeded if succeeded else None,
+    )
     if not any(key[0].startswith("foveate_") for key in before):
         return now
     late = None if slo_s is None else _late(change, slo_s)

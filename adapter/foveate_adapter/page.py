@@ -6,11 +6,12 @@ Twenty times a second a client for everything is most of what the adapter costs:
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import ssl
 import time
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from foveate_adapter.errors import ScrapeError
 
@@ -26,12 +27,14 @@ class Page:
     def __init__(self, url: str, timeout_s: float) -> None:
         parts = urlsplit(url)
         path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-        host = parts.netloc.rpartition("@")[2]
+        user, _, host = parts.netloc.rpartition("@")
+        credentials = base64.b64encode(unquote(user).encode()).decode()
+        authorization = f"Authorization: Basic {credentials}\r\n" if user else ""
         self.url = url
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        self._request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}\r\n".encode()
         self._timeout_s = timeout_s
         self._deadline = 0.0  # seconds, monotonic
         self._socket: socket.socket | None = None
@@ -62,7 +65,8 @@ class Page:
 
     def _exchange(self) -> tuple[int, str]:
         if self._socket is not None:
-            with contextlib.suppress(ConnectionError):  # the server may have ended what we kept
+            # The server may have ended what we kept.
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
                 return self._ask(self._socket)
         self._socket = self._connect()
         return self._ask(self._socket)

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Curve"]
+__all__ = ["Curve", "is_full"]
 
 _LENGTH = 64  # samples, and batches, remembered
 _RATE_OVER = 8  # samples
 _STALE_NS = 200_000_000  # older samples say nothing about now: four missed scrapes
 
 Point = tuple[int, int]  # time, requests so far
+
+
+def is_full(requests: int, images: int, max_batch: int) -> bool:
+    """Whether a batch has no room for one more request like those in it."""
+    return images * (requests + 1) > max_batch * requests
 
 
 class Curve(NamedTuple):
@@ -26,7 +31,8 @@ class Curve(NamedTuple):
     points: tuple[Point, ...] = ()  # (time, arrived), newest last, never falling
     full_batches: int = 0  # consecutive
     emptied_at_ns: int | None = None  # when a batch last took all that waited
-    largest: int = 1  # images of the largest request so far
+    largest: int = 1  # images of the largest request of late
+    since_largest: int = 0  # batches
 
     def sampled(self, depth: int, at_ns: int, now_ns: int) -> Curve:
         """With ``depth`` requests seen waiting at ``at_ns``; unchanged if that is no news."""
@@ -48,15 +54,22 @@ class Curve(NamedTuple):
 
     def took(self, now_ns: int, requests: int, images: int, largest: int, max_batch: int) -> Curve:
         """After a batch was taken, whose largest request held ``largest`` images."""
-        largest = max(self.largest, largest)
+        since = self.since_largest + 1
+        if largest >= self.largest or since > _LENGTH:
+            since = 0
+        else:
+            largest = self.largest
         emptied = images <= max_batch - largest  # one more request would have fitted
         return Curve(
             taken=self.taken + requests,
             batches=(*self.batches[1 - _LENGTH :], (now_ns, self.taken)),
             points=self.points,
-            full_batches=self.full_batches + 1 if images >= max_batch else 0,
+            full_batches=min(self.full_batches + 1, _LENGTH)
+            if is_full(requests, images, max_batch)
+            else 0,
             emptied_at_ns=now_ns if emptied else self.emptied_at_ns,
             largest=largest,
+            since_largest=since,
         )
 
     def waiting(self, requests: int, images: int, max_batch: int, now_ns: int) -> int:
@@ -65,7 +78,7 @@ class Curve(NamedTuple):
             return 0  # one more would have been taken too
         if not self.fresh(now_ns):
             # Blind: every full batch in a row is evidence of one more behind it.
-            return max_batch * self.full_batches if images >= max_batch else 0
+            return max_batch * self.full_batches if is_full(requests, images, max_batch) else 0
         at, arrived = self.points[-1]
         expected = arrived + self._rate() * (now_ns - at)
         return max(0, int(expected) - self.taken - requests) * images // requests

@@ -18,13 +18,13 @@ Ages and queue come from :mod:`foveate.curve`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from foveate.curve import Curve
+from foveate.curve import Curve, is_full
 from foveate.ladder import LatencyTable
 from foveate.policy import Policy
 
@@ -71,12 +71,13 @@ class Config:
     # Without a live policy, and the most without a view of the queue: aiming at the edge leaves
     # nothing for a clump.
     margin: float = 0.5
-    # Calm ends when level 0, with a tenth to spare, would be this many full batches behind. Less
+    # Calm ends when level 0, with a tenth to spare, would be this share of the SLO behind. Less
     # would react sooner to a burst and take chance for one.
-    calm_batches: float = 1.0
+    calm_share: float = 0.45
     admission: bool = True
     admit_share: float = 0.9  # of a deadline: ages do not see the way to the queue and back
-    # In an overload that lasts somebody must be refused anyway, and had better learn it soon.
+    # In an overload that lasts somebody must be refused anyway, and had better learn it soon; but
+    # not sooner than what happens below capacity, or the overload would never end.
     shed_share: float = 0.35
     shed_after_ns: int = 1000 * _MS
     pin_cap: float = 0.1  # share of the time for wishes dearer than the batch's level; 1 = no cap
@@ -89,7 +90,7 @@ class Config:
     @cached_property
     def useful(self) -> tuple[int, ...]:
         """Levels worth serving on this device, dearest first."""
-        return self.latency.useful()
+        return self.latency.useful(self.max_batch)
 
     @cached_property
     def seconds(self) -> tuple[tuple[float, ...], ...]:
@@ -153,6 +154,7 @@ class _Batch(NamedTuple):
     ages_ns: list[int]
     limits_ns: list[int]  # deadline of each, counted from its arrival
     images: int
+    full: bool  # without room for one more like these
     queue: int  # images waiting behind
     slo_ns: int
     margin: float
@@ -162,11 +164,13 @@ class _Batch(NamedTuple):
 
 
 _SPARE = 1.1  # level 0 carries a load with a tenth to spare, or not at all
-_BACKLOG_CAP = 2.0  # times what ends the calm: how long it takes to come back is bounded
+_BACKLOG_CAP_S = 1.0  # how long it takes to come back is bounded
 _CORRECTION_BOUNDS = (0.5, 3.0)
 _CORRECTION_WEIGHT = 0.1
 _DRIFT_WEIGHT = 0.02
 _GAP_WEIGHT = 0.1
+_LONGEST_GAP_S = 0.02
+_CARRIED_CYCLES = 3  # a request waits for one batch and runs in the next, or in the one after
 
 
 def decide(config: Config, state: State, observation: Observation) -> tuple[State, Decision]:
@@ -186,6 +190,7 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         ages_ns=curve.ages(len(wishes), now),
         limits_ns=[slo_ns if w.deadline_ns is None else w.deadline_ns for w in wishes],
         images=images,
+        full=is_full(len(wishes), images, config.max_batch),
         queue=curve.waiting(len(wishes), images, config.max_batch, now),
         slo_ns=slo_ns,
         margin=margin,
@@ -221,7 +226,7 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         dense_backlog=backlog,
         correction=state.correction,
         gap_s=batch.gap_s,
-        left_queue=batch.queue > 0 and images >= config.max_batch,
+        left_queue=batch.queue > 0 and batch.full and any(alive),
         rejected_at_ns=rejected_at_ns,
         shedding_since_ns=since_ns,
         pin_credit_s=credit_s,
@@ -249,30 +254,31 @@ def _gap_s(state: State, now: int) -> float:
     if not state.left_queue or state.last_ns is None:
         return state.gap_s
     sample = (now - state.last_ns) / 1e9 - state.seconds
-    # Longer than the batch it is no gap: the queue was shorter than it seemed.
-    return state.gap_s + _GAP_WEIGHT * (min(max(sample, 0.0), state.seconds) - state.gap_s)
+    if sample > _LONGEST_GAP_S:  # the queue was shorter than it seemed
+        return state.gap_s
+    return state.gap_s + _GAP_WEIGHT * (sample - state.gap_s)
 
 
 def _choose(config: Config, batch: _Batch, backlog: float) -> tuple[int, Reason]:
     """The level of requests without a wish."""
     allowed, margin, oldest = batch.allowed, batch.margin, _oldest(batch)
     shares = _shares(config, allowed)
-    calm = allowed[0] == 0 and not batch.queue and backlog <= config.calm_batches * config.max_batch
+    behind_s = (backlog + batch.queue) * _dense_s(config, batch)
+    calm = allowed[0] == 0 and behind_s <= config.calm_share * batch.slo_ns / 1e9
     work_ns = 1e9 * _work_s(config, batch, batch.images)
     others_ns = work_ns - 1e9 * batch.correction * config.seconds[allowed[-1]][batch.images]
+    most_ns = min([margin * end - age for end, age in oldest]) - others_ns
     for level, share in zip(allowed, shares, strict=False):
-        own_ns = 1e9 * batch.correction * config.seconds[level][batch.images]
-        if all(
-            age + own_ns + others_ns <= margin * end
-            and (age + work_ns <= share * margin * end or (calm and level == 0))
-            for end, age in oldest
-        ):
+        if 1e9 * batch.correction * config.seconds[level][batch.images] > most_ns:
+            continue
+        worth = all([age + work_ns <= share * margin * end for end, age in oldest])  # noqa: C419
+        if worth or (calm and level == 0):
             return level, Reason.CALM if level == allowed[0] else Reason.PRESSURE
     in_time = all(age + work_ns <= end for end, age in oldest)
     return allowed[-1], Reason.PRESSURE if in_time else Reason.OVERLOAD
 
 
-def _oldest(batch: _Batch) -> Iterable[tuple[int, int]]:
+def _oldest(batch: _Batch) -> Collection[tuple[int, int]]:
     """Every deadline that counts, and the age of the oldest request that has it."""
     oldest: dict[int, int] = {}
     if batch.queue:
@@ -307,21 +313,30 @@ def _alive(
     if not config.admission:
         return [True] * count, False
     lasting = since_ns is not None and now - since_ns >= config.shed_after_ns
-    share = config.shed_share if lasting else config.admit_share
     cheapest, scale = batch.allowed[-1], 1e9 * batch.correction
-    alive, overloaded, images = [True] * count, False, 0
+    carried_ns = _CARRIED_CYCLES * (scale * config.seconds[cheapest][-1] + 1e9 * batch.gap_s)
+
+    def until_ns(end: int) -> float:
+        """Age by which a request with this deadline must be answered."""
+        latest = config.admit_share * end
+        return min(latest, max(config.shed_share * end, carried_ns)) if lasting else latest
+
+    usual_ns = until_ns(batch.slo_ns)
+    alive, overloaded, late, images = [True] * count, False, False, 0
     for i in range(count - 1, -1, -1):
         wish, age, limit = batch.wishes[i], batch.ages_ns[i], batch.limits_ns[i]
         together = images + wish.images
         wanted = _wanted(config, wish, cheapest)
-        if age + scale * config.seconds[wanted][together] <= share * limit:
-            images = together
+        until = usual_ns if limit == batch.slo_ns else until_ns(limit)
+        if age + scale * config.seconds[wanted][together] <= until:
+            images, late = together, False
             continue
         alive[i] = False
-        # A wish that is too dear to be in time says nothing about the load.
+        # A wish that is too dear or a deadline that is too short says nothing about the load.
         end = max(limit, batch.slo_ns)
-        overloaded |= age + scale * config.seconds[cheapest][together] > share * end
-    if since_ns is not None and batch.images >= config.max_batch and not alive[0] and overloaded:
+        late = age + scale * config.seconds[cheapest][together] > until_ns(end)
+        overloaded |= late
+    if late and batch.full and since_ns is not None:  # the oldest was looked at last
         alive = [False] * count
     return alive, overloaded
 
@@ -371,12 +386,17 @@ def _work_s(config: Config, batch: _Batch, images: int) -> float:
     return busy_s + batch.gap_s * (full + (rest > 0))
 
 
+def _dense_s(config: Config, batch: _Batch) -> float:
+    """Time of an image at level 0 in full batches, with a tenth to spare."""
+    return _SPARE * (batch.correction * config.seconds[0][-1] + batch.gap_s) / config.max_batch
+
+
 def _dense_backlog(config: Config, state: State, batch: _Batch, now: int) -> float:
     """Images level 0 would be behind with this batch, had it answered all so far."""
     since_s = 0.0 if state.last_ns is None else (now - state.last_ns) / 1e9
-    full_s = _SPARE * (batch.correction * config.seconds[0][-1] + batch.gap_s)
-    left = max(0.0, state.dense_backlog - config.max_batch * since_s / full_s)
-    return min(left + batch.images, _BACKLOG_CAP * config.calm_batches * config.max_batch)
+    dense_s = _dense_s(config, batch)
+    left = max(0.0, state.dense_backlog - since_s / dense_s)
+    return min(left, _BACKLOG_CAP_S / dense_s) + batch.images
 
 
 def _table_s(config: Config, wishes: tuple[Wish, ...], levels: list[int | Rejection]) -> float:

@@ -153,14 +153,18 @@ class LatencyTable:
         s0, s1 = row[right - 1], row[right]
         return s0 + (s1 - s0) * (batch - b0) / (b1 - b0)
 
-    def useful(self) -> tuple[int, ...]:
-        """Levels worth serving here: each is faster at the largest batch than all dearer ones."""
+    def useful(self, batch: int | None = None) -> tuple[int, ...]:
+        """Levels worth serving here: each is faster than all dearer ones.
+
+        At batches of ``batch`` images, by default the largest that was measured.
+        """
         kept: list[int] = []
         best = math.inf
-        for level, row in enumerate(self.seconds):
-            if row[-1] < best:
+        for level in range(len(self.seconds)):
+            seconds = self.batch_seconds(level, batch or self.batches[-1])
+            if seconds < best:
                 kept.append(level)
-                best = row[-1]
+                best = seconds
         return tuple(kept)
 
     @staticmethod

@@ -64,6 +64,11 @@ def test_the_range_starts_one_level_dearer_than_the_load_needs(load, dearest):
     assert run(CONFIG, *ticks(1, load=load))[-1].dearest == dearest
 
 
+def test_a_request_may_hold_many_images():
+    assert run(CONFIG, *ticks(2, load=600 / 8, images=8.0))[-1].dearest == 3
+    assert run(CONFIG, *ticks(2, load=600 / 8))[-1].dearest == 0
+
+
 def test_overload_says_so():
     assert run(CONFIG, *ticks(1, load=1000))[-1].reason == Reason.AT_LIMIT
 
@@ -146,7 +151,7 @@ def test_energy_means_the_cheapest_level_that_is_good_enough():
 
 
 def test_quality_spends_the_whole_error_budget():
-    bursty = [tick(i / 20, load=3200 * (i % 8 == 0)) for i in range(400)]  # 400 on average
+    bursty = [tick(i / 20, load=375 if i % 8 < 4 else 125) for i in range(800)]
     usual, better = (
         run(replace(CONFIG, goal=goal), *bursty)[-1] for goal in ("latency", "quality")
     )
@@ -180,6 +185,8 @@ observations = st.lists(
         rejected=amount,
         capped=amount,
         correction=st.none() | st.floats(0.1, 10),
+        gap_s=st.none() | st.floats(0, 1),
+        images=st.none() | st.floats(0, 64),
     ),
     max_size=40,
 ).map(lambda seen: [replace(one, at=i / 20) for i, one in enumerate(seen)])

@@ -121,7 +121,7 @@ def test_a_second_goes_where_it_buys_most() -> None:
 def test_a_level_that_buys_nothing_is_for_calm_alone() -> None:
     config = replace(CONFIG, quality=(0.96, 0.96, 0.93))
     _, calm = decide(config, State(), look(ONE, policy()))
-    _, busy = decide(config, State(), look(FULL, policy(queue_depth=16)))
+    _, busy = decide(config, State(), look(FULL, policy(queue_depth=32)))
     assert (calm.level, busy.level) == (0, 1)
 
 
@@ -346,6 +346,55 @@ def test_the_time_between_batches_is_learnt_while_requests_wait() -> None:
         state, decision = decide(config, state, look(ONE, None, now))
         state = settle(state, decision, decision.predicted_s)
     assert state.gap_s < 0.005
+
+
+def test_a_lasting_overload_ends_when_the_load_can_be_carried() -> None:
+    """The SLO is not much longer than a batch: most requests are older than a third of it."""
+    word = {"slo_ns": 40 * MS, "lease_expires_ns": NOW + 10**12, "queue_depth": -1}
+    state = State(rejected_at_ns=NOW, shedding_since_ns=NOW - 5000 * MS)
+    outcomes = []
+    for step in range(100):  # two batches in three cycles of the cheapest, 10 ms old
+        now = NOW + step * 15 * MS
+        curve_ = Curve(points=((now - 20 * MS, 0), (now - 10 * MS, 8), (now - MS, 8)))
+        state = state._replace(curve=curve_)
+        state, decision = decide(CONFIG, state, look(FULL, policy(**word), now))
+        state = settle(state, decision, decision.predicted_s)
+        outcomes.append(Rejection.DEADLINE in decision.levels)
+    assert not any(outcomes[50:])
+    assert state.shedding_since_ns is None
+
+
+def test_an_idle_server_is_never_locked_by_its_slo() -> None:
+    state = State(correction=3.0)
+    config = replace(CONFIG, slo_ns=5 * MS)
+    for step in range(60):
+        state, decision = decide(config, state, look(ONE, None, NOW + step * 100 * MS))
+        state = settle(state, decision, 0.002 if decision.predicted_s else 0.0)
+    assert decision.levels == (2,)
+
+
+def test_one_impatient_client_does_not_take_its_batch_along() -> None:
+    shedding = {"rejected_at_ns": NOW - MS, "shedding_since_ns": NOW - 100 * MS}
+    state = curve(age_ms=30, queue=100)._replace(**shedding)
+    wishes = (Wish(deadline_ns=MS), *(Wish(),) * 7)
+    _, decision = decide(CONFIG, state, look(wishes, policy(queue_depth=-1)))
+    assert decision.levels == (Rejection.DEADLINE, *(2,) * 7)
+
+
+def test_requests_of_three_images_fill_a_batch_of_six() -> None:
+    state, levels = State(), []
+    for step in range(16):
+        wishes = (Wish(images=3),) * 2
+        state, decision = decide(CONFIG, state, look(wishes, None, NOW + step * 40 * MS))
+        levels.append(decision.level)
+    assert levels[-1] == 2
+
+
+def test_a_large_client_batch_is_forgotten() -> None:
+    state, _ = decide(CONFIG, State(), look((Wish(images=8),), None))
+    for step in range(1, 80):
+        state, _ = decide(CONFIG, state, look(ONE, None, NOW + step * 40 * MS))
+    assert state.curve.emptied_at_ns == NOW + 79 * 40 * MS
 
 
 def test_the_rejected_are_told_when_the_queue_is_gone() -> None:

@@ -67,7 +67,8 @@ class Endpoint:
                 self._triton["nv_inference_request_failure",] += 1
                 self._model["foveate_rejections_total", level.value] += 1
                 continue
-            slo = "met" if age_ns + seconds * 1e9 <= decision.slo_ns else "missed"
+            age_s = age_ns / 1e9 + seconds + self.gap_s
+            slo = "met" if age_s <= decision.slo_ns / 1e9 else "missed"
             self._triton["nv_inference_request_success",] += 1
             self._model["foveate_answers_total", str(level), slo] += 1
             self._answers.append((end, end - arrival, start - arrival))
