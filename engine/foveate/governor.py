@@ -3,8 +3,7 @@
 Pure functions: ``decide`` before a batch, ``settle`` after it. No clock, no I/O, no randomness; the
 time is a field of the observation. Two rules (``docs/design.md``):
 
-* **Calm**: level 0, as long as it could have carried all arrivals of late and nobody waits behind
-  this batch.
+* **Calm**: level 0, as long as it could have carried all arrivals of late.
 * **Pressure**: the dearest level k with ``age + W <= share_k * margin * SLO``, where W is the time
   to answer this batch and all that waits at the cheapest level. A second costs the more, the less
   of the SLO is left; ``share_k`` is what a second at level k buys of quality, as a share of what it
