@@ -6,9 +6,10 @@ which levels are worth trying at the load of the last second (``dearest``).
 
 * **margin** has a ceiling and spends an error budget. The ceiling is fed forward from the tail of
   the latency that load and burstiness predict for the cheapest level: what that leaves of the SLO,
-  up to a share of the error budget, may be spent on quality. Every request earns ``1 - objective``, every miss costs one. A miss cuts
-  the margin, gently while there is credit, by half in debt. Without misses it climbs back, five
-  times as fast when the dense model could carry the load.
+  up to a share of the error budget, may be spent on quality. Every request earns
+  ``1 - objective``, every miss costs one. A miss cuts the margin, gently while there is credit, by
+  half in debt. Without misses it climbs back, five times as fast when the dense model could carry
+  the load.
 * **dearest** is a guard, not a choice: the first level that carries the load *and one dearer*,
   because a governor that mixes two neighbours keeps more quality than the cheaper one alone.
   It moves to cheaper levels at once, and back one level per hold, at a lower load.
