@@ -29,7 +29,7 @@ from results import environment, save
 from simulated import measured_table
 
 CALM_S, BURST_AT_S, BURST_S = 300.0, 5.0, 3.0
-THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def first_cheaper_ms(run: Run) -> float:

@@ -70,15 +70,15 @@ class Config:
     # Without a live policy, and the most without a view of the queue: aiming at the edge leaves
     # nothing for a clump.
     margin: float = 0.5
-    # Calm ends when level 0, with a tenth to spare, would be this share of the SLO behind. Less
-    # would react sooner to a burst and take chance for one.
-    calm_share: float = 0.45
+    # Calm ends when level 0, with a tenth to spare, would be this share of margin and SLO behind.
+    # Less would react sooner to a burst and take chance for one.
+    calm_share: float = 1.0
     admission: bool = True
     admit_share: float = 0.9  # of a deadline: ages do not see the way to the queue and back
     # In an overload that lasts somebody must be refused anyway, and had better learn it soon; but
     # not sooner than what happens below capacity, or the overload would never end.
     shed_share: float = 0.35
-    shed_after_ns: int = 1000 * _MS
+    shed_after_ns: int = 750 * _MS
     pin_cap: float = 0.1  # share of the time for wishes dearer than the batch's level; 1 = no cap
     rejection_hold_ns: int = 500 * _MS  # how long a rejection is a sign of overload
 
@@ -263,7 +263,7 @@ def _choose(config: Config, batch: _Batch, backlog: float) -> tuple[int, Reason]
     allowed, margin, oldest = batch.allowed, batch.margin, _oldest(batch)
     shares = _shares(config, allowed)
     behind_s = (backlog + batch.queue) * _dense_s(config, batch)
-    calm = allowed[0] == 0 and behind_s <= config.calm_share * batch.slo_ns / 1e9
+    calm = allowed[0] == 0 and behind_s <= config.calm_share * margin * batch.slo_ns / 1e9
     work_ns = 1e9 * _work_s(config, batch, batch.images)
     others_ns = work_ns - 1e9 * batch.correction * config.seconds[allowed[-1]][batch.images]
     most_ns = min([margin * end - age for end, age in oldest]) - others_ns

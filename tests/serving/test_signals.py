@@ -88,7 +88,12 @@ def test_the_mean_age_is_what_triton_measures(calm: tuple[Rows, Numbers]) -> Non
 
 
 def test_every_rejection_the_client_sees_is_counted(server: Any, tmp_path: Path) -> None:
-    rows, grown = sent(server, 600, 3, tmp_path / "rows.npz")
+    pin = f"http://{server.adapter}/v1/models/digits/pin"
+    httpx.put(pin, json={"level": "dense", "expires_s": 60}).raise_for_status()
+    try:
+        rows, grown = sent(server, 600, 3, tmp_path / "rows.npz")
+    finally:
+        httpx.delete(pin).raise_for_status()
     refused = int(np.sum(rows.outcome == Outcome.REJECTED))
     assert refused > 0
     assert grown["foveate_rejections_total", ""] == refused
