@@ -76,15 +76,12 @@ class _Beat:
 
     def _step(self, samples: Mapping[str, Sample], problem: str | None) -> None:
         with self._lock:
-            self._step_alone(samples, problem)
-
-    def _step_alone(self, samples: Mapping[str, Sample], problem: str | None) -> None:
-        self._at = time.monotonic()
-        if problem != self._failure:
-            _log.warning("%s", problem or f"{self._source.url} answers again")
-        self._failure = problem
-        for model in self._models:
-            before = model.decision
-            decision = model.step(samples.get(model.name), time.monotonic())
-            if before is None or before.reason != decision.reason:
-                _log.debug("%s: %s", model.name, decision)
+            self._at = time.monotonic()
+            if problem != self._failure:
+                _log.warning("%s", problem or f"{self._source.url} answers again")
+            self._failure = problem
+            for model in self._models:
+                before = model.decision
+                decision = model.step(samples.get(model.name), self._at)
+                if before is None or before.reason != decision.reason:
+                    _log.debug("%s: %s", model.name, decision)
