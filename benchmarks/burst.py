@@ -81,9 +81,9 @@ def main(name: str = "digits", repository: Path = Path("model_repository"), seed
         "always-exact + 30 points without admission": gain("always-exact-no-admission") >= 0.30,
         "always-exact + 15 points with admission": gain("always-exact") >= 0.15,
         "quality recovered >= 0.8": all((run["recovered"] or 0) >= 0.8 for run in adaptive),  # type: ignore[operator]
-        # Calm is left late on purpose: benchmarks/detection.py.
-        "cheaper level within two SLOs": all(
-            (run["first_cheaper_answer_ms"] or 1e9) <= 2 * SLO_MS
+        # Missed on purpose while calm is left late: benchmarks/detection.py.
+        "cheaper level within 100 ms": all(
+            (run["first_cheaper_answer_ms"] or 1e9) <= 100
             for run in adaptive  # type: ignore[operator]
         ),
         "level 0 again within 5 s": all(
