@@ -29,6 +29,7 @@ class Book:
             **inputs,
             "table": None,
             "levels": None,
+            "speeds": {},
             "runs": {},
             "bounds": {},
         }
@@ -72,8 +73,24 @@ class Book:
         """Of the levels, dearest first: index, level, quality or capacity."""
         return [level[name] for level in self.data["levels"]]
 
+    def speed(self, run: Run) -> float:
+        """Of the machine when the trace was first played, over that of the first measurement."""
+        return float(self.data["speeds"].get(run.trace.key, 1.0))
+
+    def capacities(self, run: Run) -> list[float]:
+        """Of the levels, as the trace found them."""
+        return [self.speed(run) * capacity for capacity in self.column("capacity")]
+
+    def meet(self, run: Run, capacity: float) -> None:
+        """Define the load of a trace by what the cheapest level carries now."""
+        self.data["speeds"][run.trace.key] = capacity / self.column("capacity")[-1]
+        self.save()
+
+    def met(self, run: Run) -> bool:
+        return run.trace.key in self.data["speeds"]
+
     def schedule(self, run: Run) -> Schedule:
-        return run.trace.schedule(self.column("capacity"), self.seconds)
+        return run.trace.schedule(self.capacities(run), self.seconds)
 
     def put(self, run: Run, facts: dict[str, Any]) -> None:
         self.data["runs"][run.key] = facts

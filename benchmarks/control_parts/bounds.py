@@ -24,7 +24,7 @@ def bound(book: Book, run: Run, attainment: float) -> float | None:
         quality = book.column("quality")
         best = best_quality(
             book.schedule(run).times.tolist(),
-            seconds=[1 / capacity for capacity in book.column("capacity")],
+            seconds=[1 / capacity for capacity in book.capacities(run)],
             quality=quality,
             slo_s=SLO_MS / 1e3,
             attainment=attainment,
@@ -36,20 +36,23 @@ def bound(book: Book, run: Run, attainment: float) -> float | None:
     return share
 
 
-def fitted(book: Book) -> Server:
-    """The simulated server that has the measured capacities."""
+def fitted(book: Book, speed: float = 1.0) -> Server:
+    """The simulated server of the measured capacities, on a machine ``speed`` times as fast."""
     levels = book.data["levels"]
     return fit(
         book.table,
         {
-            level["index"]: Throughput(capacity=level["capacity"], batch_s=level["batch_s"])
+            level["index"]: Throughput(
+                capacity=speed * level["capacity"], batch_s=level["batch_s"] / speed
+            )
             for level in levels
         },
     )
 
 
-def simulated(book: Book, run: Run, server: Server) -> Verdict:
-    """The same arrivals under governor and law, on a simulated ``server``."""
+def simulated(book: Book, run: Run) -> Verdict:
+    """The same arrivals under governor and law, on a simulated server as fast as the real one."""
+    server = fitted(book, book.speed(run))
     scene = Scene(ladder=book.ladder, table=book.table, slo_s=SLO_MS / 1e3, server=server)
     played = simulate(
         book.schedule(run).times.tolist(), inner=scene.inner, outer=scene.outer, server=server

@@ -18,9 +18,10 @@ __all__ = [
     "QUALITY",
     "REACTION",
     "floor_run",
+    "floor_runs",
 ]
 
-_HALF = Trace(load=0.5, unit=Unit.EXACT)
+_HALF = Trace(load=0.5, unit=Unit.EXACT, length=2)
 
 # A second of a slow host decides what the p99 of a minute is: both policies in turn, three times.
 CALM = [
@@ -31,7 +32,7 @@ CALM = [
     for take in (1, 2, 3)
 ]
 LONG_CALM = Run(
-    part="calm", trace=Trace(load=0.5, unit=Unit.EXACT, seed=2, length=5), policy=Policy.ADAPTIVE
+    part="calm", trace=Trace(load=0.5, unit=Unit.EXACT, seed=2, length=10), policy=Policy.ADAPTIVE
 )
 
 # By load, the schedules of each kind: several seeds count as one, with their mean.
@@ -47,7 +48,7 @@ FLOOR: dict[float, list[list[Trace]]] = {
 
 # Traces whose quality has a bar, beside those of the floor.
 QUALITY = [
-    Run(part="quality", trace=Trace(load=load, cv2=cv2), policy=Policy.ADAPTIVE)
+    Run(part="quality", trace=Trace(load=load, cv2=cv2, length=2), policy=Policy.ADAPTIVE)
     for load, cv2 in ((0.55, 8.0), (0.70, 2.0), (0.85, 2.0))
 ]
 
@@ -57,17 +58,34 @@ REACTION = {
 }
 
 MIDPOINT = Run(
-    part="midpoint", trace=Trace(load=1.0, unit=Unit.MIDPOINT, length=10), policy=Policy.ADAPTIVE
+    part="midpoint", trace=Trace(load=1.0, unit=Unit.MIDPOINT, length=20), policy=Policy.ADAPTIVE
 )
 
 OVERLOAD = [
-    Run(part="overload", trace=Trace(load=load, length=2), policy=Policy.ADAPTIVE)
+    Run(part="overload", trace=Trace(load=load, length=4), policy=Policy.ADAPTIVE)
     for load in (1.3, 2.0)
 ]
 
 
-def floor_run(trace: Trace, policy: Policy) -> Run:
-    return Run(part="floor", trace=trace, policy=policy)
+# A machine drifts: who is first is also last. Of several seeds, each policy goes first in turn.
+_FIRST, _OTHER = Policy.CHEAPEST, Policy.ADAPTIVE
+_ABBA = ((_FIRST, 1), (_OTHER, 1), (_OTHER, 2), (_FIRST, 2))
+
+
+def floor_run(trace: Trace, policy: Policy, take: int = 1) -> Run:
+    return Run(part="floor", trace=trace, policy=policy, take=take)
+
+
+def floor_runs(traces: list[Trace]) -> list[Run]:
+    """In the order in which they are played."""
+    if len(traces) == 1:
+        return [floor_run(traces[0], policy, take) for policy, take in _ABBA]
+    turns = ((_FIRST, _OTHER), (_OTHER, _FIRST))
+    return [
+        floor_run(trace, policy)
+        for number, trace in enumerate(traces)
+        for policy in turns[number % 2]
+    ]
 
 
 def _with_and_without_admission(trace: Trace, policy: Policy) -> tuple[Run, Run]:
@@ -97,13 +115,7 @@ FIDELITY = [
     )
 ]
 
-_FLOOR = [
-    floor_run(trace, policy)
-    for groups in FLOOR.values()
-    for traces in groups
-    for trace in traces
-    for policy in (Policy.CHEAPEST, Policy.ADAPTIVE)
-]
+_FLOOR = [run for groups in FLOOR.values() for traces in groups for run in floor_runs(traces)]
 
 PARTS: dict[str, list[Run]] = {
     "calm": [*(run for pair in CALM for run in pair.values()), LONG_CALM],

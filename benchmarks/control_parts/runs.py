@@ -65,7 +65,6 @@ class Player:
         self._open = contextlib.ExitStack()
         self._stage: Stage | None = None
         self._admission = True
-        self._capacity = 0.0  # of the cheapest level, when this server started
 
     def close(self) -> None:
         self._open.close()
@@ -84,6 +83,12 @@ class Player:
             for index in range(ladder.cheapest + 1)
         ]
 
+    def capacity(self, admission: bool) -> float:
+        """What the cheapest level carries now, in requests per second."""
+        stage = self._started(admission)
+        cheapest = stage.ladder.names[stage.ladder.cheapest]
+        return measure_capacity(stage.server.grpc, stage.model, cheapest, 2.0, runs=2)
+
     def play(self, run: Run, schedule: Schedule, seconds: float) -> dict[str, Any]:
         """What is kept of the run; ``seconds`` of a usual run."""
         stage = self._started(run.admission)
@@ -96,7 +101,6 @@ class Player:
             **row(report),
             "seconds": schedule.seconds,
             "commit": environment()["commit"],
-            "capacity_cheapest_at_start": self._capacity,
             "rejections_counted": _metric(stage, "foveate_rejections_total") - rejections,
             "rejection_p99_ms": report.rejection_ms and report.rejection_ms.p99,
             "goodput": report.goodput,
@@ -126,9 +130,6 @@ class Player:
                 )
             )
             self._stage, self._admission = Stage(server, self._model), admission
-            cheapest = self._stage.ladder.names[self._stage.ladder.cheapest]
-            self._capacity = measure_capacity(server.grpc, self._model, cheapest, 2.0, runs=1)
-            print(f"server started, cheapest capacity now {self._capacity:.1f}/s", flush=True)
         return self._stage
 
 

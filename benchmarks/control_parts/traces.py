@@ -66,13 +66,13 @@ class Steps:
     burst: float = 0.85  # of the cheapest level's
     calm_s: float = 8.0
     burst_s: float = 5.0
-    bursts: int = 10  # of a run of a minute, in proportion for others
+    bursts: int = 10  # of a usual run of half a minute, in proportion for others
     seed: int = 1
 
     title = key = "steps"
 
     def count(self, seconds: float) -> int:
-        return max(1, round(self.bursts * seconds / 60))
+        return max(1, round(self.bursts * seconds / 30))
 
     def starts(self, seconds: float) -> list[float]:
         """When each burst begins."""

@@ -50,7 +50,15 @@ class Curve(NamedTuple):
         points = self.points[1 - _LENGTH :]
         if points and points[-1][1] > arrived:
             points = tuple((time, min(count, arrived)) for time, count in points)
-        return self._replace(points=(*points, (at_ns, arrived)))
+        return Curve(
+            self.taken,
+            self.batches,
+            (*points, (at_ns, arrived)),
+            self.full_batches,
+            self.emptied_at_ns,
+            self.largest,
+            self.since_largest,
+        )
 
     def took(self, now_ns: int, requests: int, images: int, largest: int, max_batch: int) -> Curve:
         """After a batch was taken, whose largest request held ``largest`` images."""

@@ -28,6 +28,7 @@ from foveate.ladder import LatencyTable
 from foveate.policy import Policy
 
 __all__ = [
+    "PLAIN",
     "Config",
     "Decision",
     "Observation",
@@ -77,8 +78,8 @@ class Config:
     admit_share: float = 0.9  # of a deadline: ages do not see the way to the queue and back
     # In an overload that lasts somebody must be refused anyway, and had better learn it soon; but
     # not sooner than what happens below capacity, or the overload would never end.
-    shed_share: float = 0.35
-    shed_after_ns: int = 750 * _MS
+    shed_share: float = 0.4
+    shed_after_ns: int = 900 * _MS
     pin_cap: float = 0.1  # share of the time for wishes dearer than the batch's level; 1 = no cap
     rejection_hold_ns: int = 500 * _MS  # how long a rejection is a sign of overload
 
@@ -108,6 +109,9 @@ class Wish:
     floor: int | None = None  # no cheaper level than this index
     deadline_ns: int | None = None  # instead of the SLO
     images: int = 1
+
+
+PLAIN = Wish()  # what nearly every request asks for: nothing
 
 
 class State(NamedTuple):
@@ -150,6 +154,7 @@ class _Batch(NamedTuple):
     """The requests a decision is about."""
 
     wishes: tuple[Wish, ...]
+    plain: bool  # nobody wishes for anything: what holds for the oldest holds for all
     ages_ns: list[int]
     limits_ns: list[int]  # deadline of each, counted from its arrival
     images: int
@@ -183,11 +188,15 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
     margin = policy.margin if policy and live else config.margin
     if not curve.fresh(now):
         margin = min(margin, config.margin)
-    images = sum([wish.images for wish in wishes])
+    plain = wishes.count(PLAIN) == len(wishes)
+    images = len(wishes) if plain else sum([wish.images for wish in wishes])
     batch = _Batch(
         wishes=wishes,
+        plain=plain,
         ages_ns=curve.ages(len(wishes), now),
-        limits_ns=[slo_ns if w.deadline_ns is None else w.deadline_ns for w in wishes],
+        limits_ns=[slo_ns] * len(wishes)
+        if plain
+        else [slo_ns if w.deadline_ns is None else w.deadline_ns for w in wishes],
         images=images,
         full=is_full(len(wishes), images, config.max_batch),
         queue=curve.waiting(len(wishes), images, config.max_batch, now),
@@ -216,10 +225,10 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         levels=tuple(levels),
         ages_ns=tuple(batch.ages_ns),
         slo_ns=slo_ns,
-        predicted_s=state.correction * _table_s(config, wishes, levels),
+        predicted_s=state.correction * _table_s(config, batch, levels),
         retry_after_ms=_retry_after_ms(config, batch, levels, credit_s),
     )
-    largest = max([wish.images for wish in wishes])
+    largest = 1 if plain else max([wish.images for wish in wishes])
     return State(
         curve=curve.took(now, len(wishes), images, largest, config.max_batch),
         dense_backlog=backlog,
@@ -279,6 +288,8 @@ def _choose(config: Config, batch: _Batch, backlog: float) -> tuple[int, Reason]
 
 def _oldest(batch: _Batch) -> Collection[tuple[int, int]]:
     """Every deadline that counts, and the age of the oldest request that has it."""
+    if batch.plain:
+        return ((batch.slo_ns, batch.ages_ns[0]),)
     oldest: dict[int, int] = {}
     if batch.queue:
         # Who waits behind has the SLO, whatever the deadlines here, and is younger than the last.
@@ -321,6 +332,9 @@ def _alive(
         return min(latest, max(config.shed_share * end, carried_ns)) if lasting else latest
 
     usual_ns = until_ns(batch.slo_ns)
+    longest_ns = scale * config.seconds[cheapest][batch.images]
+    if batch.plain and batch.ages_ns[0] + longest_ns <= usual_ns:
+        return [True] * count, False
     alive, overloaded, late, images = [True] * count, False, False, 0
     for i in range(count - 1, -1, -1):
         wish, age, limit = batch.wishes[i], batch.ages_ns[i], batch.limits_ns[i]
@@ -349,6 +363,8 @@ def _grant(
     since_s = 0.0 if state.last_ns is None else (now - state.last_ns) / 1e9
     # At most what one second accrues.
     credit_s = min(config.pin_cap, state.pin_credit_s + config.pin_cap * since_s)
+    if batch.plain and all(alive) and batch.ages_ns[0] + batch_ns <= batch.slo_ns:
+        return [level] * len(alive), credit_s
     levels: list[int | Rejection] = []
     for wish, age, limit, lives in zip(
         batch.wishes, batch.ages_ns, batch.limits_ns, alive, strict=True
@@ -398,10 +414,13 @@ def _dense_backlog(config: Config, state: State, batch: _Batch, now: int) -> flo
     return min(left, _BACKLOG_CAP_S / dense_s) + batch.images
 
 
-def _table_s(config: Config, wishes: tuple[Wish, ...], levels: list[int | Rejection]) -> float:
+def _table_s(config: Config, batch: _Batch, levels: list[int | Rejection]) -> float:
     """Uncorrected time of what will run."""
+    first = levels[0]
+    if batch.plain and levels.count(first) == len(levels):
+        return 0.0 if isinstance(first, Rejection) else config.seconds[first][len(levels)]
     images: dict[int, int] = {}
-    for wish, level in zip(wishes, levels, strict=True):
+    for wish, level in zip(batch.wishes, levels, strict=True):
         if not isinstance(level, Rejection):
             images[level] = images.get(level, 0) + wish.images
     if config.latency.padded:  # level by level
@@ -414,7 +433,7 @@ def _retry_after_ms(
     config: Config, batch: _Batch, levels: list[int | Rejection], credit_s: float
 ) -> int | None:
     """When the queue of now is gone, served at the cheapest level, and dear wishes have credit."""
-    if not any(isinstance(level, Rejection) for level in levels):
+    if Rejection.DEADLINE not in levels and Rejection.PIN_CAP not in levels:
         return None
     runs = [
         wish.images
