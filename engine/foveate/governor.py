@@ -78,8 +78,8 @@ class Config:
     admit_share: float = 0.9  # of a deadline: ages do not see the way to the queue and back
     # In an overload that lasts somebody must be refused anyway, and had better learn it soon; but
     # not sooner than what happens below capacity, or the overload would never end.
-    shed_share: float = 0.4
-    shed_after_ns: int = 900 * _MS
+    shed_share: float = 0.45
+    shed_after_ns: int = 600 * _MS
     pin_cap: float = 0.1  # share of the time for wishes dearer than the batch's level; 1 = no cap
     rejection_hold_ns: int = 500 * _MS  # how long a rejection is a sign of overload
 
