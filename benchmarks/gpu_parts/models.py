@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from foveate.forward import Routes
+from foveate.reduce.merge import Merge
 from foveate.reduce.prune import Fate, Prune
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
 from foveate.vit import ViT, ViTConfig
 
-__all__ = ["ROUTES", "Spec", "pruned", "random_vit", "spec"]
+__all__ = ["ROUTES", "Spec", "counts", "merged", "pruned", "random_vit", "spec"]
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,23 @@ def spec(name: str, quick: bool) -> Spec:
     return TINY if quick else SPECS[name]
 
 
+def counts(spec: Spec, tenths: int) -> dict[int, int]:
+    """What stays at each of the blocks: this many tenths of the patches before it, rounded up."""
+    keep, kept = spec.config.patches, {}
+    for block in spec.blocks:
+        kept[block] = keep = (keep * tenths + 9) // 10
+    return kept
+
+
 def pruned(spec: Spec, tenths: int, fate: Fate) -> Schedule:
     """Keep this many tenths of the patches at each of the blocks, rounded up."""
-    keep, prunes = spec.config.patches, {}
-    for block in spec.blocks:
-        keep = (keep * tenths + 9) // 10
-        prunes[block] = Prune(block=block, keep=keep, fate=fate)
-    return Schedule(prunes=prunes)
+    kept = counts(spec, tenths).items()
+    return Schedule(blocks={b: Prune(block=b, keep=keep, fate=fate) for b, keep in kept})
+
+
+def merged(spec: Spec) -> Schedule:
+    """ToMe at each of the blocks, and sizes from the first on."""
+    return Schedule(blocks={b: Merge(block=b, remove=spec.removed) for b in spec.blocks})
 
 
 @torch.inference_mode(False)
