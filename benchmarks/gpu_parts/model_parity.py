@@ -26,7 +26,7 @@ from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
 from foveate_kernels.packed import Plan
 from gpu_parts.clock import Clock
-from gpu_parts.models import ROUTES, Spec, counts, merged, pruned, random_vit, spec
+from gpu_parts.models import ROUTES, Spec, counts, pruned, random_vit, spec, tome
 from gpu_parts.rows import Rows, table
 
 __all__ = ["measure", "report"]
@@ -55,7 +55,7 @@ def measure(rows: Rows, clock: Clock) -> None:
             },
         ),
         "vwt-inter": Schedule(input=VwtInter(count=half)),
-        "merge": merged(model),
+        "tome": tome(model),
     }
     for level, schedule in levels.items():
         for name in DTYPES:

@@ -16,7 +16,7 @@ from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
 from foveate.vit import ViT, ViTConfig
 
-__all__ = ["ROUTES", "Spec", "counts", "merged", "pruned", "random_vit", "spec"]
+__all__ = ["ROUTES", "Spec", "counts", "pruned", "random_vit", "spec", "tome"]
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,13 @@ def pruned(spec: Spec, tenths: int, fate: Fate) -> Schedule:
     return Schedule(blocks={b: Prune(block=b, keep=keep, fate=fate) for b, keep in kept})
 
 
-def merged(spec: Spec) -> Schedule:
-    """ToMe at each of the blocks, and sizes from the first on."""
-    return Schedule(blocks={b: Merge(block=b, remove=spec.removed) for b in spec.blocks})
+def tome(spec: Spec) -> Schedule:
+    """ToMe as published: every block merges as many rows, or half of those there are."""
+    n, blocks = 1 + spec.config.patches, {}
+    for block in range(spec.config.depth):
+        blocks[block] = Merge(block=block, remove=min(spec.removed, (n - 1) // 2))
+        n -= blocks[block].remove
+    return Schedule(blocks=blocks)
 
 
 @torch.inference_mode(False)

@@ -38,6 +38,9 @@ from foveate_kernels.packed import uniform
 __all__ = ["Answers", "Engine", "Prepared", "choose"]
 
 
+_Heads = tuple[Tensor, ...]  # queries, keys and values of packed rows: [T, H, d] each
+
+
 @dataclass(frozen=True)
 class Answers:
     """One row per image, in request order."""
@@ -214,7 +217,7 @@ class Engine:
         vit, config = groups[0].level.vit, self.config
         for index, block in enumerate(cast(Iterable[Block], vit.blocks)):
             parts = torch.split(block.attn.qkv(block.norm1(x)), [g.rows for g in groups])
-            qkv = [p.view(-1, 3, config.heads, config.head_dim) for p in parts]
+            qkv = [p.view(-1, 3, config.heads, config.head_dim).unbind(1) for p in parts]
             x = x + block.attn.proj(_cat([_attention(*a) for a in zip(groups, qkv, strict=True)]))
             x = _reduce(groups, x, index, "attention", qkv)
             update = block.mlp(block.norm2(x))
@@ -226,13 +229,13 @@ class Engine:
         return vit.classify(vit.norm(cls)).softmax(-1)
 
 
-def _attention(group: _Group, qkv: Tensor) -> Tensor:
-    """Attention of the images of a group: rows [b * n, 3, H, d] -> [b * n, C]."""
+def _attention(group: _Group, qkv: _Heads) -> Tensor:
+    """Attention of the images of a group: rows [b * n, H, d] -> [b * n, H * d]."""
     b, n = len(group.images), group.tokens
-    q, k, v = qkv.view(b, n, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
+    q, k, v = (rows.unflatten(0, (b, n)).transpose(1, 2) for rows in qkv)
     bias = None if group.sizes is None else group.sizes.log().view(b, 1, 1, n)
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return mixed.transpose(1, 2).reshape(len(qkv), -1)
+    return mixed.transpose(1, 2).reshape(b * n, -1)
 
 
 def _reduce(
@@ -240,7 +243,7 @@ def _reduce(
     x: Tensor,
     block: int,
     after: After,
-    qkv: Sequence[Tensor],
+    qkv: Sequence[_Heads],
     update: Tensor | None = None,
 ) -> Tensor:
     """Apply to packed rows what the groups' reducers of this block do after attention or MLP."""
@@ -263,11 +266,11 @@ def _acts(group: _Group, block: int, after: After) -> bool:
 
 
 def _reduce_group(
-    group: _Group, x: Tensor, block: int, qkv: Tensor, update: Tensor | None
+    group: _Group, x: Tensor, block: int, qkv: _Heads, update: Tensor | None
 ) -> Tensor:
     """Apply the group's reducer of this block to its packed rows."""
     level, b, n = group.level, len(group.images), group.tokens
-    q, k, v = qkv.unbind(1)
+    q, k, v = qkv
     rows, dest = reduce(
         level.schedule.blocks[block],
         Rows(x, uniform(b, n), n, group.packaged, group.sizes),

@@ -93,9 +93,8 @@ class Forward:
         h = self._norm(rows.x, None, blocks[0].norm1)[1]
         for index, block in enumerate(blocks):
             reducer = self.schedule.blocks.get(index)
-            qkv = block.attn.qkv(h).view(-1, 3, config.heads, config.head_dim)
-            mixed, cls = self._attention(qkv, rows, reducer)
-            q, k, v = qkv.unbind(1)
+            q, k, v = block.attn.qkv(h).view(-1, 3, config.heads, config.head_dim).unbind(1)
+            mixed, cls = self._attention(q, k, v, rows, reducer)
             selector = self._selectors.get(index)
             seen = Seen(q=q, k=k, v=v, depth=config.depth, cls=cls, selector=selector)
             if index == config.depth - 1 and reducer is None:
@@ -161,10 +160,9 @@ class Forward:
         return Rows(x.view(-1, x.shape[2]), present * n, n, packaged, sizes), dests
 
     def _attention(
-        self, qkv: Tensor, rows: Rows, reducer: Prune | Merge | None
+        self, q: Tensor, k: Tensor, v: Tensor, rows: Rows, reducer: Prune | Merge | None
     ) -> tuple[Tensor, Tensor | None]:
         """Rows [batch * n, C], and the score [H, batch * n] where our kernel gives it too."""
-        q, k, v = qkv.unbind(1)
         bias = rows.key_bias
         if self.routes.attention == "foveate":
             score = reducer.score if isinstance(reducer, Prune) else None
@@ -179,10 +177,11 @@ class Forward:
                 value_norm=score == "cls-value",
             )
             return out.out.flatten(1), out.cls
-        split = qkv.view(self.batch, rows.n, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
+        shape = self.batch, rows.n
         mask = None if bias is None else bias.to(q.dtype).view(self.batch, 1, 1, rows.n)
+        split = (x.unflatten(0, shape).transpose(1, 2) for x in (q, k, v))
         mixed = F.scaled_dot_product_attention(*split, attn_mask=mask)
-        return mixed.transpose(1, 2).reshape(len(qkv), -1), None
+        return mixed.transpose(1, 2).flatten(0, 1).flatten(1), None
 
     def _gelu(self, h: Tensor, block: Block) -> Tensor:
         fc1 = block.mlp.fc1

@@ -50,8 +50,8 @@ class Seen:
     """What a block has computed of its rows by the time its reducer acts."""
 
     q: Tensor  # [T, H, d]
-    k: Tensor
-    v: Tensor
+    k: Tensor  # [T, H, d]
+    v: Tensor  # [T, H, e], with d = e but in slim weights
     depth: int  # blocks of the model
     cls: Tensor | None = None  # [H, T] the score of ``cls_attention``, if attention gave it too
     update: Tensor | None = None  # [T, C] what the MLP added, once it has run
