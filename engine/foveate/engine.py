@@ -314,10 +314,10 @@ def _prepare(folder: Path, level: Level, vit: ViT, words: Mapping[str, Tensor]) 
         raise LadderError(f"tokens={list(level.tokens)}, its reducers give {counts}")
     selectors: Mapping[int, Any] = {}
     if schedule.selectors:
-        from foveate.selector import load_selectors
-
         if level.selector is None:
             raise LadderError("selector=null, score 'selector' needs one")
+        from foveate.selector import load_selectors
+
         selectors = load_selectors(folder / level.selector, config)
         if missing := [block for block in schedule.selectors if block not in selectors]:
             raise LadderError(

@@ -33,7 +33,7 @@ REDUCERS: list[list[dict[str, Any]]] = [
 
 def build(
     reducers: Sequence[Sequence[dict[str, Any]]],
-    config: ViTConfig = ViTConfig(),  # noqa: B008: frozen
+    config: ViTConfig = ViTConfig(),  # noqa: B008 (it is frozen)
     selectors: Mapping[int, Any] | None = None,
     seed: int = 0,
     std: float = 0.05,

@@ -125,9 +125,7 @@ def test_an_adaptive_level_runs_each_image_at_one_of_its_counts(
     assert schedule.tokens(CONFIG) == engine.levels[4].schedule.tokens(CONFIG)
 
 
-def test_counted_multiplications_are_those_of_the_formula(
-    every: Engine, pictures: Tensor
-) -> None:
+def test_counted_multiplications_are_those_of_the_formula(every: Engine, pictures: Tensor) -> None:
     """What torch counts, two operations each, and the matching our operators hide from it."""
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     shapes = {flash: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}

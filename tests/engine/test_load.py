@@ -55,7 +55,9 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
 def test_a_vocabulary_of_another_patch_size_is_refused(folder: Callable[..., Path]) -> None:
     path = folder(WORDS, vocabulary="words.safetensors")
     save_file({"words": torch.randn(20, 3 * 16 * 16)}, path / "words.safetensors")
-    with pytest.raises(LadderError, match=r"vocabulary='words.*768 numbers, expected 192") as failure:
+    with pytest.raises(
+        LadderError, match=r"vocabulary='words.*768 numbers, expected 192"
+    ) as failure:
         Engine.load(path)
     assert "ladder.json: level 'cheap'" in str(failure.value)
     save_file({"words": torch.randn(20, 192)}, path / "words.safetensors")
