@@ -232,7 +232,7 @@ class Engine:
 def _attention(group: _Group, qkv: _Heads) -> Tensor:
     """Attention of the images of a group: rows [b * n, H, d] -> [b * n, H * d]."""
     b, n = len(group.images), group.tokens
-    q, k, v = (rows.unflatten(0, (b, n)).transpose(1, 2) for rows in qkv)
+    q, k, v = (rows.view(b, n, *rows.shape[1:]).transpose(1, 2) for rows in qkv)
     bias = None if group.sizes is None else group.sizes.log().view(b, 1, 1, n)
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     return mixed.transpose(1, 2).reshape(b * n, -1)
@@ -250,12 +250,14 @@ def _reduce(
     if not any(_acts(group, block, after) for group in groups):
         return x
     rows = [group.rows for group in groups]
-    updates = [None] * len(groups) if update is None else torch.split(update, rows)
-    parts = zip(groups, torch.split(x, rows), qkv, updates, strict=True)
+    parts = torch.split(x, rows)
+    updates: Sequence[Tensor | None] = [None] * len(groups)
+    if update is not None:
+        updates = torch.split(update, rows)
     return _cat(
         [
-            _reduce_group(group, part, block, *rest) if _acts(group, block, after) else part
-            for group, part, *rest in parts
+            _reduce_group(group, part, block, heads, own) if _acts(group, block, after) else part
+            for group, part, heads, own in zip(groups, parts, qkv, updates, strict=True)
         ]
     )
 

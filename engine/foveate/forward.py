@@ -177,10 +177,9 @@ class Forward:
                 value_norm=score == "cls-value",
             )
             return out.out.flatten(1), out.cls
-        shape = self.batch, rows.n
         mask = None if bias is None else bias.to(q.dtype).view(self.batch, 1, 1, rows.n)
-        split = (x.unflatten(0, shape).transpose(1, 2) for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(*split, attn_mask=mask)
+        q, k, v = (x.view(self.batch, rows.n, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return mixed.transpose(1, 2).flatten(0, 1).flatten(1), None
 
     def _gelu(self, h: Tensor, block: Block) -> Tensor:

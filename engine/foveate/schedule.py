@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, cast
+from typing import Any
 
 from foveate.errors import LadderError
 from foveate.reduce.adaptive import Adaptive
@@ -54,9 +54,9 @@ class Schedule:
         if first is not None:
             first.check(config)
         for variant in schedule.variants:
-            for reducer, n, packaged in variant._steps(config):
-                if reducer is not None:
-                    reducer.check(n, packaged, config)
+            for step, n, packaged in variant._steps(config):
+                if step is not None:
+                    step.check(n, packaged, config)
         return schedule
 
     def dump(self) -> tuple[dict[str, Any], ...]:
@@ -136,7 +136,7 @@ def _read(kind: object, values: dict[str, Any]) -> VwtIntra | VwtInter | Adaptiv
     if kind not in KINDS:
         raise LadderError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
     try:
-        reducer = KINDS[cast(str, kind)](**values)
+        reducer = KINDS[kind](**values)
     except TypeError as error:
         raise LadderError(f"reducer {{'kind': {kind!r}, ...}}: {error}") from error
     return reducer

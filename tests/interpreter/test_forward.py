@@ -24,14 +24,12 @@ LEVELS: dict[str, list[dict[str, Any]]] = {
     "last block": [{"kind": "prune", "block": 2, "keep": 9, "fate": "package"}],
     "intra and package": [{"kind": "vwt-intra", "keep": 14}, *PRUNE],
     "inter": [{"kind": "vwt-inter", "count": 12}],
-    "intra, as published": [{"kind": "vwt-intra", "keep": 14, "fate": "drop"}],
     "sum of attention": [{**item, "fate": "package-sum", "score": "cls"} for item in PRUNE],
-    "merge and package": [{**PRUNE[0], "fate": "merge"}, PRUNE[1]],
-    "shift": [{**PRUNE[0], "score": "mlp-shift"}, {**PRUNE[1], "score": "random"}],
-    "inter, tome and pitome": [
-        {"kind": "vwt-inter", "count": 16},
-        {"kind": "merge", "block": 0, "remove": 5},
-        {"kind": "merge", "block": 1, "remove": 4, "by": "pitome"},
+    "with sizes": [
+        {"kind": "vwt-intra", "keep": 14},
+        {**PRUNE[0], "fate": "merge"},
+        {**PRUNE[1], "keep": 8},
+        {"kind": "merge", "block": 2, "remove": 4},
     ],
 }
 

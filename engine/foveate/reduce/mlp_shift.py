@@ -18,5 +18,5 @@ __all__ = ["mlp_shift"]
 def mlp_shift(_rows: Rows, seen: Seen) -> Tensor:
     """[1, T] float32."""
     assert seen.update is not None, "it acts after the MLP"
-    wide = torch.promote_types(seen.update.dtype, torch.float32)
-    return seen.update.to(wide).norm(dim=1).float().unsqueeze(0)
+    length: Tensor = torch.linalg.vector_norm(seen.update.float(), dim=1)
+    return length.unsqueeze(0)
