@@ -130,13 +130,13 @@ def candidates(config: ViTConfig) -> list[Schedule]:
         Schedule(),
         *(Schedule(input=reducer) for reducer in inputs),
         *(
-            Schedule(prunes=_prunes(blocks, n, ratio, fate))
+            Schedule(blocks=_prunes(blocks, n, ratio, fate))
             for blocks, ratios in ((quarters, (0.7, 0.5)), (thirds, (0.7, 0.5, 0.3)))
             for ratio in ratios
             for fate in fates
         ),
         *(
-            Schedule(input=reducer, prunes=_prunes(thirds, reducer.tokens() - 1, ratio, "package"))
+            Schedule(input=reducer, blocks=_prunes(thirds, reducer.tokens() - 1, ratio, "package"))
             for reducer in inputs
             for ratio in (0.6, 0.4, 0.3)
         ),
@@ -226,9 +226,9 @@ def _name(schedule: Schedule) -> str:
         parts.append(f"intra{schedule.input.keep}")
     elif isinstance(schedule.input, VwtInter):
         parts.append(f"inter{schedule.input.count}")
-    if schedule.prunes:
-        fate = next(iter(schedule.prunes.values())).fate
-        parts.append(fate + "-".join(str(prune.keep) for prune in schedule.prunes.values()))
+    prunes = [reducer for reducer in schedule.blocks.values() if isinstance(reducer, Prune)]
+    if prunes:
+        parts.append(prunes[0].fate + "-".join(str(prune.keep) for prune in prunes))
     return "+".join(parts) or "dense"
 
 
