@@ -27,6 +27,7 @@ from foveate.compress.search import choose, macs, sizes
 from foveate.compress.slim import compress
 from foveate.engine import Engine
 from foveate.errors import CompressError, WeightsError
+from foveate.graphs import GraphEngine
 from foveate.ladder import Ladder, Level, Quality
 from foveate.schedule import Schedule
 from foveate.vit import BlockShape, ViT, ViTConfig, load_vit, save_vit
@@ -371,6 +372,10 @@ def test_a_variant_serves_reduced_levels_and_batch_mates_do_not_matter(
     alone = [
         [engine.infer(images[i : i + 1], [level]).scores[0] for i in range(8)] for level in range(4)
     ]
+    graphs = GraphEngine(engine, torch.device("cpu"), 4, torch.float32)
+    for level in range(4):
+        scores = graphs.infer(images[:8], [level] * 8).scores
+        torch.testing.assert_close(scores, torch.stack(alone[level]), rtol=1e-3, atol=1e-4)
     rng = random.Random(0)
     for _ in range(30):
         chosen = rng.sample(range(8), rng.randint(1, 8))

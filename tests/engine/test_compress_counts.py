@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.compress.counts import Ratios, paper_macs, parameters, shrink
@@ -84,7 +85,7 @@ SHAPES = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(SHAPES, min_size=1, max_size=3), st.integers(3, 20))
 def test_counts_are_those_of_the_tensors_and_of_what_is_executed(
     shapes: list[BlockShape], dim: int
@@ -95,7 +96,8 @@ def test_counts_are_those_of_the_tensors_and_of_what_is_executed(
     vit = ViT(config).eval()
     assert parameters(config) == sum(parameter.numel() for parameter in vit.parameters())
     images = 4  # a head pads fewer
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    # Fused attention on a CPU is not counted; its parts are.
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         vit(torch.zeros(images, 32, 24, 3, dtype=torch.uint8))
     assert counter.get_total_flops() == 2 * images * Schedule().macs(config)
     if all(shape.qk_dim == shape.v_dim for shape in shapes):

@@ -1,4 +1,9 @@
-"""Least squares through a whole model: every layer of the slim one makes up for what is gone."""
+"""Least squares through a whole model: every layer of the slim one makes up for what is gone.
+
+Layers that read the residual stream are fitted to what the dense ones put out, which also makes up
+for the statistics a LayerNorm has over fewer channels; layers that write to it are fitted to bring
+the stream of the slim model to that of the dense one.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +18,23 @@ from foveate.compress.least_squares import logit_mixing, refit
 from foveate.compress.ranking import Kept, row_weights
 from foveate.vit import Block, ViT, attend, patchify
 
-__all__ = ["fit_block", "fit_vit"]
+__all__ = ["fit_attention", "fit_mlp", "fit_vit"]
 
 _LOGIT_IMAGES = 64  # SNP's own number for its criterion
 
 
 @torch.no_grad()
-def fit_block(
+def fit_attention(
     dense: Block, slim: Block, kept: Kept, channels: Tensor, x: Tensor, slim_x: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Fit the block ``slim``, cut from ``dense`` by ``kept`` and ``channels``, in place.
-
-    Layers that read the residual stream are fitted to what the dense ones put out, which also makes
-    up for the statistics a LayerNorm has over fewer channels; layers that write to it are fitted to
-    bring the stream of the slim model to that of the dense one.
+    """Fit the attention of ``slim``, cut from ``dense`` by ``kept`` and ``channels``, in place.
 
     Args:
-        x: [B, n, C] tokens of the dense model before the block.
-        slim_x: [B, n, c] tokens of the slim model before the block.
+        x: [B, n, C] tokens of the dense model before the attention.
+        slim_x: [B, n, c] tokens of the slim model before the attention.
 
     Returns:
-        Both after the block.
+        Both after it.
     """
     weight = row_weights(*x.shape[:2])
     queries, keys, values = (
@@ -50,8 +51,15 @@ def fit_block(
     slim_mixed = attend(*parts).transpose(1, 2).flatten(2)
     x = x + dense.attn.proj(mixed)
     _refit(slim.attn.proj, slim_mixed, x[..., channels] - slim_x, weight)
-    slim_x = slim_x + slim.attn.proj(slim_mixed)
+    return x, slim_x + slim.attn.proj(slim_mixed)
 
+
+@torch.no_grad()
+def fit_mlp(
+    dense: Block, slim: Block, kept: Kept, channels: Tensor, x: Tensor, slim_x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As :func:`fit_attention`, for the MLP."""
+    weight = row_weights(*x.shape[:2])
     hidden = dense.mlp.fc1(dense.norm2(x))
     h = slim.norm2(slim_x)
     _refit(slim.mlp.fc1, h, hidden[..., kept.mlp], weight)
@@ -76,7 +84,8 @@ def fit_vit(dense: ViT, slim: ViT, kept: Sequence[Kept], channels: Tensor, pixel
         cast(Iterable[Block], dense.blocks), cast(Iterable[Block], slim.blocks), kept, strict=True
     )
     for block, slim_block, own in blocks:
-        x, slim_x = fit_block(block, slim_block, own, channels, x, slim_x)
+        x, slim_x = fit_attention(block, slim_block, own, channels, x, slim_x)
+        x, slim_x = fit_mlp(block, slim_block, own, channels, x, slim_x)
     images = torch.full((len(pixels),), 1 / len(pixels))
     refit(slim.head, slim.norm(slim_x[:, 0]), dense.head(dense.norm(x[:, 0])), images)
 

@@ -75,7 +75,7 @@ def rank_block(block: Block, x: Tensor, criterion: Criterion) -> Ranking:
     """Rank the neurons of a block by what they do to its inputs x [B, n, C]."""
     attn, mlp = block.attn, block.mlp
     q, k, v = (part.transpose(1, 2) for part in attn.split(attn.qkv(block.norm1(x))))
-    qk = query_key_importance(q, k).argsort(1, descending=True, stable=True)
+    qk = query_key_importance(q, k).argsort(dim=1, descending=True, stable=True)
     heads, e = attn.shape.heads, attn.shape.v_dim
     if criterion == "redundancy":
         values = distinctness(attn.qkv.weight[-heads * e :]).view(heads, e)
@@ -84,7 +84,7 @@ def rank_block(block: Block, x: Tensor, criterion: Criterion) -> Ranking:
             # A group's score is the mean of its neurons'.
             heads=values.mean(1).argsort(descending=True, stable=True),
             qk=qk,
-            v=values.argsort(1, descending=True, stable=True),
+            v=values.argsort(dim=1, descending=True, stable=True),
             mlp=hidden.argsort(descending=True, stable=True),
         )
     weight = row_weights(*x.shape[:2])

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.compress.cut import cut_block
-from foveate.compress.fit import fit_block
+from foveate.compress.fit import fit_attention, fit_mlp
 from foveate.compress.ranking import Ranking, keep
 from foveate.errors import CompressError
 from foveate.schedule import Schedule
@@ -108,11 +108,16 @@ def measure_losses(
     losses: dict[tuple[int, str, int], float] = {}
     total = sum(len(tried) for own in options for tried in own.values())
     for index, (block, ranking, x) in enumerate(zip(blocks, rankings, inputs[:-1], strict=True)):
+        middle = x + block.attn(block.norm1(x))
         for part, tried in options[index].items():
             for size in tried:
                 kept = keep(ranking, replace(block.attn.shape, **{part: size}))
                 slim = cut_block(dense.config, block, kept, channels)
-                y = fit_block(block, slim, kept, channels, x, x)[1]
+                if part == "mlp_dim":
+                    y = fit_mlp(block, slim, kept, channels, middle, middle)[1]
+                else:
+                    y = fit_attention(block, slim, kept, channels, x, x)[1]
+                    y = y + block.mlp(block.norm2(y))
                 for later in blocks[index + 1 :]:
                     y = later(y)
                 answers = dense.classify(dense.norm(y[:, 0])).log_softmax(1)
