@@ -30,7 +30,7 @@ from foveate.reduce.rows import After, Rows, Seen, reduce
 from foveate.reduce.vwt_inter import VwtInter
 from foveate.reduce.vwt_intra import VwtIntra, pooled_variance
 from foveate.schedule import Schedule
-from foveate.vit import Block, ViT, ViTConfig, load_vit, patchify
+from foveate.vit import Block, ViT, ViTConfig, attend, load_vit, patchify
 from foveate_kernels.ops import compact_tokens, merge_groups
 from foveate_kernels.ops.patch_variance import row_variance
 from foveate_kernels.packed import uniform
@@ -38,7 +38,7 @@ from foveate_kernels.packed import uniform
 __all__ = ["Answers", "Engine", "Prepared", "choose"]
 
 
-_Heads = tuple[Tensor, ...]  # queries, keys and values of packed rows: [T, H, d] each
+_Heads = tuple[Tensor, Tensor, Tensor]  # queries, keys and values of packed rows, [T, H, d]
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,12 @@ class Engine:
             for name in {level.vocabulary for level in ladder.levels}
             if name is not None
         }
+        dense = vits[ladder.levels[0].weights].config
+        for name, vit in vits.items():
+            for key in ("height", "width", "patch", "depth", "classes", "mean", "std"):
+                own, expected = getattr(vit.config, key), getattr(dense, key)
+                if own != expected:
+                    raise WeightsError(f"{folder / name}: {key}={own}, level 0 has {expected}")
         prepared = []
         for level in ladder.levels:
             try:
@@ -214,10 +220,10 @@ class Engine:
 
     def _encode(self, groups: Sequence[_Group], x: Tensor) -> Tensor:
         """All blocks over packed rows [T, C] -> probabilities [images, classes]."""
-        vit, config = groups[0].level.vit, self.config
+        vit = groups[0].level.vit
         for index, block in enumerate(cast(Iterable[Block], vit.blocks)):
             parts = torch.split(block.attn.qkv(block.norm1(x)), [g.rows for g in groups])
-            qkv = [p.view(-1, 3, config.heads, config.head_dim).unbind(1) for p in parts]
+            qkv = [block.attn.split(p) for p in parts]
             x = x + block.attn.proj(_cat([_attention(*a) for a in zip(groups, qkv, strict=True)]))
             x = _reduce(groups, x, index, "attention", qkv)
             update = block.mlp(block.norm2(x))
@@ -232,10 +238,9 @@ class Engine:
 def _attention(group: _Group, qkv: _Heads) -> Tensor:
     """Attention of the images of a group: rows [b * n, H, d] -> [b * n, H * d]."""
     b, n = len(group.images), group.tokens
-    q, k, v = (rows.view(b, n, *rows.shape[1:]).transpose(1, 2) for rows in qkv)
+    q, k, v = (rows.unflatten(0, (b, n)).transpose(1, 2) for rows in qkv)
     bias = None if group.sizes is None else group.sizes.log().view(b, 1, 1, n)
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return mixed.transpose(1, 2).reshape(b * n, -1)
+    return attend(q, k, v, bias).transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 def _reduce(

@@ -21,7 +21,7 @@ from foveate.reduce.rows import Rows, Seen, reduce
 from foveate.reduce.vwt_inter import VwtInter
 from foveate.reduce.vwt_intra import VwtIntra, pooled_variance
 from foveate.schedule import Schedule
-from foveate.vit import Block, ViT
+from foveate.vit import Block, ViT, attend
 from foveate_kernels.ops import (
     add_layernorm,
     compact_tokens,
@@ -93,7 +93,7 @@ class Forward:
         h = self._norm(rows.x, None, blocks[0].norm1)[1]
         for index, block in enumerate(blocks):
             reducer = self.schedule.blocks.get(index)
-            q, k, v = block.attn.qkv(h).view(-1, 3, config.heads, config.head_dim).unbind(1)
+            q, k, v = block.attn.split(block.attn.qkv(h))
             mixed, cls = self._attention(q, k, v, rows, reducer)
             selector = self._selectors.get(index)
             seen = Seen(q=q, k=k, v=v, depth=config.depth, cls=cls, selector=selector)
@@ -164,7 +164,7 @@ class Forward:
     ) -> tuple[Tensor, Tensor | None]:
         """Rows [batch * n, C], and the score [H, batch * n] where our kernel gives it too."""
         bias = rows.key_bias
-        if self.routes.attention == "foveate":
+        if self.routes.attention == "foveate" and q.shape == v.shape:
             score = reducer.score if isinstance(reducer, Prune) else None
             out = varlen_attention(
                 q,
@@ -178,9 +178,8 @@ class Forward:
             )
             return out.out.flatten(1), out.cls
         mask = None if bias is None else bias.to(q.dtype).view(self.batch, 1, 1, rows.n)
-        q, k, v = (x.view(self.batch, rows.n, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return mixed.transpose(1, 2).flatten(0, 1).flatten(1), None
+        q, k, v = (x.unflatten(0, (self.batch, rows.n)).transpose(1, 2) for x in (q, k, v))
+        return attend(q, k, v, mask).transpose(1, 2).flatten(0, 1).flatten(1), None
 
     def _gelu(self, h: Tensor, block: Block) -> Tensor:
         fc1 = block.mlp.fc1

@@ -113,8 +113,8 @@ class Schedule:
         c, d = config.dim, config.patch**2 * 3
         attention, mlp = self.tokens(config)
         total = (attention[0] - 1) * d * c + config.patches * d * words
-        total += sum(4 * n * c * c + 2 * n * n * c for n in attention)
-        total += sum(2 * n * c * config.mlp_dim for n in mlp)
+        blocks = zip(config.shapes, attention, mlp, strict=True)
+        total += sum(shape.macs(c, n, m) for shape, n, m in blocks)
         total += sum((attention[block] - 1) * selector for block in self.selectors)
         for reducer, n, packaged in self._steps(config):
             if reducer is not None:

@@ -9,9 +9,9 @@ the norm over all heads together and normalises to a sum of 1; here each head ha
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from foveate.reduce.rows import Rows, Seen
+from foveate.vit import pad_heads
 from foveate_kernels.ops import cls_importance
 
 __all__ = ["cls_attention"]
@@ -21,13 +21,8 @@ def cls_attention(rows: Rows, seen: Seen, *, value_norm: bool) -> Tensor:
     """[H, T] float32 of each head; sizes bias it as they bias the attention of the block."""
     if seen.cls is not None:
         return seen.cls
-    qkv = [seen.q, seen.k, seen.v]
-    width = max(x.shape[2] for x in qkv)  # slim weights may have shorter keys or values
-    q, k, v = (x if x.shape[2] == width else F.pad(x, (0, width - x.shape[2])) for x in qkv)
     return cls_importance(
-        q,
-        k,
-        v,
+        *pad_heads(seen.q, seen.k, seen.v),
         rows.cu_seqlens,
         rows.n,
         scale=seen.q.shape[2] ** -0.5,

@@ -53,7 +53,7 @@ class Merge:
     def macs(self, n: int, packaged: bool, config: ViTConfig) -> int:
         """Of the similarities, on keys averaged over heads."""
         pairs = ((n - 1) // 2) * (n // 2) if self.by == "tome" else (n - 1) ** 2
-        return pairs * config.head_dim
+        return pairs * config.shapes[self.block].qk_dim
 
     def plan(self, rows: Rows, seen: Seen) -> Plan:
         if self.by == "tome":
