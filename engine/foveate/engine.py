@@ -28,12 +28,15 @@ from foveate.ladder import Ladder
 from foveate.reduce.vwt_inter import VwtInter
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
-from foveate.vit import Block, ViT, ViTConfig, load_vit, patchify
+from foveate.vit import Block, ViT, ViTConfig, attend, load_vit, patchify
 from foveate_kernels.ops import cls_importance, compact_tokens, merge_groups
 from foveate_kernels.ops.patch_variance import row_variance
 from foveate_kernels.packed import uniform
 
 __all__ = ["Answers", "Engine", "Prepared"]
+
+
+_Heads = tuple[Tensor, Tensor, Tensor]  # queries, keys and values of packed rows, [T, H, d]
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,12 @@ class Engine:
             for name in {level.vocabulary for level in ladder.levels}
             if name is not None
         }
+        dense = vits[ladder.levels[0].weights].config
+        for name, vit in vits.items():
+            for key in ("height", "width", "patch", "depth", "classes", "mean", "std"):
+                own, expected = getattr(vit.config, key), getattr(dense, key)
+                if own != expected:
+                    raise WeightsError(f"{folder / name}: {key}={own}, level 0 has {expected}")
         prepared = []
         for level in ladder.levels:
             vit = vits[level.weights]
@@ -191,10 +200,10 @@ class Engine:
 
     def _encode(self, groups: Sequence[_Group], x: Tensor) -> Tensor:
         """All blocks over packed rows [T, C] -> probabilities [images, classes]."""
-        vit, config = groups[0].level.vit, self.config
+        vit = groups[0].level.vit
         for index, block in enumerate(cast(Iterable[Block], vit.blocks)):
             parts = torch.split(block.attn.qkv(block.norm1(x)), [g.rows for g in groups])
-            qkv = [p.view(-1, 3, config.heads, config.head_dim) for p in parts]
+            qkv = [block.attn.split(p) for p in parts]
             x = x + block.attn.proj(_cat([_attention(*a) for a in zip(groups, qkv, strict=True)]))
             if any(index in group.level.schedule.prunes for group in groups):
                 parts = torch.split(x, [g.rows for g in groups])
@@ -207,13 +216,14 @@ class Engine:
         return vit.classify(vit.norm(cls)).softmax(-1)
 
 
-def _attention(group: _Group, qkv: Tensor) -> Tensor:
-    """Attention of the images of a group: rows [b * n, 3, H, d] -> [b * n, C]."""
-    q, k, v = qkv.view(len(group.images), group.tokens, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(len(qkv), -1)
+def _attention(group: _Group, qkv: _Heads) -> Tensor:
+    """Attention of the images of a group: rows [b * n, H, d] -> [b * n, H * d]."""
+    shape = len(group.images), group.tokens
+    q, k, v = (rows.unflatten(0, shape).transpose(1, 2) for rows in qkv)
+    return attend(q, k, v).transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def _reduce(group: _Group, x: Tensor, qkv: Tensor, block: int) -> Tensor:
+def _reduce(group: _Group, x: Tensor, qkv: _Heads, block: int) -> Tensor:
     """Apply the group's reducer of this block, if it has one, to its packed rows."""
     prune = group.level.schedule.prunes.get(block)
     if prune is None:
@@ -221,7 +231,7 @@ def _reduce(group: _Group, x: Tensor, qkv: Tensor, block: int) -> Tensor:
     b, n = len(group.images), group.tokens
     cu_seqlens = uniform(b, n)
     packaged = torch.ones(b, dtype=torch.int32) if group.packaged else None
-    q, k, v = qkv.unbind(1)
+    q, k, v = qkv
     scores = cls_importance(q, k, v, cu_seqlens, n, value_norm=True)
     plan = prune.plan(scores, cu_seqlens, n, packaged)
     group.tokens = prune.tokens(group.packaged)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
-from foveate.vit import Block, ViT
+from foveate.vit import Block, ViT, attend
 from foveate_kernels.ops import (
     add_layernorm,
     cls_importance,
@@ -82,7 +82,7 @@ class Forward:
         h = self._norm(x, None, blocks[0].norm1)[1]
         for index, block in enumerate(blocks):
             prune = self.schedule.prunes.get(index)
-            qkv = block.attn.qkv(h).view(-1, 3, config.heads, config.head_dim)
+            qkv = block.attn.split(block.attn.qkv(h))
             mixed, scores = self._attention(qkv, cu_seqlens, n, scored=prune is not None)
             if index == config.depth - 1 and prune is None:
                 # Of the last block only the CLS rows are read.
@@ -135,17 +135,16 @@ class Forward:
         return x.view(-1, x.shape[2]), dests, isinstance(reducer, VwtIntra)
 
     def _attention(
-        self, qkv: Tensor, cu_seqlens: Tensor, n: int, scored: bool
+        self, qkv: tuple[Tensor, Tensor, Tensor], cu_seqlens: Tensor, n: int, scored: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Rows [batch * n, C], and the importance [H, batch * n] of each if asked for."""
-        q, k, v = qkv.unbind(1)
-        if self.routes.attention == "foveate":
+        """Rows [batch * n, H * d], and the importance [H, batch * n] of each if asked for."""
+        q, k, v = qkv
+        if self.routes.attention == "foveate" and q.shape == v.shape:
             out = varlen_attention(q, k, v, cu_seqlens, n, return_cls=scored, value_norm=scored)
             return out.out.flatten(1), out.cls
         scores = cls_importance(q, k, v, cu_seqlens, n, value_norm=True) if scored else None
-        split = qkv.view(self.batch, n, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(*split)
-        return mixed.transpose(1, 2).reshape(len(qkv), -1), scores
+        q, k, v = (rows.unflatten(0, (self.batch, n)).transpose(1, 2) for rows in qkv)
+        return attend(q, k, v).transpose(1, 2).flatten(0, 1).flatten(1), scores
 
     def _gelu(self, h: Tensor, block: Block) -> Tensor:
         fc1 = block.mlp.fc1

@@ -79,8 +79,8 @@ class Schedule:
         c, d = config.dim, config.patch**2 * 3
         attention, mlp = self.tokens(config)
         embed = (attention[0] - 1) * d * c + config.patches * d * words
-        mix = sum(4 * n * c * c + 2 * n * n * c for n in attention)
-        return embed + mix + sum(2 * n * c * config.mlp_dim for n in mlp) + c * config.classes
+        blocks = zip(config.shapes, attention, mlp, strict=True)
+        return embed + sum(shape.macs(c, n, m) for shape, n, m in blocks) + c * config.classes
 
     def _check(self, config: ViTConfig) -> None:
         patches = config.patches
