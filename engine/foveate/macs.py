@@ -1,69 +1,32 @@
-"""Multiply-accumulates of a Vision Transformer, from its widths and token counts.
+"""Multiply-accumulates of a Vision Transformer from its sizes and token counts.
 
-The arithmetic the papers of the field print as "FLOPs": products of matrices only, one multiply and
-add counted once. Norms, GELU, softmax and the matching of tokens are left out, as they leave them.
+The arithmetic that the papers of the field print as "FLOPs": products of matrices only, a multiply
+and an add counted once. Norms, GELU, softmax and the scoring or matching of tokens are left out, as
+they leave them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-__all__ = ["Widths", "block_macs", "vit_macs"]
+from foveate.vit import ViTConfig
 
-
-@dataclass(frozen=True, kw_only=True)
-class Widths:
-    """Widths of the products of one block; of all heads together where there are heads.
-
-    A plain block has ``queries == values == residual`` and ``hidden == 4 * residual``; structured
-    pruning narrows each by itself.
-    """
-
-    residual: int  # the stream between blocks
-    queries: int  # and keys
-    values: int
-    hidden: int  # of the MLP
-
-    @staticmethod
-    def plain(residual: int, hidden: int | None = None) -> Widths:
-        """Of a block nobody narrowed; ``hidden`` is four times the stream unless given."""
-        return Widths(
-            residual=residual, queries=residual, values=residual, hidden=hidden or 4 * residual
-        )
+__all__ = ["vit_macs"]
 
 
-def block_macs(attention: int, mlp: int, widths: Widths) -> int:
-    """Of one block with ``attention`` tokens in its attention and ``mlp`` tokens in its MLP.
-
-    The two differ where tokens are reduced between them. With plain widths C this is
-    ``4 n C^2 + 2 n^2 C + 8 m C^2``.
-    """
-    w = widths
-    project = (
-        attention * w.residual * (2 * w.queries + w.values) + attention * w.values * w.residual
-    )
-    mix = attention**2 * (w.queries + w.values)
-    return project + mix + 2 * mlp * w.residual * w.hidden
-
-
-def vit_macs(
-    attention: Sequence[int],
-    mlp: Sequence[int],
-    widths: Sequence[Widths],
-    *,
-    embedded: int,
-    pixels: int,
-    classes: int,
-) -> int:
+def vit_macs(config: ViTConfig, attention: Sequence[int], mlp: Sequence[int], embedded: int) -> int:
     """Of one image: patch embedding, blocks, head.
 
+    A plain block of width C takes ``4 n C^2 + 2 n^2 C + 8 m C^2``.
+
     Args:
-        attention, mlp: tokens of each block, CLS included, as ``Schedule.tokens`` gives them.
-        widths: of each block.
+        attention, mlp: tokens in the attention (n) and in the MLP (m) of each block, CLS included.
+            They differ where tokens are reduced between the two.
         embedded: patches that pass through the patch embedding.
-        pixels: numbers in one patch, ``3 * patch * patch``.
-        classes: outputs of the head.
     """
-    blocks = sum(block_macs(*counts) for counts in zip(attention, mlp, widths, strict=True))
-    return embedded * pixels * widths[0].residual + blocks + widths[-1].residual * classes
+    blocks = zip(config.shapes, attention, mlp, strict=True)
+    return (
+        embedded * 3 * config.patch**2 * config.dim
+        + sum(shape.macs(config.dim, n, m) for shape, n, m in blocks)
+        + config.dim * config.classes
+    )

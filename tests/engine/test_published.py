@@ -1,8 +1,7 @@
 """The arithmetic of the papers, to the digit they print.
 
-Counts of tokens and ratios are those the papers and their repositories give: ToMe (arXiv
-2210.09461), EViT (2202.07800), DynamicViT (2106.02034), DiffRate (2305.17997,
-``compression_rate.json``), SNP (2404.11630, ``compress_ratio/*.json``).
+Counts of tokens are those the papers and their repositories give: ToMe (arXiv 2210.09461), EViT
+(2202.07800), DynamicViT (2106.02034), DiffRate (2305.17997, ``compression_rate.json``).
 """
 
 from __future__ import annotations
@@ -15,19 +14,23 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from foveate.macs import Widths, vit_macs
+from foveate.macs import vit_macs
 from foveate.schedule import Schedule
 from foveate.vit import ViT, ViTConfig
 
-WIDTH = {"T": 192, "S": 384, "B": 768, "L": 1024, "H": 1280}
-DEPTH = {"T": 12, "S": 12, "B": 12, "L": 24, "H": 32}
+WIDTH = {"T": 192, "S": 384, "B": 768, "L": 1024}
+DEPTH = {"T": 12, "S": 12, "B": 12, "L": 24}
 TOKENS = 197  # 14 x 14 patches and CLS
 
 
 def giga(model: str, attention: Sequence[int], mlp: Sequence[int]) -> float:
     """Of a stock ViT/16 at 224 x 224 with these tokens per block, in 10^9."""
-    widths = [Widths.plain(WIDTH[model])] * DEPTH[model]
-    return vit_macs(attention, mlp, widths, embedded=196, pixels=768, classes=1000) / 1e9
+    width = WIDTH[model]
+    config = ViTConfig(
+        height=224, width=224, patch=16, classes=1000,
+        dim=width, depth=DEPTH[model], heads=width // 64, mlp_dim=4 * width,
+    )  # fmt: skip
+    return vit_macs(config, attention, mlp, embedded=config.patches) / 1e9
 
 
 def lagged(mlp: Sequence[int]) -> list[int]:
@@ -123,75 +126,6 @@ def test_diffrate(model: str, printed: float) -> None:
     assert round(giga(model, lagged(mlp), mlp), 1) == printed
 
 
-SNP = {  # shares removed of: the stream; queries and keys, values, and the MLP of each block
-    "T": (
-        0.203125,
-        [0.390625] * 3 + [0.5, 0.59375, 0.5, 0.59375] + [0.6875] * 5,
-        [0.203125] * 2
-        + [0.40625, 0.515625, 0.40625, 0.703125, 0.40625, 0.40625, 0.515625, 0.609375]
-        + [0.703125] * 2,
-        [0.2005208] * 5
-        + [0.4010417, 0.3007813, 0.3007813, 0.2005208, 0.3007813, 0.4010417, 0.5013021],
-    ),
-    "S": (
-        0.2005208,
-        [0.609375] * 7 + [0.796875] * 5,
-        [0.203125] + [0.40625] * 3 + [0.515625] * 3 + [0.609375] + [0.703125] * 2 + [0.8125] * 2,
-        [0.2005208] * 5 + [0.3001302, 0.2005208] + [0.4003906] * 3 + [0.8001302] * 2,
-    ),
-    "S small": (
-        0.1015625,
-        [0.59375, 0.6875, 0.6875] + [0.796875] * 9,
-        [0.8125, 0.703125, 0.703125] + [0.8125] * 9,
-        [0.1002604, 0.3001302, 0.3001302] + [0.8001302] * 9,
-    ),
-    "B": (
-        0.3,
-        [0.7] * 5 + [0.6] + [0.7] * 4 + [0.6, 0.7],
-        [0.7] * 5 + [0.6, 0.7, 0.6, 0.7, 0.7, 0.4, 0.5],
-        [0.3, 0.6, 0.3, 0.3, 0.3, 0.5, 0.3, 0.4, 0.3, 0.4, 0.4, 0.7],
-    ),
-}
-
-
-def snp(name: str) -> list[Widths]:
-    """Widths that are left, rounded up where a ratio is a round number of another width (B)."""
-    stream, queries, values, hidden = SNP[name]
-    c = WIDTH[name[0]]
-    heads = c // 64
-
-    def left(width: int, removed: float) -> int:
-        return math.ceil(round(width * (1 - removed), 2))
-
-    return [
-        Widths(
-            residual=left(c, stream),
-            queries=heads * left(64, q),
-            values=heads * left(64, v),
-            hidden=left(4 * c, h),
-        )
-        for q, v, h in zip(queries, values, hidden, strict=True)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("name", "printed"), [("T", 0.6), ("S", 2.0), ("S small", 1.3), ("B", 6.4)]
-)
-def test_snp_multiply_accumulates(name: str, printed: float) -> None:
-    n = [TOKENS] * 12
-    macs = vit_macs(n, n, snp(name), embedded=196, pixels=768, classes=1000)
-    assert round(macs / 1e9, 1) == printed
-
-
-@pytest.mark.parametrize(("name", "millions"), [("T", 3.0), ("S", 10.0), ("S small", 6.4)])
-def test_snp_weights(name: str, millions: float) -> None:
-    """A weight is used once for each token: of one token, without its mixing with itself."""
-    widths, one = snp(name), [1] * 12
-    used = vit_macs(one, one, widths, embedded=1, pixels=768, classes=1000)
-    weights = used - sum(w.queries + w.values for w in widths)
-    assert round(weights / 1e6, 1) == millions
-
-
 def test_the_formula_counts_what_torch_counts() -> None:
     config = ViTConfig(depth=2)
     vit = ViT(config).eval()
@@ -201,7 +135,6 @@ def test_the_formula_counts_what_torch_counts() -> None:
         vit.encode(vit.embed(torch.zeros(1, config.patches, 192)))
         torch.nn.functional.linear(torch.zeros(1, config.dim), vit.head.weight)
     n = [config.patches + 1] * config.depth
-    widths = [Widths.plain(config.dim, config.mlp_dim)] * config.depth
-    ours = vit_macs(n, n, widths, embedded=config.patches, pixels=192, classes=config.classes)
+    ours = vit_macs(config, n, n, embedded=config.patches)
     assert 2 * ours == counter.get_total_flops()
     assert ours == Schedule().macs(config)
