@@ -10,6 +10,7 @@ NAMES = (
     "kernel_budgets",
     "levels",
     "forward",
+    "methods",
     "overhead",
     "control_cost",
     "mixed",

@@ -13,32 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hierarchical_parts.criteria import distinctness, query_key_importance
 from hierarchical_parts.salience import strongest
 
-__all__ = ["compress", "distinctness", "pair_importance"]
-
-
-def distinctness(weight: Tensor) -> Tensor:
-    """How unlike the others each neuron is: rows [..., n, d] -> [..., n].
-
-    ``sum_l (1 - |cos(W_i, W_l)|)``: the lowest can best be spared. SNP sums over all heads for
-    value neurons; leading axes are kept apart here, so flatten heads to have theirs.
-    """
-    unit = nn.functional.normalize(weight, dim=-1)
-    return (1 - (unit @ unit.mT).abs()).sum(-1)
-
-
-def pair_importance(q: Tensor, k: Tensor) -> Tensor:
-    """How much of the attention each query-key pair carries: [..., N, d] twice -> [..., d].
-
-    ``sum_j |cos(s_j u_j v_j^T, q_i k_i^T)|`` over the singular triplets of ``Q K^T``, in closed
-    form: the cosine is ``(u_j^T q_i)(k_i^T v_j) / (|q_i| |k_i|)``.
-    """
-    u, _, vh = torch.linalg.svd(q @ k.mT, full_matrices=False)
-    rank = min(q.shape[-2:])  # triplets beyond it are noise
-    along = (u.mT @ q)[..., :rank, :] * (vh @ k)[..., :rank, :]
-    norms = torch.linalg.vector_norm(q, dim=-2) * torch.linalg.vector_norm(k, dim=-2)
-    return along.abs().sum(-2) / norms.clamp(min=1e-12)
+__all__ = ["compress"]
 
 
 @torch.inference_mode()
@@ -76,7 +54,7 @@ def _narrow_attention(mixer: Any, qkv: Tensor, pairs: float, values: float) -> N
     heads, d, v = mixer.num_heads, mixer.key_dim, mixer.val_dim
     q, k, _ = qkv.unflatten(-1, (heads, -1)).transpose(1, 2).split([d, d, v], -1)
     weight = mixer.qkv.weight.view(heads, 2 * d + v, -1)[:, 2 * d :]
-    pair = strongest(pair_importance(q, k).mean(0), max(8, 8 * round(d * pairs / 8)))
+    pair = strongest(query_key_importance(q, k), max(8, 8 * round(d * pairs / 8)))
     spared = distinctness(weight.flatten(0, 1)).view(heads, v)
     value = strongest(spared, max(8, 8 * round(v * values / 8)))
     start = (torch.arange(heads) * (2 * d + v)).unsqueeze(1)
