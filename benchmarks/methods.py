@@ -3,8 +3,8 @@
     python benchmarks/methods.py [NAME] [--repository model_repository]
 
 Quality on held-out images of the demo. Time at batch 1 and 8: one thread, process CPU time, rounds
-interleaved over all methods, medians. ``python benchmarks/tables.py`` writes docs/methods.md's table
-from the result. Which methods there are: ``methods_parts/catalogue.py``; those that need a file of
+interleaved over all methods, medians. ``python benchmarks/tables.py`` writes it to docs/methods.md.
+Which methods there are: ``methods_parts/catalogue.py``; those that need a file of
 ``foveate train-selector`` or ``foveate compress`` are listed as missing where there is none.
 """
 
@@ -37,9 +37,7 @@ BATCHES = (1, 8)
 
 
 @torch.inference_mode()
-def milliseconds(
-    runs: Sequence[Contender], pixels: Tensor, batch: int, rounds: int
-) -> list[float]:
+def milliseconds(runs: Sequence[Contender], pixels: Tensor, batch: int, rounds: int) -> list[float]:
     """Median time of a batch for each contender; other images every round."""
     samples: list[list[float]] = [[] for _ in runs]
     for round_ in range(rounds + 1):

@@ -123,12 +123,22 @@ def methods(data: Mapping[str, Any]) -> str:
                 f"{row['macs'] / 1e6:.1f} ({row['macs'] / dense['macs']:.0%})",
                 f"{row['batch1_ms']:.2f}",
                 f"{row['batch8_ms']:.1f} ({row['batch8_ms'] / dense['batch8_ms']:.0%})",
-                "{:.2f} ({:.1f}–{:.1f})".format(*(100 * x for x in (row["top1"], *row["interval"]))),
+                "{:.2f} ({:.1f}–{:.1f})".format(
+                    *(100 * x for x in (row["top1"], *row["interval"]))
+                ),
                 f"{100 * row['agreement']:.2f}",
                 paper if first else "",
             )
         )
-    head = ("method", "MMACs", "batch 1, ms", "batch 8, ms", "top-1, %", "agreement, %", "published")
+    head = (
+        "method",
+        "MMACs",
+        "batch 1, ms",
+        "batch 8, ms",
+        "top-1, %",
+        "agreement, %",
+        "published",
+    )
     missing = "".join(f"\n* missing: {name}: {why}" for name, why in data["missing"].items())
     return (
         f"{_markdown(head, rows)}\n{missing}\n\n"

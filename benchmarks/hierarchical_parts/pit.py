@@ -20,17 +20,19 @@ __all__ = ["forward", "grids"]
 
 
 def forward(
-    model: Any, images: Tensor, keep: Sequence[int], scores: Sequence[Score] = (salience,) * 3
+    model: Any, images: Tensor, keep: Sequence[int], scores: Sequence[Score] | None = None
 ) -> Tensor:
     """Logits [B, classes] of images [B, 3, 224, 224] with timm's PiT.
 
     Args:
         keep: patch tokens that pass through the blocks of each stage, 1 to the stage's grid.
-        scores: the selector of each stage.
+        scores: the selector of each stage; :func:`salience` for all, if not given.
     """
     x = model.patch_embed(images) + model.pos_embed
     cls = model.cls_token.expand(len(images), -1, -1)
-    for stage, count, score in zip(model.transformers, keep, scores, strict=True):
+    for stage, count, score in zip(
+        model.transformers, keep, scores or [salience] * len(keep), strict=True
+    ):
         if stage.pool is not None:
             x, cls = stage.pool(x, cls)
         tokens = x.flatten(2).transpose(1, 2)

@@ -45,16 +45,18 @@ def kept_everything(model: Any) -> list[Keep]:
 
 
 def forward(
-    model: Any, images: Tensor, keep: Sequence[Keep], scores: Sequence[Score] = (salience,) * 4
+    model: Any, images: Tensor, keep: Sequence[Keep], scores: Sequence[Score] | None = None
 ) -> Tensor:
     """Logits [B, classes] of images [B, 3, 224, 224] with timm's Swin.
 
     Args:
         keep: what passes through the blocks of each stage.
-        scores: the selector of each stage.
+        scores: the selector of each stage; :func:`salience` for all, if not given.
     """
     x = model.patch_embed(images)
-    for stage, count, score in zip(model.layers, keep, scores, strict=True):
+    for stage, count, score in zip(
+        model.layers, keep, scores or [salience] * len(keep), strict=True
+    ):
         x = stage.downsample(x)
         strength = score(x.flatten(1, 2)).flatten()
         rows = x.reshape(-1, x.shape[-1])

@@ -40,9 +40,15 @@ def pruned(config: ViTConfig, ratio: float, **how: Any) -> Reducers:
 
 
 def merged(config: ViTConfig, ratio: float, by: str) -> Reducers:
-    """As many tokens merge in every block; the share ``ratio`` of them is left at the end."""
-    remove = round(config.patches * (1 - ratio) / config.depth)
-    return [{"kind": "merge", "block": b, "remove": remove, "by": by} for b in range(config.depth)]
+    """As many tokens merge in every block, as long as half of them can."""
+    most, n = round(2 * config.patches * (1 - ratio) / config.depth), config.patches + 1
+    reducers: list[dict[str, Any]] = []
+    for block in range(config.depth):
+        remove = min(most, (n - 1) // 2, n - 5)
+        if remove > 0:
+            reducers.append({"kind": "merge", "block": block, "remove": remove, "by": by})
+        n -= remove
+    return reducers
 
 
 def intra(config: ViTConfig, ratio: float, **how: Any) -> Reducers:
@@ -111,9 +117,7 @@ def catalogue(config: ViTConfig, folder: Path) -> tuple[list[Method], dict[str, 
     return methods, missing
 
 
-def matched(
-    config: ViTConfig, make: Callable[[float], Reducers], words: int = 0
-) -> list[Reducers]:
+def matched(config: ViTConfig, make: Callable[[float], Reducers], words: int = 0) -> list[Reducers]:
     """For each of ``SHARES`` the reducers whose multiply-accumulates come nearest.
 
     Raises :class:`LadderError` if no ratio gives a level.

@@ -20,7 +20,7 @@ def quantized(vit: ViT) -> ViT:
     depends on its batch mates, unlike any other level's.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torchao's successor wants a compiler
+        warnings.simplefilter("ignore")  # that torchao, which we do without, succeeds it
         return torch.ao.quantization.quantize_dynamic(  # type: ignore[no-any-return]
             copy.deepcopy(vit), {nn.Linear}, dtype=torch.qint8
         )
