@@ -9,6 +9,7 @@ from pathlib import Path
 NAMES = (
     "kernel_budgets",
     "levels",
+    "compress",
     "forward",
     "methods",
     "overhead",

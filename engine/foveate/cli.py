@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from foveate.compress.command import compress
 from foveate.errors import FoveateError
 from foveate.repository import choose_model
 from foveate_adapter.simulate.cli import simulate
@@ -117,6 +118,7 @@ def demo(
 
 app.command()(loadtest)
 app.command()(simulate)
+app.command()(compress)
 
 
 @app.command()

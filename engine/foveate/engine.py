@@ -28,7 +28,7 @@ from foveate.ladder import Ladder
 from foveate.reduce.vwt_inter import VwtInter
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
-from foveate.vit import Block, ViT, ViTConfig, attend, load_vit, patchify
+from foveate.vit import Block, ViT, ViTConfig, attend, load_vit, pad_heads, patchify
 from foveate_kernels.ops import cls_importance, compact_tokens, merge_groups
 from foveate_kernels.ops.patch_variance import row_variance
 from foveate_kernels.packed import uniform
@@ -231,8 +231,8 @@ def _reduce(group: _Group, x: Tensor, qkv: _Heads, block: int) -> Tensor:
     b, n = len(group.images), group.tokens
     cu_seqlens = uniform(b, n)
     packaged = torch.ones(b, dtype=torch.int32) if group.packaged else None
-    q, k, v = qkv
-    scores = cls_importance(q, k, v, cu_seqlens, n, value_norm=True)
+    scale = qkv[0].shape[-1] ** -0.5
+    scores = cls_importance(*pad_heads(*qkv), cu_seqlens, n, scale=scale, value_norm=True)
     plan = prune.plan(scores, cu_seqlens, n, packaged)
     group.tokens = prune.tokens(group.packaged)
     group.packaged = group.packaged or prune.fate == "package"

@@ -3,6 +3,7 @@
 FoveateError
 ├── LadderError       a ladder or latency file that cannot be used; names file and key
 ├── WeightsError      a checkpoint that cannot be used; names file and tensor
+├── CompressError     images or settings that a compression cannot use; names range and value
 ├── PolicyError       a policy word that cannot be created or written
 │   └── PolicyTaken   another adapter publishes it
 ├── ServerError       the Triton server could not be found, started or kept alive
@@ -18,6 +19,7 @@ __all__ = [
     "BadImage",
     "BadMessage",
     "BadWish",
+    "CompressError",
     "FoveateError",
     "LadderError",
     "PolicyError",
@@ -38,6 +40,10 @@ class LadderError(FoveateError):
 
 class WeightsError(FoveateError):
     """A checkpoint that cannot be used."""
+
+
+class CompressError(FoveateError):
+    """Images or settings that a compression cannot use."""
 
 
 class PolicyError(FoveateError):

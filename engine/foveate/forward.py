@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
-from foveate.vit import Block, ViT, attend
+from foveate.vit import Block, ViT, attend, pad_heads
 from foveate_kernels.ops import (
     add_layernorm,
     cls_importance,
@@ -142,7 +142,10 @@ class Forward:
         if self.routes.attention == "foveate" and q.shape == v.shape:
             out = varlen_attention(q, k, v, cu_seqlens, n, return_cls=scored, value_norm=scored)
             return out.out.flatten(1), out.cls
-        scores = cls_importance(q, k, v, cu_seqlens, n, value_norm=True) if scored else None
+        scores = None
+        if scored:
+            scale = q.shape[-1] ** -0.5
+            scores = cls_importance(*pad_heads(*qkv), cu_seqlens, n, scale=scale, value_norm=True)
         q, k, v = (rows.unflatten(0, (self.batch, n)).transpose(1, 2) for rows in qkv)
         return attend(q, k, v).transpose(1, 2).flatten(0, 1).flatten(1), scores
 

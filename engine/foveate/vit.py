@@ -30,6 +30,7 @@ __all__ = [
     "ViTConfig",
     "attend",
     "load_vit",
+    "pad_heads",
     "patchify",
     "save_vit",
 ]
@@ -52,7 +53,7 @@ class BlockShape:
     def macs(self, dim: int, attended: int, fed: int) -> int:
         """Multiply-accumulates with ``attended`` tokens in the attention and ``fed`` in the MLP.
 
-        As executed: :func:`attend` pads the shorter of queries and values.
+        As executed: :func:`pad_heads` pads the shorter of queries and values.
         """
         projections = attended * dim * (self.qkv_dim + self.heads * self.v_dim)
         mixing = 2 * attended**2 * self.heads * max(self.qk_dim, self.v_dim)
@@ -125,18 +126,25 @@ class PatchEmbed(nn.Module):
         return weight / (255.0 * self.config.std), bias - shift
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention: q, k [..., n, d] and v [..., n, e] -> [..., n, e].
+def pad_heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Zeros behind the shorter of q, k [..., d] and v [..., e]: they change no product.
 
-    Fused kernels want d = e, without which attention takes about twice as long on a CPU: the
-    shorter is padded with zeros, which change no product.
+    Our kernels demand d = e, and without it fused attention takes twice as long on a CPU. The scale
+    of the logits remains that of d.
     """
     d, e = q.shape[-1], v.shape[-1]
     if d < e:
         q, k = F.pad(q, (0, e - d)), F.pad(k, (0, e - d))
     elif e < d:
         v = F.pad(v, (0, d - e))
-    return F.scaled_dot_product_attention(q, k, v, scale=d**-0.5)[..., :e]
+    return q, k, v
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention: q, k [..., n, d] and v [..., n, e] -> [..., n, e]."""
+    padded = pad_heads(q, k, v)
+    mixed = F.scaled_dot_product_attention(*padded, scale=q.shape[-1] ** -0.5)
+    return mixed[..., : v.shape[-1]]
 
 
 class Attention(nn.Module):
