@@ -11,6 +11,7 @@ NAMES = (
     "levels",
     "compress",
     "forward",
+    "methods",
     "overhead",
     "control_cost",
     "mixed",
