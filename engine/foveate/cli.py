@@ -14,6 +14,7 @@ from rich.table import Table
 
 from foveate.errors import FoveateError
 from foveate.repository import choose_model
+from foveate.train_selector import train_selector
 from foveate_adapter.simulate.cli import simulate
 from foveate_loadtest.cli import loadtest
 from foveate_loadtest.errors import LoadtestError
@@ -117,6 +118,7 @@ def demo(
 
 app.command()(loadtest)
 app.command()(simulate)
+app.command()(train_selector)
 
 
 @app.command()

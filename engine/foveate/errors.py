@@ -3,6 +3,7 @@
 FoveateError
 ├── LadderError       a ladder or latency file that cannot be used; names file and key
 ├── WeightsError      a checkpoint that cannot be used; names file and tensor
+├── TrainingError     images, a table, a budget or a setting that training cannot use
 ├── PolicyError       a policy word that cannot be created or written
 │   └── PolicyTaken   another adapter publishes it
 ├── ServerError       the Triton server could not be found, started or kept alive
@@ -24,6 +25,7 @@ __all__ = [
     "PolicyTaken",
     "RequestError",
     "ServerError",
+    "TrainingError",
     "WeightsError",
 ]
 
@@ -38,6 +40,10 @@ class LadderError(FoveateError):
 
 class WeightsError(FoveateError):
     """A checkpoint that cannot be used."""
+
+
+class TrainingError(FoveateError):
+    """Images, a table, a budget or a setting that training cannot use; names it and the range."""
 
 
 class PolicyError(FoveateError):
