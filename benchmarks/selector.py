@@ -63,7 +63,10 @@ def compare(vit: ViT, score: Score, images: TrainingImages) -> dict[str, Any]:
 
 @torch.inference_mode()
 def drawn_shares(
-    vit: ViT, selectors: Mapping[int, Selector], images: TrainingImages, draws: torch.Generator | None
+    vit: ViT,
+    selectors: Mapping[int, Selector],
+    images: TrainingImages,
+    draws: torch.Generator | None,
 ) -> list[float]:
     """Mean share of patch tokens left after each selector, decisions drawn or by threshold."""
     total = torch.zeros(len(selectors))
@@ -77,7 +80,7 @@ def drawn_shares(
 def spread(vit: ViT, selectors: Mapping[int, Selector], images: TrainingImages) -> list[float]:
     """Standard deviation of log-odds over the tokens of an image, mean over images, by block."""
     ranks: dict[int, list[torch.Tensor]] = {}
-    full = {block: vit.config.patches for block in selectors}
+    full = dict.fromkeys(selectors, vit.config.patches)
     for part in torch.split(images.pixels, SWEEP):
         pruned = pruned_forward(vit, part, full, by_selector(selectors))
         for block, rank in pruned.ranks.items():
@@ -111,7 +114,10 @@ def ablate(
     cases: list[tuple[str, dict[str, Any]]] = [
         ("DynamicViT's masked softmax", {}),
         ("without eps and diagonal", {"eps": 0.0, "diagonal": False}),
-        ("without them, ten times the ratio loss", {"eps": 0.0, "diagonal": False, "sparsity_weight": 20.0}),
+        (
+            "without them, ten times the ratio loss",
+            {"eps": 0.0, "diagonal": False, "sparsity_weight": 20.0},
+        ),
         ("DynamicViT's, 0.4 left in the end", {"counts": mild}),
         ("DynamicViT's, a tenth of the rate", {"rate": 3e-4}),
     ]
@@ -141,9 +147,9 @@ def main(
     name: str = "digits",
     repository: Path = Path("model_repository"),
     images: int = 2000,
-    distill_steps: int = 120,
-    gumbel_steps: int = 240,
-    ablation_steps: int = 60,
+    distill_steps: int = 100,
+    gumbel_steps: int = 160,
+    ablation_steps: int = 50,
 ) -> None:
     tune_allocator()
     torch.set_num_threads(1)

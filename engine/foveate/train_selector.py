@@ -1,4 +1,4 @@
-"""``foveate train-selector``: its options and what it prints. The work is in ``selector/job.py``."""
+"""``foveate train-selector``: options and output. The work is in ``selector/job.py``."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _show(report: dict[str, Any]) -> None:
         )
     console.print(
         f"blocks take {report['blocks_ms']:.3g} of {report['budget_ms']:g} ms "
-        f"(dense {report['dense_blocks_ms']:.3g}); wrote {report['selector']}; a level that uses it:"
+        f"(dense {report['dense_blocks_ms']:.3g}); wrote {report['selector']}, for a level with"
     )
     level = {key: report[key] for key in ("weights", "selector", "reducers")}
     console.print_json(json.dumps(level))

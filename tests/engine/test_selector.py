@@ -1,7 +1,8 @@
-"""The token selector: scores, decisions, masked attention, package, losses, tables, phases, file."""
+"""The token selector: scores, decisions, masks, packages, losses, tables, phases, its file."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,9 @@ def test_decisions_are_progressive_and_follow_the_probability() -> None:
     drawn = decide(log_odds, alive, torch.Generator().manual_seed(0))
     assert drawn[:, :20].eq(0).all()
     assert set(drawn.unique().tolist()) <= {0.0, 1.0}
-    assert drawn[:, 20:].mean().item() == pytest.approx(torch.tensor(1.0).sigmoid().item(), abs=0.02)
+    assert drawn[:, 20:].mean().item() == pytest.approx(
+        torch.tensor(1.0).sigmoid().item(), abs=0.02
+    )
     assert torch.equal(decide(log_odds, alive, None), alive)
     assert decide(-log_odds, alive, None).eq(0).all()
 
@@ -157,6 +160,9 @@ def test_training_and_serving_compute_the_same(fate: str) -> None:
     """A masked pass by threshold equals a pruned pass that removes as many tokens."""
     vit, selectors = model()
     pixels = some_pixels(1)
+    everything = pruned_forward(vit, pixels, {1: 16, 2: 16}, by_selector(selectors))
+    for block, log_odds in everything.ranks.items():
+        selectors[block].shift(-log_odds.median().item() - 1e-3 * block)
     masked = masked_forward(vit, selectors, pixels, fate=fate)  # type: ignore[arg-type]
     counts = {block: int(alive.sum()) for block, alive in masked.alive.items()}
     assert 0 < counts[2] < counts[1] < 16
@@ -208,6 +214,7 @@ def test_times_of_a_model_are_those_of_its_blocks() -> None:
     budget=st.floats(20, 67),
     shape=st.dictionaries(st.integers(0, 3), st.floats(0.05, 0.95), min_size=1, max_size=3),
 )
+@settings(max_examples=25, deadline=None)
 def test_counts_fit_the_budget_and_fall(budget: float, shape: dict[int, float]) -> None:
     try:
         counts = fit_counts(LINEAR, shape, 4, 16, budget)
@@ -217,12 +224,14 @@ def test_counts_fit_the_budget_and_fall(budget: float, shape: dict[int, float]) 
         return
     assert LINEAR.model_ms(counts, 4, 16) <= budget
     kept = [16, *(counts[block] for block in sorted(shape))]
-    assert all(LEAST <= after < before for before, after in zip(kept, kept[1:], strict=False))
+    assert all(LEAST <= after < before for before, after in pairwise(kept))
 
 
 @pytest.mark.parametrize("budget", [5, 68, 1000])
 def test_a_budget_out_of_range_is_refused_naming_the_range(budget: float) -> None:
-    with pytest.raises(TrainingError, match=r"budget_ms=\d+: expected a number from \d+.* below 68"):
+    with pytest.raises(
+        TrainingError, match=r"budget_ms=\d+: expected a number from \d+.* below 68"
+    ):
         fit_counts(LINEAR, geometric((1, 2)), 4, 16, budget)
 
 
@@ -268,9 +277,7 @@ def test_selectors_are_inserted_from_deep_to_shallow_while_they_cost_little() ->
     plan = insert_selectors(4, score, max_drop=0.012, ratios=(0.9, 0.5, 0.3))
     # Block 2 may keep 0.3 (a loss of 0.007), block 1 then 0.9 (of 0.002 more), block 0 nothing.
     assert plan == {1: 0.9, 2: 0.3}
-    assert [max(set(b) - set(a), default=None) for a, b in zip(tried, tried[1:], strict=False)][
-        0
-    ] == 2
+    assert tried[:2] == [{}, {2: 0.9}]
 
 
 def test_similar_neighbours_are_one_phase() -> None:

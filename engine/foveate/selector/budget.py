@@ -11,8 +11,7 @@ from foveate.selector.blocktimes import BlockTimes
 __all__ = ["LEAST", "fit_counts", "geometric"]
 
 LEAST = 4  # patch tokens: what the engine keeps at least
-_FINEST = 100  # steps of the exponent t per unit
-_STEEPEST = 10  # largest t
+_EXPONENTS = [1.01**step for step in range(-700, 1000)]  # from next to all tokens to next to none
 
 
 def geometric(blocks: Sequence[int]) -> dict[int, float]:
@@ -25,15 +24,15 @@ def fit_counts(
 ) -> dict[int, int]:
     """Patch tokens to keep after each block's selector, as many as take at most ``budget_ms``.
 
-    Of the family N r_b^t, t >= 0, for the ratios r of ``shape``; with :func:`geometric` those are
+    Of the family N r_b^t, t > 0, for the ratios r of ``shape``; with :func:`geometric` those are
     SPViT's and DynamicViT's rho, rho^2, rho^3. Counts fall from each selector to the next.
 
     Raises :class:`TrainingError` naming the range of budgets the table allows.
     """
     dense = float(times.model_ms({}, depth, patches))
     if budget_ms < dense:
-        for step in range(_FINEST * _STEEPEST + 1):
-            counts = _counts(shape, step / _FINEST, patches)
+        for exponent in _EXPONENTS:
+            counts = _counts(shape, exponent, patches)
             if float(times.model_ms(counts, depth, patches)) <= budget_ms:
                 return counts
     fewest = _counts(shape, math.inf, patches)

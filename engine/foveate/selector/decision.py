@@ -12,12 +12,14 @@ __all__ = ["Fate", "decide", "package"]
 Fate = Literal["drop", "package", "package-sum"]
 
 
-def decide(log_odds: Tensor, alive: Tensor, noise: torch.Generator | None, tau: float = 1) -> Tensor:
+def decide(
+    log_odds: Tensor, alive: Tensor, noise: torch.Generator | None, tau: float = 1
+) -> Tensor:
     """Tokens [B, n] (0 or 1) that stay; one that was dropped before stays dropped.
 
     With ``noise``, the straight-through Gumbel-softmax (arXiv 1611.01144) over keep and prune: the
     difference of two Gumbel variables is a logistic one, so token n stays if l_n + g_n > 0, and the
-    gradient is that of sigmoid((l + g) / tau). Without, the rule of HeatViT: keep-probability >= 0.5.
+    gradient is that of sigmoid((l + g) / tau). Without, the rule of HeatViT: probability >= 0.5.
 
     Args:
         log_odds: [B, n]. The two-way softmax of the paper depends on nothing else.
@@ -30,7 +32,7 @@ def decide(log_odds: Tensor, alive: Tensor, noise: torch.Generator | None, tau: 
     uniform = torch.rand(log_odds.shape, generator=noise).clamp(1e-6, 1 - 1e-6)
     soft = ((log_odds + uniform.logit()) / tau).sigmoid()
     hard = (soft > 0.5).to(soft.dtype)
-    return (hard + soft - soft.detach()) * alive
+    return (hard + (soft - soft.detach())) * alive
 
 
 def package(x: Tensor, weight: Tensor, fate: Fate) -> Tensor:

@@ -35,9 +35,7 @@ class TrainingImages:
         return len(self.pixels)
 
     def __getitem__(self, rows: Tensor | slice) -> TrainingImages:
-        return TrainingImages(
-            self.pixels[rows], None if self.labels is None else self.labels[rows]
-        )
+        return TrainingImages(self.pixels[rows], None if self.labels is None else self.labels[rows])
 
 
 def split(images: TrainingImages, seed: int) -> tuple[TrainingImages, TrainingImages]:

@@ -84,7 +84,7 @@ class Options:
 def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[str, Any]:
     """Train, write the selectors (and weights, if they learned) beside the model, and report.
 
-    An interrupted run leaves ``OUT.checkpoint`` and ``OUT.problem.json``; the next one with the same
+    An interrupted run leaves ``OUT.checkpoint`` and ``OUT.problem.json``; one with the same
     options goes on from there. ``restart`` forgets them.
 
     Raises a :class:`~foveate.errors.FoveateError` before work starts if something cannot be used.
@@ -107,8 +107,10 @@ def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[
         pose = functools.partial(Problem, times, geometric(blocks))
     else:
         pose = functools.partial(_search, options, vit, times, learning, validation, progress)
-    asked = {key: value if isinstance(value, int | float | bool) else str(value)
-             for key, value in asdict(options).items()}
+    asked = {
+        key: value if isinstance(value, int | float | bool) else str(value)
+        for key, value in asdict(options).items()
+    }
     problem = load_or_pose(posed, asked, pose)
     recipe = Recipe(
         counts=_counts(options, problem, vit.config),
@@ -163,9 +165,7 @@ def block_times(options: Options, vit: ViT) -> BlockTimes:
 
 
 def _counts(options: Options, problem: Problem, config: ViTConfig) -> dict[int, int]:
-    return fit_counts(
-        problem.times, problem.shape, config.depth, config.patches, options.budget_ms
-    )
+    return fit_counts(problem.times, problem.shape, config.depth, config.patches, options.budget_ms)
 
 
 def _images(options: Options, config: ViTConfig) -> TrainingImages:

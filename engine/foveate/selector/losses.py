@@ -50,7 +50,10 @@ def distillation_loss(masked: MaskedPass, logits: Tensor, patches: Tensor) -> tu
         logits, patches: [B, classes] and [B, N, C] of the teacher.
     """
     divergence = F.kl_div(
-        masked.logits.log_softmax(-1), logits.log_softmax(-1), log_target=True, reduction="batchmean"
+        masked.logits.log_softmax(-1),
+        logits.log_softmax(-1),
+        log_target=True,
+        reduction="batchmean",
     )
     last = masked.alive[max(masked.alive)].detach()
     errors = (masked.patches - patches).square().mean(2)

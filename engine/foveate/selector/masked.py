@@ -37,7 +37,7 @@ def split_heads(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def masked_attention(
     q: Tensor, k: Tensor, v: Tensor, alive: Tensor, *, eps: float = EPS, diagonal: bool = True
 ) -> Tensor:
-    """Attention in which dropped tokens are not looked at (DynamicViT, arXiv 2106.02034, eq. 10-11).
+    """Attention in which dropped tokens are not looked at (DynamicViT, arXiv 2106.02034).
 
     Weights are a_ij = (e_ij m_ij + eps/n) / (sum_j e_ij m_ij + eps) with m_ij = alive_j, and
     m_ii = 1: a dropped token still sees itself, or a row could be empty. The gradient of alive_j is

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from foveate.vit import ViTConfig
 
 __all__ = ["Selector"]
+
+_VECTORS = 32  # float32 elements that a processor takes at a time, at most
 
 
 class Selector(nn.Module):
@@ -32,19 +37,13 @@ class Selector(nn.Module):
         self.heads, self.shared = config.heads, shared
         count = 1 if shared else config.heads
         self.scorers = nn.ModuleList(_HeadScorer(config.head_dim) for _ in range(count))
-        squeezed = max(1, config.heads // 2)
-        self.excite = nn.Sequential(
-            nn.Linear(config.heads, squeezed),
-            nn.GELU(),
-            nn.Linear(squeezed, config.heads),
-            nn.Sigmoid(),
-        )
+        self.excite = _HeadWeights(config.heads)
 
     def forward(self, x: Tensor, packages: int = 0, alive: Tensor | None = None) -> Tensor:
         """Log-odds [B, n] (float32) that a token is to be kept; no randomness, in any mode.
 
         Args:
-            x: [B, n, C] patch tokens in the residual stream after a block's attention, CLS excluded.
+            x: [B, n, C] patch tokens of the residual stream after a block's attention, without CLS.
             packages: how many of the last tokens are packages. They count in the global mean and
                 must stay: their log-odds are infinite.
             alive: [B, n] in 0..1, tokens that the global mean counts; all, if not given. Gradients
@@ -71,6 +70,34 @@ class Selector(nn.Module):
         """Add ``amount`` to the log-odds of every token."""
         for scorer in self.scorers:
             scorer.bias[0] += amount  # type: ignore[operator, index]
+
+
+class _HeadWeights(nn.Module):
+    """Squeeze and excitation over heads: how much each counts for a token."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(heads, max(1, heads // 2))
+        self.excite = nn.Linear(max(1, heads // 2), heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., H] -> [..., H] in (0, 1)."""
+        h = _elementwise(F.gelu, _affine(self.squeeze, x))
+        return _elementwise(torch.sigmoid, _affine(self.excite, h))
+
+
+# What is kept of an image must not depend, to the bit, on its batch mates. The next two see to it
+# where a row is shorter than BLAS's and the processor's vectors.
+
+
+def _affine(linear: nn.Linear, x: Tensor) -> Tensor:
+    """``linear`` by sums: products of small matrices are rounded differently by batch size."""
+    return (x.unsqueeze(-2) * linear.weight).sum(-1) + linear.bias
+
+
+def _elementwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``function`` of rows filled up: the last few elements of a tensor take another code path."""
+    return function(F.pad(x, (0, -x.shape[-1] % _VECTORS)))[..., : x.shape[-1]]
 
 
 class _HeadScorer(nn.Module):

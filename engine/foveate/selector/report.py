@@ -28,7 +28,7 @@ def served_report(
     images: TrainingImages,
     fate: Fate = "drop",
 ) -> dict[str, float | None]:
-    """``top1`` (None without labels) and ``agreement`` with ``dense`` of ``vit`` pruned to counts."""
+    """``top1`` (None without labels) and ``agreement`` with ``dense`` of a pruned ``vit``."""
     guess = torch.cat(
         [
             pruned_forward(vit, part, counts, score, fate).logits.argmax(1)

@@ -173,7 +173,7 @@ def learned_counts(
 ) -> dict[int, int]:
     """Counts in the proportion in which drawn decisions keep tokens, made to fit the budget."""
     noise = torch.Generator().manual_seed(recipe.seed)
-    kept = {block: 0.0 for block in selectors}
+    kept = dict.fromkeys(selectors, 0.0)
     for part in torch.split(images.pixels, _SWEEP):
         masked = masked_forward(student, selectors, part, noise, fate=recipe.fate, tau=recipe.tau)
         for block, alive in masked.alive.items():
