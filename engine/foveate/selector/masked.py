@@ -50,13 +50,14 @@ def masked_attention(
 
     Returns [B, H, n, d]. Rows of kept tokens equal attention over the kept ones, to eps.
     """
-    logits = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
+    logits: Tensor = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
     mask = alive[:, None, None, :]
     if diagonal:
         mask = mask + (1 - mask) * torch.eye(q.shape[2])
     weights = (logits - logits.amax(-1, keepdim=True)).exp() * mask
     weights = (weights + eps / q.shape[2]) / (weights.sum(-1, keepdim=True) + eps)
-    return weights @ v
+    mixed: Tensor = weights @ v
+    return mixed
 
 
 def masked_forward(

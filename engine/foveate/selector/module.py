@@ -49,7 +49,7 @@ class Selector(nn.Module):
             alive: [B, n] in 0..1, tokens that the global mean counts; all, if not given. Gradients
                 pass through it to earlier decisions.
         """
-        split = x.unflatten(2, (self.heads, -1))  # [B, n, H, d]
+        split = x.reshape(*x.shape[:2], self.heads, -1)  # [B, n, H, d]
         slices = split.transpose(1, 2)  # [B, H, n, d]
         if self.shared:
             logits = self.scorers[0](slices, None if alive is None else alive[:, None])
@@ -58,8 +58,8 @@ class Selector(nn.Module):
             logits = torch.stack(parts, 1)
         weight = self.excite(split.mean(3)).transpose(1, 2)  # [B, H, n]
         # log-softmax(keep) - log-softmax(prune) is the difference of the logits.
-        log_odds = (weight * (logits[..., 0] - logits[..., 1])).sum(1) / weight.sum(1)
-        log_odds = log_odds.float()
+        margin: Tensor = logits[..., 0] - logits[..., 1]
+        log_odds: Tensor = ((weight * margin).sum(1) / weight.sum(1)).float()
         if packages:
             certain = torch.full_like(log_odds[:, -packages:], torch.inf)
             log_odds = torch.cat([log_odds[:, :-packages], certain], 1)
@@ -117,7 +117,7 @@ class _HeadScorer(nn.Module):
     @property
     def bias(self) -> Tensor:
         """Of the two logits."""
-        return self.score[-1].bias  # type: ignore[return-value, union-attr]
+        return self.score[-1].bias  # type: ignore[return-value]
 
     def forward(self, x: Tensor, alive: Tensor | None) -> Tensor:
         """[..., n, d] and [..., n] -> [..., n, 2]."""

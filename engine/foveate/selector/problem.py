@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ def load_or_pose(path: Path, asked: Mapping[str, Any], pose: Callable[[], Proble
     """
     if not path.exists():
         problem = pose()
-        times = {"tokens": problem.times.tokens, "ms": problem.times.ms}
         shape = {str(block): ratio for block, ratio in problem.shape.items()}
-        text = json.dumps({"asked": asked, "times": times, "shape": shape}, indent=1)
+        data = {"asked": asked, "times": asdict(problem.times), "shape": shape}
+        text = json.dumps(data, indent=1)
         partial = path.with_name(path.name + ".partial")
         partial.write_text(text + "\n")
         partial.replace(path)
