@@ -15,6 +15,7 @@ from rich.table import Table
 from foveate.compress.command import compress
 from foveate.errors import FoveateError
 from foveate.repository import choose_model
+from foveate.train_selector import train_selector
 from foveate_adapter.simulate.cli import simulate
 from foveate_loadtest.cli import loadtest
 from foveate_loadtest.errors import LoadtestError
@@ -119,6 +120,7 @@ def demo(
 app.command()(loadtest)
 app.command()(simulate)
 app.command()(compress)
+app.command()(train_selector)
 
 
 @app.command()

@@ -4,6 +4,7 @@ FoveateError
 ├── LadderError       a ladder or latency file that cannot be used; names file and key
 ├── WeightsError      a checkpoint that cannot be used; names file and tensor
 ├── CompressError     images or settings that a compression cannot use; names range and value
+├── TrainingError     images, a table, a budget or a setting that training cannot use
 ├── PolicyError       a policy word that cannot be created or written
 │   └── PolicyTaken   another adapter publishes it
 ├── ServerError       the Triton server could not be found, started or kept alive
@@ -26,6 +27,7 @@ __all__ = [
     "PolicyTaken",
     "RequestError",
     "ServerError",
+    "TrainingError",
     "WeightsError",
 ]
 
@@ -44,6 +46,10 @@ class WeightsError(FoveateError):
 
 class CompressError(FoveateError):
     """Images or settings that a compression cannot use."""
+
+
+class TrainingError(FoveateError):
+    """Images, a table, a budget or a setting that training cannot use; names it and the range."""
 
 
 class PolicyError(FoveateError):
