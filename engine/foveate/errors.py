@@ -3,6 +3,7 @@
 FoveateError
 ├── LadderError       a ladder or latency file that cannot be used; names file and key
 ├── WeightsError      a checkpoint that cannot be used; names file and tensor
+├── CalibrationError  images, labels or settings that a calibration cannot use
 ├── PolicyError       a policy word that cannot be created or written
 │   └── PolicyTaken   another adapter publishes it
 ├── ServerError       the Triton server could not be found, started or kept alive
@@ -18,6 +19,7 @@ __all__ = [
     "BadImage",
     "BadMessage",
     "BadWish",
+    "CalibrationError",
     "FoveateError",
     "LadderError",
     "PolicyError",
@@ -38,6 +40,10 @@ class LadderError(FoveateError):
 
 class WeightsError(FoveateError):
     """A checkpoint that cannot be used."""
+
+
+class CalibrationError(FoveateError):
+    """Images, labels or settings that a calibration cannot use."""
 
 
 class PolicyError(FoveateError):
