@@ -26,7 +26,7 @@ def explore(
     deadline: float | None,
     tell: Callable[[str, int, int], None],
 ) -> list[Point]:
-    """Finalists of each budget: its best uniform schedules, and what searches from them found.
+    """Finalists of each budget: its best uniform schedule, and what searches found.
 
     Judged on few images ("search"): a schedule that is worth more is judged on all by the caller.
     No search starts after ``deadline`` (of ``time.monotonic``).
@@ -36,7 +36,10 @@ def explore(
         tell("judge uniform schedules", done, len(uniform))
         bench.outcome(point, "search")
     starts = list(_starts(bench, seeds, settings))
-    found = [point for _, point in starts]
+    best: dict[int, Point] = {}
+    for budget, start in starts:
+        best.setdefault(budget, start)
+    found = list(best.values())
     for done, (budget, start) in enumerate(starts):
         tell("search schedules", done, len(starts))
         if deadline is not None and time.monotonic() > deadline:

@@ -81,6 +81,6 @@ def label(reducer: Mapping[str, Any]) -> str:
 
 
 def _short(reducer: Mapping[str, Any]) -> str:
-    """``intra``, ``inter``, else what follows the kind: ``drop``, ``package``."""
-    kind, _, options = label(reducer).partition(" ")
-    return options.replace(" ", "-") or kind.removeprefix("vwt-")
+    """``intra``, ``inter``; of what prunes only how: ``drop``, ``package``."""
+    kind, *options = label(reducer).split(" ")
+    return "-".join(options if kind == "prune" else [kind.removeprefix("vwt-"), *options])

@@ -13,7 +13,7 @@ __all__ = ["Settings"]
 class Settings:
     """Raises :class:`CalibrationError` naming field, value and range."""
 
-    budgets: tuple[float, ...] = (0.8, 0.64, 0.51, 0.41, 0.33, 0.26, 0.21, 0.17)
+    budgets: tuple[float, ...] = (0.7, 0.5, 0.4, 0.32, 0.26, 0.21, 0.17)
     """Times to find a level for, as shares of level 0's time of a batch."""
     batch: int = 8
     """Images of the batch that is timed."""
@@ -25,11 +25,11 @@ class Settings:
     """Counts of tokens are multiples of this, where the hardware works in tiles."""
     seed: int = 0
     """Of visual words, of the images to search on and of the order of moves."""
-    search_images: int = 400
+    search_images: int = 300
     """Images a point is first judged on; what survives is judged on all."""
     starts: int = 2
     """Best schedules of each budget that a search starts from."""
-    patience: int = 30
+    patience: int = 20
     """Most schedules one search tries."""
     time_limit_s: float | None = None
     """The search stops after this long; measuring what it found goes on."""

@@ -12,16 +12,22 @@ from foveate.calibration.blocktimes import BlockTimes
 from foveate.calibration.cost import Cost, learn_overheads
 from foveate.calibration.families import FAMILIES, Family
 from foveate.calibration.moves import moves
-from foveate.calibration.point import COUNTS, WEIGHTS, Point, legal
+from foveate.calibration.point import COUNTS, WEIGHTS, Point, label, legal
 from foveate.calibration.search import descend
+from foveate.schedule import Schedule
 from foveate.vit import ViTConfig
 
 CONFIG = ViTConfig()
 
 
-def cost(point: Point) -> int:
-    """Tokens left by all stages."""
-    return sum(reducer[COUNTS[reducer["kind"]][0]] for reducer in point.reducers)
+def kept(point: Point) -> int:
+    """Sum of the counts of reducers that keep."""
+    return sum(reducer["keep"] for reducer in point.reducers)
+
+
+def rows(point: Point) -> int:
+    """Tokens of all blocks."""
+    return sum(map(sum, Schedule.parse(point.reducers, CONFIG).tokens(CONFIG)))
 
 
 def loss(point: Point) -> float:
@@ -33,7 +39,7 @@ def loss(point: Point) -> float:
 def test_search_finds_the_optimum_that_uniform_schedules_miss() -> None:
     family = next(family for family in FAMILIES if family.name == "vwt-intra + drop")
     budget = 120
-    start = next(point for point in family.uniform(CONFIG) if cost(point) <= budget)
+    start = next(point for point in family.uniform(CONFIG) if kept(point) <= budget)
 
     def near(point: Point, step: int) -> Iterator[Point]:
         return moves(
@@ -41,14 +47,14 @@ def test_search_finds_the_optimum_that_uniform_schedules_miss() -> None:
             step,
             multiple=1,
             legal=lambda p: legal(p, CONFIG),
-            fits=lambda p: cost(p) <= budget,
+            fits=lambda p: kept(p) <= budget,
         )
 
     found = descend(start, near, loss, steps=(9, 3, 1), patience=500)
     optimum = (3 + 2 + 1) ** 2 / budget  # Cauchy-Schwarz: at 60, 40 and 20 tokens
     assert loss(start) > 1.02 * optimum
     assert loss(found) <= 1.001 * optimum
-    assert cost(found) <= budget
+    assert kept(found) <= budget
 
 
 @settings(max_examples=25)
@@ -63,19 +69,19 @@ def test_moves_are_legal_fit_and_change_something(
 ) -> None:
     line = list(family.uniform(CONFIG, multiple=multiple))
     start = line[int(share * len(line))]
-    budget = cost(start)
+    budget = rows(start)
     near = list(
         moves(
             start,
             step,
             multiple=multiple,
             legal=lambda p: legal(p, CONFIG),
-            fits=lambda p: cost(p) <= budget,
+            fits=lambda p: rows(p) <= budget,
         )
     )
     for point in near:
         assert legal(point, CONFIG)
-        assert cost(point) <= budget
+        assert rows(point) <= budget
         assert point.key != start.key
         assert all(r[COUNTS[r["kind"]][0]] % multiple == 0 for r in point.reducers)
 
@@ -102,13 +108,24 @@ def test_overheads_are_learned_from_whole_passes() -> None:
         if not family.needs
         for point in list(family.uniform(CONFIG))[20:100:20]
     ]
-    dearer = {"prune drop": 3e-4, "prune package": 5e-4, "vwt-intra": 1e-4}
     measured = []
     for point in points:
-        extra = sum(
-            dearer[" ".join(filter(None, (r["kind"], r.get("fate"))))] for r in point.reducers
-        )
+        extra = sum(1e-5 * len(label(reducer)) for reducer in point.reducers)
         measured.append(cost.seconds(point) + 2e-4 + extra)
     learned = learn_overheads(cost, points, measured)
     for point, seconds in zip(points, measured, strict=True):
         assert math.isclose(learned.seconds(point), seconds, rel_tol=1e-3)
+
+
+def test_names_tell_reducers_and_counts() -> None:
+    drop = {"kind": "prune", "fate": "drop"}
+    reducers = (
+        {"kind": "vwt-intra", "keep": 43},
+        {**drop, "block": 2, "keep": 18},
+        {**drop, "block": 4, "keep": 7},
+    )
+    assert Point(family="dense").name == "dense"
+    assert Point(family="x", reducers=reducers).name == "intra43+drop18-7"
+    assert Point(family="x", reducers=reducers[:1], weights="slim.safetensors").name == (
+        "slim+intra43"
+    )
