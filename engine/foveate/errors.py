@@ -5,6 +5,7 @@ FoveateError
 ├── WeightsError      a checkpoint that cannot be used; names file and tensor
 ├── CompressError     images or settings that a compression cannot use; names range and value
 ├── TrainingError     images, a table, a budget or a setting that training cannot use
+├── CalibrationError  images, labels or settings that a calibration cannot use
 ├── PolicyError       a policy word that cannot be created or written
 │   └── PolicyTaken   another adapter publishes it
 ├── ServerError       the Triton server could not be found, started or kept alive
@@ -20,6 +21,7 @@ __all__ = [
     "BadImage",
     "BadMessage",
     "BadWish",
+    "CalibrationError",
     "CompressError",
     "FoveateError",
     "LadderError",
@@ -50,6 +52,10 @@ class CompressError(FoveateError):
 
 class TrainingError(FoveateError):
     """Images, a table, a budget or a setting that training cannot use; names it and the range."""
+
+
+class CalibrationError(FoveateError):
+    """Images, labels or settings that a calibration cannot use."""
 
 
 class PolicyError(FoveateError):
