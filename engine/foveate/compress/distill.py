@@ -106,9 +106,7 @@ def _resume(path: Path, key: str, slim: ViT, optimiser: torch.optim.Optimizer) -
     return int(state["epochs"])
 
 
-def _save(
-    path: Path, key: str, epochs: int, slim: ViT, optimiser: torch.optim.Optimizer
-) -> None:
+def _save(path: Path, key: str, epochs: int, slim: ViT, optimiser: torch.optim.Optimizer) -> None:
     state = {
         "key": key,
         "epochs": epochs,
