@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from foveate.errors import LadderError
+from foveate.macs import vit_macs
 from foveate.reduce.adaptive import Adaptive
 from foveate.reduce.check import check_count
 from foveate.reduce.merge import Merge
@@ -110,16 +111,14 @@ class Schedule:
             words: size of the vocabulary that patches are matched with.
             selector: multiply-accumulates a selector spends on one token.
         """
-        c, d = config.dim, config.patch**2 * 3
         attention, mlp = self.tokens(config)
-        total = (attention[0] - 1) * d * c + config.patches * d * words
-        blocks = zip(config.shapes, attention, mlp, strict=True)
-        total += sum(shape.macs(c, n, m) for shape, n, m in blocks)
+        total = vit_macs(config, attention, mlp, embedded=attention[0] - 1)
+        total += config.patches * 3 * config.patch**2 * words
         total += sum((attention[block] - 1) * selector for block in self.selectors)
         for reducer, n, packaged in self._steps(config):
             if reducer is not None:
                 total += reducer.macs(n, packaged, config)
-        return total + c * config.classes
+        return total
 
     def _steps(self, config: ViTConfig) -> Iterator[tuple[Prune | Merge | None, int, bool]]:
         """Each block: its reducer, rows of an image before it, whether the last is a package."""
