@@ -137,30 +137,6 @@ def test_a_stage_takes_the_selector_it_is_given(part, small_pit) -> None:
     )
 
 
-def test_pairs_are_scored_as_if_the_products_had_been_built(part) -> None:
-    generator = torch.Generator().manual_seed(7)
-    q, k = torch.randn(2, 11, 4, generator=generator), torch.randn(2, 11, 4, generator=generator)
-    found = part("criteria").query_key_importance(q[None], k[None])
-    u, s, vh = torch.linalg.svd(q @ k.mT)
-    for head in range(2):
-        for i in range(4):
-            product = torch.outer(q[head, :, i], k[head, :, i]).flatten()
-            cosines = [
-                torch.cosine_similarity(
-                    s[head, j] * torch.outer(u[head, :, j], vh[head, j]).flatten(), product, 0
-                ).abs()
-                for j in range(4)
-            ]
-            assert found[head, i] == pytest.approx(float(sum(cosines)), rel=1e-4)
-
-
-def test_a_neuron_that_repeats_another_is_the_first_to_go(part) -> None:
-    weight = torch.randn(6, 40, generator=torch.Generator().manual_seed(8))
-    weight[4] = -2 * weight[1]
-    least = part("criteria").distinctness(weight).topk(2, largest=False).indices
-    assert sorted(least.tolist()) == [1, 4]
-
-
 def test_neurons_of_efficientformer_are_removed_not_masked(part, build) -> None:
     model = build("efficientformer_l1", num_classes=5)
     compress, x = part("efficientformer").compress, images(224)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hierarchical_parts.criteria import distinctness, query_key_importance
+from foveate.compress.criteria import distinctness, query_key_importance
 from hierarchical_parts.salience import strongest
 
 __all__ = ["compress"]
