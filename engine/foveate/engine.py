@@ -218,8 +218,8 @@ class Engine:
 
 def _attention(group: _Group, qkv: _Heads) -> Tensor:
     """Attention of the images of a group: rows [b * n, H, d] -> [b * n, H * d]."""
-    shape = len(group.images), group.tokens
-    q, k, v = (rows.unflatten(0, shape).transpose(1, 2) for rows in qkv)
+    b, n = len(group.images), group.tokens
+    q, k, v = (rows.view(b, n, *rows.shape[1:]).transpose(1, 2) for rows in qkv)
     return attend(q, k, v).transpose(1, 2).flatten(0, 1).flatten(1)
 
 

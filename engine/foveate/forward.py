@@ -146,7 +146,7 @@ class Forward:
         if scored:
             scale = q.shape[-1] ** -0.5
             scores = cls_importance(*pad_heads(*qkv), cu_seqlens, n, scale=scale, value_norm=True)
-        q, k, v = (rows.unflatten(0, (self.batch, n)).transpose(1, 2) for rows in qkv)
+        q, k, v = (x.view(self.batch, n, *x.shape[1:]).transpose(1, 2) for x in qkv)
         return attend(q, k, v).transpose(1, 2).flatten(0, 1).flatten(1), scores
 
     def _gelu(self, h: Tensor, block: Block) -> Tensor:

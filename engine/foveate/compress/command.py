@@ -31,9 +31,9 @@ Progresses = Callable[[str, int, int], None]
 
 def compress(
     name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
-    repository: Annotated[
-        Path, typer.Option(help="Folder of models, as Triton reads it.")
-    ] = Path("model_repository"),
+    repository: Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")] = Path(
+        "model_repository"
+    ),
     target_macs: Annotated[
         float, typer.Option(help="Share of the multiply-accumulates to be left.")
     ] = 0.5,
@@ -130,9 +130,7 @@ def compress(
 
 
 def _by_name(reports: list[Report]) -> dict[str, dict[str, object]]:
-    return {
-        model: asdict(report) for model, report in zip(("dense", "slim"), reports, strict=True)
-    }
+    return {model: asdict(report) for model, report in zip(("dense", "slim"), reports, strict=True)}
 
 
 def _print(reports: list[Report]) -> None:
