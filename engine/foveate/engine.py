@@ -238,7 +238,7 @@ class Engine:
 def _attention(group: _Group, qkv: _Heads) -> Tensor:
     """Attention of the images of a group: rows [b * n, H, d] -> [b * n, H * d]."""
     b, n = len(group.images), group.tokens
-    q, k, v = (rows.unflatten(0, (b, n)).transpose(1, 2) for rows in qkv)
+    q, k, v = (rows.view(b, n, *rows.shape[1:]).transpose(1, 2) for rows in qkv)
     bias = None if group.sizes is None else group.sizes.log().view(b, 1, 1, n)
     return attend(q, k, v, bias).transpose(1, 2).flatten(0, 1).flatten(1)
 

@@ -178,7 +178,7 @@ class Forward:
             )
             return out.out.flatten(1), out.cls
         mask = None if bias is None else bias.to(q.dtype).view(self.batch, 1, 1, rows.n)
-        q, k, v = (x.unflatten(0, (self.batch, rows.n)).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (x.view(self.batch, rows.n, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         return attend(q, k, v, mask).transpose(1, 2).flatten(0, 1).flatten(1), None
 
     def _gelu(self, h: Tensor, block: Block) -> Tensor:

@@ -160,9 +160,10 @@ class Attention(nn.Module):
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys [..., H, qk_dim] and values [..., H, v_dim] of rows [..., qkv_dim]."""
-        qk, v = self.heads * self.shape.qk_dim, self.heads * self.shape.v_dim
-        parts = (part.unflatten(-1, (self.heads, -1)) for part in qkv.split((qk, qk, v), -1))
-        return tuple(parts)  # type: ignore[return-value]
+        h, d, e = self.heads, self.shape.qk_dim, self.shape.v_dim
+        q, k, v = torch.split(qkv, [h * d, h * d, h * e], -1)
+        rows = qkv.shape[:-1]
+        return q.view(*rows, h, d), k.view(*rows, h, d), v.view(*rows, h, e)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (part.transpose(1, 2) for part in self.split(self.qkv(x)))

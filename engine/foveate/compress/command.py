@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compress"]
 
-_FIT_IMAGES = 256
+_FIT_IMAGES = 512
 _FILE = re.compile(r"[\w.-]+\.safetensors")
 
 Progresses = Callable[[str, int, int], None]

@@ -28,7 +28,8 @@ def query_key_importance(q: Tensor, k: Tensor) -> Tensor:
     present = sigma > sigma[..., :1] * q.shape[-1] * torch.finfo(q.dtype).eps  # j up to the rank
     size = q.norm(dim=-2) * k.norm(dim=-2)
     products = ((u.mT @ r) * (vh @ s)).abs() * present[..., None]
-    return (products.sum(-2) / size.clamp(min=torch.finfo(q.dtype).tiny)).mean(0)
+    scores: Tensor = products.sum(-2) / size.clamp(min=torch.finfo(q.dtype).tiny)
+    return scores.mean(0)
 
 
 def distinctness(rows: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def distinctness(rows: Tensor) -> Tensor:
     SNP's score of values (rows of all heads: Σ over heads j and their neurons l) and of hidden
     units; the least distinct go first.
     """
-    unit = normalize(rows, dim=1)
+    unit: Tensor = normalize(rows, dim=1)
     return (1 - (unit @ unit.T).abs()).sum(1)
 
 

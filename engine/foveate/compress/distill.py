@@ -55,13 +55,13 @@ def distill(
     key = _fingerprint(slim, pixels, epochs, seed)
     begin = _resume(checkpoint, key, slim, optimiser)
     with torch.no_grad():
-        answers = torch.cat([dense(part) for part in pixels.split(_BATCH)]) / _TEMPERATURE
+        answers = torch.cat([dense(part) for part in torch.split(pixels, _BATCH)]) / _TEMPERATURE
         expected = answers.log_softmax(1)
     per_epoch = math.ceil(len(pixels) / _BATCH)
     steps = epochs * per_epoch
     for epoch in range(begin, epochs):
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-        order = torch.randperm(len(pixels), generator=generator).split(_BATCH)
+        order = torch.split(torch.randperm(len(pixels), generator=generator), _BATCH)
         for step, images in enumerate(order, epoch * per_epoch):
             optimiser.param_groups[0]["lr"] = _LR * _schedule(step / steps)
             logits = slim(pixels[images]) / _TEMPERATURE

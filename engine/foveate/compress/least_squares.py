@@ -46,8 +46,8 @@ def refit(linear: nn.Linear, x: Tensor, target: Tensor, weight: Tensor) -> None:
     mean_error = weight @ error
     rest = (error - mean_error) * weight.sqrt()[:, None]
     change = torch.linalg.solve(gram, (centred.T @ rest).double()).T.to(x.dtype)
-    linear.weight += change
-    linear.bias += mean_error - change @ mean
+    linear.weight.add_(change)
+    linear.bias.add_(mean_error - change @ mean)
 
 
 def logit_mixing(q: Tensor, k: Tensor, kept: Tensor, weight: Tensor) -> Tensor:
@@ -73,5 +73,5 @@ def logit_mixing(q: Tensor, k: Tensor, kept: Tensor, weight: Tensor) -> Tensor:
     ridge = RIDGE * squares.diagonal().mean().clamp(min=torch.finfo(squares.dtype).tiny)
     squares.diagonal().add_(ridge)
     right = ((q_kept.mT @ q_gone) @ (k_gone.mT @ k_kept)).sum(0).flatten()
-    mixing = torch.eye(s, dtype=squares.dtype) + torch.linalg.solve(squares, right).view(s, s)
-    return mixing.float()
+    change: Tensor = torch.linalg.solve(squares, right)
+    return (torch.eye(s, dtype=squares.dtype) + change.view(s, s)).float()

@@ -118,7 +118,8 @@ def rank_channels(vit: ViT, inputs: Sequence[Tensor], criterion: Criterion) -> T
         scores = torch.stack([distinctness(writer) for writer in writers])
         return scores.mean(0).argsort(descending=True, stable=True)
     weight = row_weights(*inputs[0].shape[:2])
-    grams, readers = [], []
+    grams: list[Tensor] = []
+    readers: list[Tensor] = []
     for block, x in zip(blocks, inputs[:-1], strict=True):
         middle = x + block.attn(block.norm1(x))
         for rows, reader in (

@@ -2,7 +2,7 @@
 
 SNP sets its ratios by hand. Here each size of each part is tried alone: the part is cut and fitted,
 the rest of the model stays dense, and the divergence of its answers on calibration images is
-measured. Losses of different parts are taken to add up, and parts shrink in the order of loss per
+measured on images it was not fitted on. Losses of different parts are taken to add up, and parts shrink in the order of loss per
 multiply-accumulate saved. Deterministic: nothing is drawn at random.
 """
 
@@ -92,32 +92,35 @@ def measure_losses(
     dense: ViT,
     rankings: Sequence[Ranking],
     inputs: Sequence[Tensor],
+    judged: Sequence[Tensor],
     options: Sequence[Mapping[str, Sequence[int]]],
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Losses:
     """Divergence (mean KL, nats) of the answers when one part of one block has another size.
 
     Args:
-        inputs: [B, n, C] of every block of the dense model, and of its final norm.
+        inputs: [B, n, C] of every block of the dense model, and of its final norm, to fit on.
+        judged: the same of other images, to measure on.
         options: the sizes to try of every part of every block.
         progress: told how many are done, and of how many.
     """
     blocks = list(cast(Iterable[Block], dense.blocks))
     channels = torch.arange(dense.config.dim)
-    expected = dense.classify(dense.norm(inputs[-1][:, 0])).log_softmax(1)
+    expected = dense.classify(dense.norm(judged[-1][:, 0])).log_softmax(1)
     losses: dict[tuple[int, str, int], float] = {}
     total = sum(len(tried) for own in options for tried in own.values())
-    for index, (block, ranking, x) in enumerate(zip(blocks, rankings, inputs[:-1], strict=True)):
+    for index, (block, ranking) in enumerate(zip(blocks, rankings, strict=True)):
+        x = inputs[index]
         middle = x + block.attn(block.norm1(x))
         for part, tried in options[index].items():
             for size in tried:
                 kept = keep(ranking, replace(block.attn.shape, **{part: size}))
                 slim = cut_block(dense.config, block, kept, channels)
                 if part == "mlp_dim":
-                    y = fit_mlp(block, slim, kept, channels, middle, middle)[1]
+                    fit_mlp(block, slim, kept, channels, middle, middle)
                 else:
-                    y = fit_attention(block, slim, kept, channels, x, x)[1]
-                    y = y + block.mlp(block.norm2(y))
+                    fit_attention(block, slim, kept, channels, x, x)
+                y = slim(judged[index])
                 for later in blocks[index + 1 :]:
                     y = later(y)
                 answers = dense.classify(dense.norm(y[:, 0])).log_softmax(1)

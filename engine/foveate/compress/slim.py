@@ -25,7 +25,8 @@ from foveate.vit import Block, ViT
 
 __all__ = ["compress"]
 
-_SEARCH_IMAGES = 64  # SNP's own number
+_SEARCH_IMAGES = 96  # to rank and to fit on in the search; SNP ranks on 64
+_JUDGED = 1 / 4  # of the images: nothing is fitted on them, they say what is lost
 
 
 @torch.no_grad()
@@ -45,7 +46,7 @@ def compress(
     Deterministic, and without training or labels.
 
     Args:
-        pixels: [B, H, W, 3] uint8 calibration images; the first 64 rank and search, all fit.
+        pixels: [B, H, W, 3] uint8 calibration images, at least 8.
         target: share of the multiply-accumulates that may be left.
         multiple: sizes are multiples of it, per head too, as fast kernels want them.
         heads: also remove whole heads.
@@ -57,7 +58,10 @@ def compress(
     """
     config = dense.config
     check_target(config, target, multiple=multiple, heads=heads, residual=residual)
+    held = round(_JUDGED * len(pixels))
+    judged, pixels = pixels[:held], pixels[held:]
     inputs = block_inputs(dense, pixels[:_SEARCH_IMAGES])
+    judged_inputs = block_inputs(dense, judged[:_SEARCH_IMAGES])
     blocks = list(cast(Iterable[Block], dense.blocks))
     rankings = []
     for block, x in zip(blocks, inputs[:-1], strict=True):
@@ -65,7 +69,12 @@ def compress(
         progress("rank", len(rankings), len(blocks))
     options = [sizes(shape, multiple=multiple, heads=heads) for shape in config.shapes]
     losses = measure_losses(
-        dense, rankings, inputs, options, progress=lambda done, of: progress("search", done, of)
+        dense,
+        rankings,
+        inputs,
+        judged_inputs,
+        options,
+        progress=lambda done, of: progress("search", done, of),
     )
     order, counts = torch.arange(config.dim), [config.dim]
     if residual:
@@ -73,7 +82,7 @@ def compress(
         counts += channel_counts(config, multiple)
     budget = target * macs(config, config.dim, config.shapes)
     counts = [count for count in counts if least_macs(config, count, options) <= budget]
-    expected = dense(pixels).log_softmax(1)
+    expected = dense(judged).log_softmax(1)
     best: tuple[float, ViT] | None = None
     for done, count in enumerate(counts):
         shapes = choose(config, count, losses, target)
@@ -81,7 +90,7 @@ def compress(
         kept = [keep(ranking, shape) for ranking, shape in zip(rankings, shapes, strict=True)]
         slim = cut_vit(dense, kept, channels)
         fit_vit(dense, slim, kept, channels, pixels)
-        answers = slim(pixels).log_softmax(1)
+        answers = slim(judged).log_softmax(1)
         loss = F.kl_div(answers, expected, log_target=True, reduction="batchmean").item()
         if best is None or loss < best[0]:
             best = loss, slim
