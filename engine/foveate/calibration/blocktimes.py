@@ -58,7 +58,7 @@ def measure_blocks(
     most = vit.config.patches + 1
     tokens = np.unique(np.geomspace(min(5, most), most, points).round().astype(int))
     blocks = [block for block in vit.blocks if isinstance(block, Block)]
-    halves = [(block.norm1, block.attn) for block in blocks]
+    halves: list[tuple[nn.Module, nn.Module]] = [(block.norm1, block.attn) for block in blocks]
     halves += [(block.norm2, block.mlp) for block in blocks]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, most, vit.config.dim, generator=generator)

@@ -135,9 +135,7 @@ def test_an_interrupted_run_goes_on_without_repeating_anything(
 
 
 @pytest.mark.usefixtures("steady")
-def test_without_labels_quality_is_agreement(
-    version: Path, images: Pair, tmp_path: Path
-) -> None:
+def test_without_labels_quality_is_agreement(version: Path, images: Pair, tmp_path: Path) -> None:
     bare = [Images(half.pixels, None) for half in images]
     found = calibrate(version, "toy", *bare, QUICK, state=tmp_path)
     assert not found.ladder.uses_labels
