@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -31,12 +32,14 @@ class BlockTimes:
 
     def seconds(self, attention: Sequence[int], mlp: Sequence[int]) -> float:
         """Of all blocks, given the tokens in the attention and in the MLP of each."""
-        halves = ((attention, self.attention), (mlp, self.mlp))
-        return sum(
-            float(np.interp(n, self.tokens, row))
-            for counts, rows in halves
-            for n, row in zip(counts, rows, strict=True)
-        )
+        return float(self._halves[range(len(self._halves)), [*attention, *mlp]].sum())
+
+    @cached_property
+    def _halves(self) -> NDArray[np.float64]:
+        """[2 * blocks, 1 + most tokens]: attentions, then MLPs, at every number of tokens."""
+        every = np.arange(1 + self.tokens[-1])
+        rows = [np.interp(every, self.tokens, row) for row in (*self.attention, *self.mlp)]
+        return np.stack(rows)
 
 
 @torch.inference_mode()
@@ -55,7 +58,7 @@ def measure_blocks(
     most = vit.config.patches + 1
     tokens = np.unique(np.geomspace(min(5, most), most, points).round().astype(int))
     blocks = [block for block in vit.blocks if isinstance(block, Block)]
-    halves = [(block.norm1, block.attn) for block in blocks]
+    halves: list[tuple[nn.Module, nn.Module]] = [(block.norm1, block.attn) for block in blocks]
     halves += [(block.norm2, block.mlp) for block in blocks]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, most, vit.config.dim, generator=generator)

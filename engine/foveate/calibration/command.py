@@ -27,6 +27,7 @@ __all__ = ["calibrate"]
 
 _DEMO = "digits"  # the model that brings its own images
 _DEFAULT = Settings()
+_BUDGETS = ",".join(map(str, _DEFAULT.budgets))
 
 
 def calibrate(
@@ -46,7 +47,7 @@ def calibrate(
     ] = 2000,
     budgets: Annotated[
         str, typer.Option(help="Times to find a level for, as shares of level 0's.")
-    ] = ",".join(f"{share:g}" for share in _DEFAULT.budgets),
+    ] = _BUDGETS,
     batch: Annotated[int, typer.Option(help="Images of the batch that is timed.")] = _DEFAULT.batch,
     max_loss: Annotated[
         float, typer.Option(help="Largest loss of quality of a level, 0..1.")

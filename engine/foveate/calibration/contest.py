@@ -38,9 +38,9 @@ def hold_contests(
         if level is None:
             continue
         fitting = {
-            family: rivals[point.key]
+            family: rivals[seed.key]
             for family, line in seeds.families.items()
-            if (point := line[index]) is not None and rivals[point.key].seconds <= most
+            if (seed := line[index]) is not None and rivals[seed.key].seconds <= most
         }
         contests.append(
             Contest(

@@ -62,10 +62,11 @@ class Family:
         blocks = [int(place * config.depth) for place in self.places]
         stages += [{**self.block, "block": block} for block in blocks if self.block]
         reducers = []
-        for stage in stages:
-            left = tokens * share
+        for later, stage in zip(reversed(range(len(stages))), stages, strict=True):
+            # However small the share, each later stage has something left to remove.
+            left = max(tokens * share, Fraction(_FEWEST + later * multiple))
             name, dearer = COUNTS[stage["kind"]]
-            count = max(Fraction(_FEWEST), left) if dearer > 0 else tokens - left
+            count = left if dearer > 0 else tokens - left
             reducers.append({**stage, name: max(1, round(count / multiple)) * multiple})
             tokens = left
         return tuple(reducers)

@@ -13,13 +13,13 @@ __all__ = ["Settings"]
 class Settings:
     """Raises :class:`CalibrationError` naming field, value and range."""
 
-    budgets: tuple[float, ...] = (0.7, 0.5, 0.4, 0.32, 0.26, 0.21, 0.17)
+    budgets: tuple[float, ...] = (0.7, 0.5, 0.4, 0.32, 0.26, 0.22, 0.185)
     """Times to find a level for, as shares of level 0's time of a batch."""
     batch: int = 8
     """Images of the batch that is timed."""
     max_loss: float = 0.02
     """Largest loss of quality against level 0 a level may have."""
-    step: float = 1.2
+    step: float = 1.15
     """Least ratio of times between neighbouring levels."""
     multiple: int = 1
     """Counts of tokens are multiples of this, where the hardware works in tiles."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.calibration.front import climb, front
@@ -12,6 +12,7 @@ from foveate.calibration.front import climb, front
 points = st.lists(st.tuples(st.floats(0.1, 10), st.floats(0, 1)), min_size=1, max_size=20)
 
 
+@settings(deadline=None)
 @given(points)
 def test_every_point_is_on_the_front_or_dominated_by_one_of_it(
     points: list[tuple[float, float]],
@@ -31,6 +32,7 @@ def test_climb_keeps_the_front_with_steps_between() -> None:
     assert climb(seconds, scores, max_loss=0.025, step=1.25) == [0, 2, 5]
 
 
+@settings(deadline=None)
 @given(points)
 def test_a_ladder_gets_cheaper_and_never_loses_more_than_allowed(
     points: list[tuple[float, float]],
