@@ -9,7 +9,9 @@ from pathlib import Path
 NAMES = (
     "kernel_budgets",
     "levels",
+    "compress",
     "forward",
+    "methods",
     "overhead",
     "control_cost",
     "mixed",

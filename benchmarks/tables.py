@@ -1,4 +1,4 @@
-"""Write the tables of README.md from ``benchmarks/results/*.json``.
+"""Write the tables of README.md and docs/methods.md from ``benchmarks/results/*.json``.
 
     python benchmarks/tables.py
 
@@ -14,21 +14,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "docs/methods.md")
 
 
 def render(text: str, results: Path = ROOT / "benchmarks" / "results") -> str:
     """``text`` with its tables made anew."""
-    for name, table in (("ladder", ladder), ("burst", burst), ("control", control)):
-        path = results / f"{_FILES[name]}.json"
-        if not path.exists():  # not measured yet
+    for name, (file, table) in _TABLES.items():
+        path = results / f"{file}.json"
+        if f"<!-- {name} -->" not in text or not path.exists():  # not measured yet
             continue
         data = json.loads(path.read_text())
         block = f"<!-- {name} -->\n{table(data)}\n<!-- /{name} -->"
         text = re.sub(rf"<!-- {name} -->.*<!-- /{name} -->", lambda _, b=block: b, text, flags=re.S)
     return text
-
-
-_FILES = {"ladder": "levels", "burst": "burst", "control": "control"}
 
 
 def ladder(data: Mapping[str, Any]) -> str:
@@ -111,6 +109,77 @@ def control(data: Mapping[str, Any]) -> str:
     )
 
 
+def methods(data: Mapping[str, Any]) -> str:
+    dense = data["rows"][0]
+    order = {row["family"]: i for i, row in reversed([*enumerate(data["rows"])])}
+    rows = []
+    for row in sorted(data["rows"], key=lambda row: (order[row["family"]], -row["macs"])):
+        # Papers report a family once, at counts of their own.
+        paper = next((t for f, t in data["published"].items() if row["family"].startswith(f)), "")
+        first = not rows or rows[-1][0] != _method(row)
+        rows.append(
+            (
+                _method(row),
+                f"{row['macs'] / 1e6:.1f} ({row['macs'] / dense['macs']:.0%})",
+                f"{row['batch1_ms']:.2f}",
+                f"{row['batch8_ms']:.1f} ({row['batch8_ms'] / dense['batch8_ms']:.0%})",
+                "{:.2f} ({:.1f}–{:.1f})".format(
+                    *(100 * x for x in (row["top1"], *row["interval"]))
+                ),
+                f"{100 * row['agreement']:.2f}",
+                paper if first else "",
+            )
+        )
+    head = (
+        "method",
+        "MMACs",
+        "batch 1, ms",
+        "batch 8, ms",
+        "top-1, %",
+        "agreement, %",
+        "published",
+    )
+    missing = "".join(f"\n* missing: {name}: {why}" for name, why in data["missing"].items())
+    return (
+        f"{_markdown(head, rows)}\n{missing}\n\n"
+        f"{data['images']} held-out images, 95 % intervals; medians of {data['rounds']} rounds. "
+        f"{_where(data)}; `python benchmarks/methods.py`."
+    )
+
+
+def _method(row: Mapping[str, Any]) -> str:
+    """The family, and which member where counts do not tell."""
+    member = f"{row['side']} × {row['side']}" if row["side"] else row["level"]
+    return f"{row['family']} {member}" if member else str(row["family"])
+
+
+def hierarchical(data: Mapping[str, Any]) -> str:
+    rows = []
+    for model in data["models"]:
+        paper = data["published"][model["model"]]
+        published = (
+            f"{paper['gmacs']} → {paper['reduced_gmacs']} G, "
+            f"{paper['top1']} → {paper['reduced_top1']} %"
+        )
+        for i, row in enumerate(model["rows"]):
+            rows.append(
+                (
+                    f"`{model['model']}`" if i == 0 else "",
+                    row["variant"],
+                    f"{row['gmacs']:.2f} ({row['macs_share']:.0%})",
+                    f"{row['batch1_ms']:.0f} ({row['batch1_share']:.0%})",
+                    f"{row['batch8_ms']:.0f} ({row['batch8_share']:.0%})",
+                    published if i == 0 else "",
+                )
+            )
+    head = ("model", "what passes", "GMACs", "batch 1, ms", "batch 8, ms", "published")
+    return (
+        f"{_markdown(head, rows)}\n\n"
+        f"Random weights; medians of {data['rounds']} rounds. {_where(data)}; "
+        "`python benchmarks/hierarchical.py`."
+    )
+
+
 def _where(data: Mapping[str, Any]) -> str:
     e = data["environment"]
     return f"{e['cpu']} ({e['cores']} cores, shared), one thread, torch {e['torch']}"
@@ -122,6 +191,15 @@ def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+_TABLES = {
+    "ladder": ("levels", ladder),
+    "burst": ("burst", burst),
+    "control": ("control", control),
+    "methods": ("methods", methods),
+    "hierarchical": ("hierarchical", hierarchical),
+}
+
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(render(readme.read_text()))
+    for document in DOCUMENTS:
+        path = ROOT / document
+        path.write_text(render(path.read_text()))

@@ -15,14 +15,15 @@ from foveate.telemetry import COUNTERS, GAUGES
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
+@pytest.mark.parametrize("document", ["README.md", "docs/methods.md"])
+def test_tables_are_those_of_the_results(document: str) -> None:
     path = ROOT / "benchmarks" / "tables.py"
     spec = importlib.util.spec_from_file_location("tables", path)
     assert spec is not None
     assert spec.loader is not None
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / document).read_text()
     assert tables.render(text) == text
 
 
@@ -30,7 +31,7 @@ def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
 def test_what_documents_name_exists(document: str) -> None:
     text = (ROOT / document).read_text()
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    for command in re.findall(r"`?foveate ([a-z]+)\b", text):
+    for command in re.findall(r"`?foveate ([a-z-]+)\b", text):
         if command not in ("serve", "is", "spends", "refuses", "serves"):
             assert command in commands, command
     for path in re.findall(r"`((?:engine|tests|benchmarks|docs|adapter)/[\w/.-]+\.\w+)`", text):

@@ -1,19 +1,19 @@
-"""Who else runs a model: timm, PyTorch's packed FlashAttention, and ToMe by our operators."""
+"""Who else runs a model: timm, and our pass with PyTorch's packed FlashAttention."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from foveate.forward import Forward, Routes
-from foveate.schedule import Schedule
-from foveate.vit import Block, ViT, ViTConfig
-from foveate_kernels.ops import bipartite_match, cls_importance, merge_groups, varlen_attention
+from foveate.forward import Forward
+from foveate.reduce.merge import Merge
+from foveate.reduce.prune import Prune
+from foveate.reduce.rows import Rows
+from foveate.vit import ViT
 
-__all__ = ["Dense", "FlashForward", "ToMe", "maker", "normalised", "tome_macs"]
+__all__ = ["Dense", "FlashForward", "maker", "normalised"]
 
 
 def normalised(pixels: Tensor, vit: ViT) -> Tensor:
@@ -75,64 +75,12 @@ class _Plain(nn.Module):
 
 
 class FlashForward(Forward):
-    """Our pass with PyTorch's packed attention, FlashAttention-2; CUDA only."""
+    """Our pass with PyTorch's packed attention, FlashAttention-2; CUDA only, and without sizes."""
 
     def _attention(
-        self, qkv: Tensor, cu_seqlens: Tensor, n: int, scored: bool
+        self, q: Tensor, k: Tensor, v: Tensor, rows: Rows, reducer: Prune | Merge | None
     ) -> tuple[Tensor, Tensor | None]:
         from torch.nn.attention.varlen import varlen_attn
 
-        q, k, v = qkv.unbind(1)
-        scores = cls_importance(q, k, v, cu_seqlens, n, value_norm=True) if scored else None
-        mixed = cast(Tensor, varlen_attn(q, k, v, cu_seqlens, cu_seqlens, n, n))
-        return mixed.flatten(1), scores
-
-
-class ToMe(Forward):
-    """Token Merging (arXiv 2210.09461): every block merges ``removed`` pairs, by our operators."""
-
-    def __init__(self, vit: ViT, batch: int, routes: Routes, removed: int) -> None:
-        super().__init__(Schedule(), vit, None, batch, routes)
-        self._removed = removed
-
-    def __call__(self, pixels: Tensor, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        config, vit = self.vit.config, self.vit
-        present = torch.minimum(self._ordinals, images)
-        x, _, _ = self._embed(pixels, present)
-        n = len(x) // self.batch
-        cu_seqlens = present * n
-        sizes = torch.ones(len(x), device=x.device)
-        blocks = list(cast(Iterable[Block], vit.blocks))
-        h = self._norm(x, None, blocks[0].norm1)[1]
-        for index, block in enumerate(blocks):
-            q, k, v = block.attn.qkv(h).view(-1, 3, config.heads, config.head_dim).unbind(1)
-            mixed = varlen_attention(q, k, v, cu_seqlens, n, key_bias=sizes.log()).out
-            x = x + block.attn.proj(mixed.flatten(1))
-            plan = bipartite_match(k.mean(1), cu_seqlens, n, r=removable(n, self._removed))
-            left = n - removable(n, self._removed)
-            capacity = self.batch * left
-            x, cu_seqlens, sizes = merge_groups(
-                x, plan, cu_seqlens, n, capacity=capacity, sizes=sizes
-            )
-            n = left
-            h = block.mlp.fc2(self._gelu(self._norm(x, None, block.norm2)[1], block))
-            after = blocks[index + 1].norm1 if index + 1 < config.depth else vit.norm
-            x, h = self._norm(x, h, after)
-        h = h[cu_seqlens[:-1].long().clamp(max=len(h) - 1)]
-        return vit.head(h).float().softmax(-1), []
-
-
-def removable(n: int, wanted: int) -> int:
-    """Rows that one merge can remove of ``n``, CLS staying."""
-    return min(wanted, (n - 1) // 2)
-
-
-def tome_macs(config: ViTConfig, removed: int) -> int:
-    """As :meth:`Schedule.macs` counts; similarities are small and not counted."""
-    n, c = config.patches + 1, config.dim
-    total = (n - 1) * config.patch**2 * 3 * c + c * config.classes
-    for _ in range(config.depth):
-        total += 4 * n * c * c + 2 * n * n * c
-        n -= removable(n, removed)
-        total += 2 * n * c * config.mlp_dim
-    return total
+        ends, n = rows.cu_seqlens, rows.n
+        return cast(Tensor, varlen_attn(q, k, v, ends, ends, n, n)).flatten(1), None

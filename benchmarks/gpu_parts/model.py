@@ -22,8 +22,8 @@ from foveate.forward import Forward
 from foveate.schedule import Schedule
 from foveate.vit import ViT
 from gpu_parts.clock import Clock
-from gpu_parts.contenders import Dense, FlashForward, ToMe, maker, normalised, tome_macs
-from gpu_parts.models import ROUTES, Spec, random_vit, spec
+from gpu_parts.contenders import Dense, FlashForward, maker, normalised
+from gpu_parts.models import ROUTES, Spec, random_vit, spec, tome
 from gpu_parts.rows import Rows, table
 
 __all__ = ["measure", "report"]
@@ -88,8 +88,8 @@ def _contenders(
                     f"b{batch} {level} flash {route}",
                     partial(ours, FlashForward, schedule, vit, None, batch, ROUTES[route]),
                 )
-    for route in ("torch", "gelu norm"):
-        merging = partial(ours, ToMe, vit, batch, ROUTES[route], model.removed)
+    for route in ("torch", "attention gelu norm"):
+        merging = partial(ours, Forward, tome(model), vit, None, batch, ROUTES[route])
         yield f"b{batch} tome {route}", merging
     for how in ("eager", "graph", "compiled") if clock.cuda else ("eager",):
         if how != "compiled" or batch in COMPILED:
@@ -181,7 +181,7 @@ def report(rows: Rows, name: str) -> dict[str, bool]:
             ideal = ""
             if other.startswith("tome"):
                 macs = model.levels()[DENSE].macs(model.config)
-                ideal = f"{macs / tome_macs(model.config, model.removed):.2f}"
+                ideal = f"{macs / tome(model).macs(model.config):.2f}"
             numbers = (f"{ms:.3f}", f"{batch / ms * 1e3:.0f}", f"{dense / ms:.2f}", ideal)
             lines.append((str(batch), "", other, *numbers, "", "", ""))
         bars |= _bars(name, batch, found, others)

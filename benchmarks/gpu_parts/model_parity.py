@@ -19,20 +19,21 @@ from torch import Tensor
 
 from foveate.forward import Forward, Routes
 from foveate.graphs import trace
+from foveate.reduce.merge import Merge
 from foveate.reduce.prune import Prune
 from foveate.reduce.vwt_inter import VwtInter
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
 from foveate_kernels.packed import Plan
 from gpu_parts.clock import Clock
-from gpu_parts.models import ROUTES, Spec, pruned, random_vit, spec
+from gpu_parts.models import ROUTES, Spec, counts, pruned, random_vit, spec, tome
 from gpu_parts.rows import Rows, table
 
 __all__ = ["measure", "report"]
 
 BATCH, REAL = 8, 5  # images a pass has room for, and those of a batch that is not full
 REPLAYS = 20
-REDUCERS = (Prune, VwtIntra, VwtInter)
+REDUCERS = (Prune, Merge, VwtIntra, VwtInter)
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # Largest relative error of centred logits by PyTorch's operators, some four times that of DeiT-S on
 # a CPU. Ours may have twice the error of those: they sum in another order.
@@ -48,12 +49,13 @@ def measure(rows: Rows, clock: Clock) -> None:
         "keep 0.5 drop": pruned(model, 5, "drop"),
         "vwt-intra keep 0.7": Schedule(
             input=VwtIntra(keep=half - 1),
-            prunes={
-                block: Prune(block=block, keep=prune.keep // 2, fate="package")
-                for block, prune in pruned(model, 7, "package").prunes.items()
+            blocks={
+                block: Prune(block=block, keep=keep // 2, fate="package")
+                for block, keep in counts(model, 7).items()
             },
         ),
         "vwt-inter": Schedule(input=VwtInter(count=half)),
+        "tome": tome(model),
     }
     for level, schedule in levels.items():
         for name in DTYPES:
@@ -164,8 +166,9 @@ def _replayed(plans: list[Plan]) -> Iterator[None]:
     """Reducers take these plans, in their order, whatever the scores are."""
     rest = iter(plans)
 
-    def plan(self: object, scores: Tensor, *args: Any) -> Plan:
-        return Plan(*(x if x is None else x.to(scores.device) for x in next(rest)))
+    def plan(self: object, first: Any, *args: Any) -> Plan:
+        device = getattr(first, "x", first).device  # of rows, or of what patches are judged by
+        return Plan(*(x if x is None else x.to(device) for x in next(rest)))
 
     with _plans_by(dict.fromkeys(REDUCERS, plan)):
         yield

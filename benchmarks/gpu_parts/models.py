@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from foveate.forward import Routes
+from foveate.reduce.merge import Merge
 from foveate.reduce.prune import Fate, Prune
 from foveate.reduce.vwt_intra import VwtIntra
 from foveate.schedule import Schedule
 from foveate.vit import ViT, ViTConfig
 
-__all__ = ["ROUTES", "Spec", "pruned", "random_vit", "spec"]
+__all__ = ["ROUTES", "Spec", "counts", "pruned", "random_vit", "spec", "tome"]
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,27 @@ def spec(name: str, quick: bool) -> Spec:
     return TINY if quick else SPECS[name]
 
 
+def counts(spec: Spec, tenths: int) -> dict[int, int]:
+    """What stays at each of the blocks: this many tenths of the patches before it, rounded up."""
+    keep, kept = spec.config.patches, {}
+    for block in spec.blocks:
+        kept[block] = keep = (keep * tenths + 9) // 10
+    return kept
+
+
 def pruned(spec: Spec, tenths: int, fate: Fate) -> Schedule:
     """Keep this many tenths of the patches at each of the blocks, rounded up."""
-    keep, prunes = spec.config.patches, {}
-    for block in spec.blocks:
-        keep = (keep * tenths + 9) // 10
-        prunes[block] = Prune(block=block, keep=keep, fate=fate)
-    return Schedule(prunes=prunes)
+    kept = counts(spec, tenths).items()
+    return Schedule(blocks={b: Prune(block=b, keep=keep, fate=fate) for b, keep in kept})
+
+
+def tome(spec: Spec) -> Schedule:
+    """ToMe as published: every block merges as many rows, or half of those there are."""
+    n, blocks = 1 + spec.config.patches, {}
+    for block in range(spec.config.depth):
+        blocks[block] = Merge(block=block, remove=min(spec.removed, (n - 1) // 2))
+        n -= blocks[block].remove
+    return Schedule(blocks=blocks)
 
 
 @torch.inference_mode(False)

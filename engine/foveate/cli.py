@@ -12,8 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from foveate.calibration.command import calibrate
+from foveate.compress.command import compress
 from foveate.errors import FoveateError
-from foveate.repository import choose_model
+from foveate.train_selector import train_selector
 from foveate_adapter.simulate.cli import simulate
 from foveate_loadtest.cli import loadtest
 from foveate_loadtest.errors import LoadtestError
@@ -117,49 +119,9 @@ def demo(
 
 app.command()(loadtest)
 app.command()(simulate)
-
-
-@app.command()
-def calibrate(
-    name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
-    repository: Repository = Path("model_repository"),
-    images: Annotated[int, typer.Option(min=100, help="Images to measure quality on.")] = 2000,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads, as in serving.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Measure candidate levels on the demo's images and write the ladder of those worth having."""
-    import torch
-
-    from foveate.allocator import tune_allocator
-    from foveate.calibrate import Images, calibrate
-    from foveate.digits.images import calibration_set, test_set
-
-    tune_allocator()
-    torch.set_num_threads(threads)
-    model = choose_model(repository, name)
-    choose, report = (
-        Images(torch.from_numpy(pixels), torch.from_numpy(labels))
-        for pixels, labels in (calibration_set(images), test_set(images))
-    )
-    folder = repository / model / "1"
-    result = calibrate(folder, model, choose, report, progress=_note)
-    rows = [
-        {
-            "level": index,
-            "name": level.name,
-            "quality": result.ladder.quality(index),
-            "ms_batch_1": 1e3 * result.latency.batch_seconds(index, 1),
-            "ms_batch_8": 1e3 * result.latency.batch_seconds(index, 8),
-        }
-        for index, level in enumerate(result.ladder.levels)
-    ]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    table = Table(*rows[0], box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console().print(table)
+app.command()(calibrate)
+app.command()(compress)
+app.command()(train_selector)
 
 
 @app.command()
@@ -201,10 +163,6 @@ def doctor(
         Console().print(table)
     if any(finding.verdict is Verdict.FAILURE for finding in findings):
         raise typer.Exit(1)
-
-
-def _note(text: str) -> None:
-    typer.echo(text, err=True)
 
 
 if __name__ == "__main__":

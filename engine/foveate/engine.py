@@ -11,8 +11,8 @@ that decide what is kept avoid batched products (``foveate_kernels.ops.cls_impor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
@@ -24,16 +24,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.errors import LadderError, WeightsError
-from foveate.ladder import Ladder
+from foveate.ladder import Ladder, Level
+from foveate.reduce.adaptive import Adaptive
+from foveate.reduce.rows import After, Rows, Seen, reduce
 from foveate.reduce.vwt_inter import VwtInter
-from foveate.reduce.vwt_intra import VwtIntra
+from foveate.reduce.vwt_intra import VwtIntra, pooled_variance
 from foveate.schedule import Schedule
-from foveate.vit import Block, ViT, ViTConfig, load_vit, patchify
-from foveate_kernels.ops import cls_importance, compact_tokens, merge_groups
+from foveate.vit import Block, ViT, ViTConfig, attend, load_vit, patchify
+from foveate_kernels.ops import compact_tokens, merge_groups
 from foveate_kernels.ops.patch_variance import row_variance
 from foveate_kernels.packed import uniform
 
-__all__ = ["Answers", "Engine", "Prepared"]
+__all__ = ["Answers", "Engine", "Prepared", "choose"]
+
+
+_Heads = tuple[Tensor, Tensor, Tensor]  # queries, keys and values of packed rows, [T, H, d]
 
 
 @dataclass(frozen=True)
@@ -51,16 +56,38 @@ class Prepared:
     schedule: Schedule
     vit: ViT
     words: Tensor | None
+    selectors: Mapping[int, Any] = field(default_factory=dict)  # foveate.selector.Selector by block
+
+    @property
+    def variants(self) -> tuple[Prepared, ...]:
+        """One for each variant of the schedule."""
+        return tuple(replace(self, schedule=variant) for variant in self.schedule.variants)
+
+
+def choose(
+    levels: Sequence[Prepared], wanted: Sequence[int], pixels: Tensor
+) -> list[tuple[int, int]]:
+    """The level and the variant of each image; the variant is 0 but where a level is adaptive."""
+    chosen = [(level, 0) for level in wanted]
+    for level in {*wanted}:
+        adaptive = levels[level].schedule.input
+        if isinstance(adaptive, Adaptive):
+            images = [i for i, own in enumerate(wanted) if own == level]
+            variants = adaptive.choose(pixels[images], levels[level].vit.config.patch)
+            for i, variant in zip(images, variants.tolist(), strict=True):
+                chosen[i] = level, variant
+    return chosen
 
 
 @dataclass
 class _Group:
-    """Images of one level, contiguous in the packed rows."""
+    """Images of one level and variant, contiguous in the packed rows."""
 
     level: Prepared
     images: list[int]  # positions in the request order
     tokens: int  # rows of each image now
     packaged: bool  # whether the last row of each image is a package
+    sizes: Tensor | None  # [rows] float32 patches each row stands for, if it matters
     map: Tensor | None  # [len(images), patches] int64
 
     @property
@@ -78,6 +105,7 @@ class Engine:
         self.device = torch.device("cpu")
         self.batches = (1, 2, 4, 8)  # sizes worth a measurement
         self._repeated: dict[tuple[int, int], Tensor] = {}
+        self._variants = [level.variants for level in self.levels]
         self._folded = {id(p.vit): p.vit.patch_embed.folded() for p in levels}
 
     @staticmethod
@@ -95,26 +123,20 @@ class Engine:
             for name in {level.vocabulary for level in ladder.levels}
             if name is not None
         }
+        dense = vits[ladder.levels[0].weights].config
+        for name, vit in vits.items():
+            for key in ("height", "width", "patch", "depth", "classes", "mean", "std"):
+                own, expected = getattr(vit.config, key), getattr(dense, key)
+                if own != expected:
+                    raise WeightsError(f"{folder / name}: {key}={own}, level 0 has {expected}")
         prepared = []
         for level in ladder.levels:
-            vit = vits[level.weights]
             try:
-                schedule = Schedule.parse(level.reducers, vit.config)
+                prepared.append(_prepare(folder, level, vits[level.weights], words))
             except LadderError as error:
                 raise LadderError(
                     f"{folder / 'ladder.json'}: level {level.name!r}: {error}"
                 ) from error
-            if isinstance(schedule.input, VwtInter) and level.vocabulary is None:
-                raise LadderError(
-                    f"{folder / 'ladder.json'}: level {level.name!r}: vocabulary=null, "
-                    "vwt-inter needs one"
-                )
-            if tuple(schedule.tokens(vit.config)[1]) != level.tokens:
-                raise LadderError(
-                    f"{folder / 'ladder.json'}: level {level.name!r}: tokens={list(level.tokens)}, "
-                    f"its reducers give {schedule.tokens(vit.config)[1]}"
-                )
-            prepared.append(Prepared(schedule, vit, words.get(level.vocabulary or "")))
         if (
             vits[ladder.levels[0].weights].config.height,
             prepared[0].vit.config.width,
@@ -128,8 +150,9 @@ class Engine:
 
         ``token_map`` asks for the destination of every patch, which costs a little.
         """
+        chosen = choose(self.levels, levels, pixels)
         order = sorted(
-            range(len(levels)), key=lambda i: (id(self.levels[levels[i]].vit), levels[i])
+            range(len(levels)), key=lambda i: (id(self.levels[levels[i]].vit), chosen[i])
         )
         probabilities = torch.empty(len(levels), self.config.classes)
         maps = (
@@ -137,8 +160,9 @@ class Engine:
         )
         for _, same_weights in groupby(order, key=lambda i: id(self.levels[levels[i]].vit)):
             groups, embedded = [], []
-            for level, images in groupby(same_weights, key=lambda i: levels[i]):
-                group, x = self._embed(self.levels[level], list(images), pixels, token_map)
+            for (level, variant), images in groupby(same_weights, key=lambda i: chosen[i]):
+                prepared = self._variants[level][variant]
+                group, x = self._embed(prepared, list(images), pixels, token_map)
                 groups.append(group)
                 embedded.append(x)
             positions = [i for group in groups for i in group.images]
@@ -157,22 +181,27 @@ class Engine:
         rows = patchify(chosen, self.config.patch).float().view(b * n, -1)
         position = self._positions(vit, b)
         raster = torch.arange(n).expand(b, n)
-        group = _Group(level, images, 1 + n, packaged=False, map=raster + 1 if track else None)
+        group = _Group(level, images, 1 + n, False, None, raster + 1 if track else None)
         if reducer is not None:
             # The embedding is affine: the mean of embeddings is the embedding of the mean, and only
             # the remaining rows pass through the projection.
             cu_seqlens, left = uniform(b, n), b * reducer.tokens()
             if isinstance(reducer, VwtIntra):
-                plan = reducer.plan(row_variance(rows), cu_seqlens, n)
+                variance = row_variance if reducer.packages else pooled_variance
+                plan = reducer.plan(variance(rows), cu_seqlens, n)
                 carry_out: Any = compact_tokens
             else:
+                assert isinstance(reducer, VwtInter), "adaptive levels are their variants here"
                 assert level.words is not None, "checked when the ladder was loaded"
                 normalised = (rows / 255.0 - self.config.mean) / self.config.std
                 plan = reducer.plan(normalised, level.words, cu_seqlens)
                 carry_out = merge_groups
-            rows = carry_out(rows, plan, cu_seqlens, n, capacity=left).x
+            one = torch.ones(b * n) if level.schedule.sized else None
+            rows, _, sizes = carry_out(rows, plan, cu_seqlens, n, capacity=left, sizes=one)
             position = carry_out(position, plan, cu_seqlens, n, capacity=left).x
-            group.tokens, group.packaged = 1 + reducer.tokens(), isinstance(reducer, VwtIntra)
+            group.tokens, group.packaged = 1 + reducer.tokens(), reducer.packages
+            if one is not None:
+                group.sizes = F.pad(sizes.view(b, -1), (1, 0), value=1.0).view(-1)
             if group.map is not None:
                 dest = plan.dest.view(b, n).long()
                 group.map = torch.where(dest < 0, dest, dest + 1)
@@ -191,15 +220,14 @@ class Engine:
 
     def _encode(self, groups: Sequence[_Group], x: Tensor) -> Tensor:
         """All blocks over packed rows [T, C] -> probabilities [images, classes]."""
-        vit, config = groups[0].level.vit, self.config
+        vit = groups[0].level.vit
         for index, block in enumerate(cast(Iterable[Block], vit.blocks)):
             parts = torch.split(block.attn.qkv(block.norm1(x)), [g.rows for g in groups])
-            qkv = [p.view(-1, 3, config.heads, config.head_dim) for p in parts]
+            qkv = [block.attn.split(p) for p in parts]
             x = x + block.attn.proj(_cat([_attention(*a) for a in zip(groups, qkv, strict=True)]))
-            if any(index in group.level.schedule.prunes for group in groups):
-                parts = torch.split(x, [g.rows for g in groups])
-                x = _cat([_reduce(*args, index) for args in zip(groups, parts, qkv, strict=True)])
-            x = x + block.mlp(block.norm2(x))
+            x = _reduce(groups, x, index, "attention", qkv)
+            update = block.mlp(block.norm2(x))
+            x = _reduce(groups, x + update, index, "mlp", qkv, update)
         parts = torch.split(x, [g.rows for g in groups])
         cls = _cat(
             [p.view(len(g.images), g.tokens, -1)[:, 0] for g, p in zip(groups, parts, strict=True)]
@@ -207,34 +235,103 @@ class Engine:
         return vit.classify(vit.norm(cls)).softmax(-1)
 
 
-def _attention(group: _Group, qkv: Tensor) -> Tensor:
-    """Attention of the images of a group: rows [b * n, 3, H, d] -> [b * n, C]."""
-    q, k, v = qkv.view(len(group.images), group.tokens, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(len(qkv), -1)
-
-
-def _reduce(group: _Group, x: Tensor, qkv: Tensor, block: int) -> Tensor:
-    """Apply the group's reducer of this block, if it has one, to its packed rows."""
-    prune = group.level.schedule.prunes.get(block)
-    if prune is None:
-        return x
+def _attention(group: _Group, qkv: _Heads) -> Tensor:
+    """Attention of the images of a group: rows [b * n, H, d] -> [b * n, H * d]."""
     b, n = len(group.images), group.tokens
-    cu_seqlens = uniform(b, n)
-    packaged = torch.ones(b, dtype=torch.int32) if group.packaged else None
-    q, k, v = qkv.unbind(1)
-    scores = cls_importance(q, k, v, cu_seqlens, n, value_norm=True)
-    plan = prune.plan(scores, cu_seqlens, n, packaged)
-    group.tokens = prune.tokens(group.packaged)
-    group.packaged = group.packaged or prune.fate == "package"
+    q, k, v = (rows.view(b, n, *rows.shape[1:]).transpose(1, 2) for rows in qkv)
+    bias = None if group.sizes is None else group.sizes.log().view(b, 1, 1, n)
+    return attend(q, k, v, bias).transpose(1, 2).flatten(0, 1).flatten(1)
+
+
+def _reduce(
+    groups: Sequence[_Group],
+    x: Tensor,
+    block: int,
+    after: After,
+    qkv: Sequence[_Heads],
+    update: Tensor | None = None,
+) -> Tensor:
+    """Apply to packed rows what the groups' reducers of this block do after attention or MLP."""
+    if not any(_acts(group, block, after) for group in groups):
+        return x
+    rows = [group.rows for group in groups]
+    parts = torch.split(x, rows)
+    updates: Sequence[Tensor | None] = [None] * len(groups)
+    if update is not None:
+        updates = torch.split(update, rows)
+    return _cat(
+        [
+            _reduce_group(group, part, block, heads, own) if _acts(group, block, after) else part
+            for group, part, heads, own in zip(groups, parts, qkv, updates, strict=True)
+        ]
+    )
+
+
+def _acts(group: _Group, block: int, after: After) -> bool:
+    reducer = group.level.schedule.blocks.get(block)
+    return reducer is not None and reducer.after == after
+
+
+def _reduce_group(
+    group: _Group, x: Tensor, block: int, qkv: _Heads, update: Tensor | None
+) -> Tensor:
+    """Apply the group's reducer of this block to its packed rows."""
+    level, b, n = group.level, len(group.images), group.tokens
+    q, k, v = qkv
+    rows, dest = reduce(
+        level.schedule.blocks[block],
+        Rows(x, uniform(b, n), n, group.packaged, group.sizes),
+        Seen(
+            q=q,
+            k=k,
+            v=v,
+            depth=level.vit.config.depth,
+            update=update,
+            selector=level.selectors.get(block),
+        ),
+        sized=level.schedule.sized,
+    )
+    group.tokens, group.packaged, group.sizes = rows.n, rows.packaged, rows.sizes
     if group.map is not None:
-        moved = plan.dest.view(b, n).long().gather(1, group.map.clamp(min=0))
+        moved = dest.view(b, n).long().gather(1, group.map.clamp(min=0))
         group.map = torch.where(group.map < 0, group.map, moved)
-    return compact_tokens(x, plan, cu_seqlens, n, capacity=group.rows).x
+    return rows.x
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:
     """Concatenate; a single part is itself, which saves a copy of everything."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _prepare(folder: Path, level: Level, vit: ViT, words: Mapping[str, Tensor]) -> Prepared:
+    """Bind a level to its tensors. Raises :class:`LadderError` naming key and value."""
+    config = vit.config
+    schedule = Schedule.parse(level.reducers, config)
+    if isinstance(schedule.input, VwtInter):
+        if level.vocabulary is None:
+            raise LadderError("vocabulary=null, vwt-inter needs one")
+        width, expected = words[level.vocabulary].shape[1], 3 * config.patch**2
+        if width != expected:
+            raise LadderError(
+                f"vocabulary={level.vocabulary!r}: words of {width} numbers, expected {expected}: "
+                f"3 channels of {config.patch}x{config.patch} pixels"
+            )
+    counts = schedule.tokens(config)[1]
+    if tuple(counts) != level.tokens:
+        raise LadderError(f"tokens={list(level.tokens)}, its reducers give {counts}")
+    selectors: Mapping[int, Any] = {}
+    if schedule.selectors:
+        if level.selector is None:
+            raise LadderError("selector=null, score 'selector' needs one")
+        from foveate.selector import load_selectors
+
+        selectors = load_selectors(folder / level.selector, config)
+        if missing := [block for block in schedule.selectors if block not in selectors]:
+            raise LadderError(
+                f"selector={level.selector!r}: none for block {missing[0]}, "
+                f"it has {', '.join(map(str, selectors)) or 'none'}"
+            )
+    return Prepared(schedule, vit, words.get(level.vocabulary or ""), selectors)
 
 
 def _load_words(path: Path) -> Tensor:

@@ -3,6 +3,9 @@
 FoveateError
 ├── LadderError       a ladder or latency file that cannot be used; names file and key
 ├── WeightsError      a checkpoint that cannot be used; names file and tensor
+├── CompressError     images or settings that a compression cannot use; names range and value
+├── TrainingError     images, a table, a budget or a setting that training cannot use
+├── CalibrationError  images, labels or settings that a calibration cannot use
 ├── PolicyError       a policy word that cannot be created or written
 │   └── PolicyTaken   another adapter publishes it
 ├── ServerError       the Triton server could not be found, started or kept alive
@@ -18,12 +21,15 @@ __all__ = [
     "BadImage",
     "BadMessage",
     "BadWish",
+    "CalibrationError",
+    "CompressError",
     "FoveateError",
     "LadderError",
     "PolicyError",
     "PolicyTaken",
     "RequestError",
     "ServerError",
+    "TrainingError",
     "WeightsError",
 ]
 
@@ -38,6 +44,18 @@ class LadderError(FoveateError):
 
 class WeightsError(FoveateError):
     """A checkpoint that cannot be used."""
+
+
+class CompressError(FoveateError):
+    """Images or settings that a compression cannot use."""
+
+
+class TrainingError(FoveateError):
+    """Images, a table, a budget or a setting that training cannot use; names it and the range."""
+
+
+class CalibrationError(FoveateError):
+    """Images, labels or settings that a calibration cannot use."""
 
 
 class PolicyError(FoveateError):

@@ -7,20 +7,23 @@ has images without rows at its end. Runs on a CPU too, where the operators are t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.reduce.vwt_intra import VwtIntra
+from foveate.reduce.merge import Merge
+from foveate.reduce.prune import Prune
+from foveate.reduce.rows import Rows, Seen, reduce
+from foveate.reduce.vwt_inter import VwtInter
+from foveate.reduce.vwt_intra import VwtIntra, pooled_variance
 from foveate.schedule import Schedule
-from foveate.vit import Block, ViT
+from foveate.vit import Block, ViT, attend
 from foveate_kernels.ops import (
     add_layernorm,
-    cls_importance,
     compact_tokens,
     fold_patch_embed,
     linear_gelu,
@@ -49,11 +52,21 @@ class Forward:
     """Call it with pixels [batch, H, W, 3] (uint8) and how many of the images are real."""
 
     def __init__(
-        self, schedule: Schedule, vit: ViT, words: Tensor | None, batch: int, routes: Routes
+        self,
+        schedule: Schedule,
+        vit: ViT,
+        words: Tensor | None,
+        batch: int,
+        routes: Routes,
+        selectors: Mapping[int, Any] | None = None,
     ) -> None:
-        """``vit`` and ``words`` are on the device and in the dtype to compute in."""
+        """``vit``, ``words`` and ``selectors`` are on the device and in the dtype to compute in.
+
+        ``schedule`` is not adaptive: of such a one, each variant has a sequence of its own.
+        """
         config = vit.config
         self.schedule, self.vit, self.batch, self.routes = schedule, vit, batch, routes
+        self._selectors = selectors or {}
         like = vit.cls_token
         proj = vit.patch_embed.proj
         assert proj.bias is not None
@@ -75,77 +88,98 @@ class Forward:
         """
         config, vit = self.vit.config, self.vit
         present = torch.minimum(self._ordinals, images)
-        x, dests, packaged = self._embed(pixels, present)
-        n = len(x) // self.batch
-        cu_seqlens = present * n
+        rows, dests = self._embed(pixels, present)
         blocks = list(cast(Iterable[Block], vit.blocks))
-        h = self._norm(x, None, blocks[0].norm1)[1]
+        h = self._norm(rows.x, None, blocks[0].norm1)[1]
         for index, block in enumerate(blocks):
-            prune = self.schedule.prunes.get(index)
-            qkv = block.attn.qkv(h).view(-1, 3, config.heads, config.head_dim)
-            mixed, scores = self._attention(qkv, cu_seqlens, n, scored=prune is not None)
-            if index == config.depth - 1 and prune is None:
+            reducer = self.schedule.blocks.get(index)
+            q, k, v = block.attn.split(block.attn.qkv(h))
+            mixed, cls = self._attention(q, k, v, rows, reducer)
+            selector = self._selectors.get(index)
+            seen = Seen(q=q, k=k, v=v, depth=config.depth, cls=cls, selector=selector)
+            if index == config.depth - 1 and reducer is None:
                 # Of the last block only the CLS rows are read.
-                first = cu_seqlens[:-1].long().clamp(max=len(x) - 1)
-                x, mixed = x[first], mixed[first]
+                first = rows.cu_seqlens[:-1].long().clamp(max=len(rows.x) - 1)
+                rows, mixed = rows._replace(x=rows.x[first]), mixed[first]
             mixed = block.attn.proj(mixed)
-            if prune is None:
-                x, h = self._norm(x, mixed, block.norm2)
+            if reducer is not None and reducer.after == "attention":
+                rows = rows._replace(x=rows.x + mixed)
+                rows, dest = reduce(reducer, rows, seen, sized=self.schedule.sized)
+                dests.append(dest)
+                h = self._norm(rows.x, None, block.norm2)[1]
             else:
-                assert scores is not None
-                last = present.diff() if packaged else None  # 1 for each real image
-                plan = prune.plan(scores, cu_seqlens, n, last)
-                dests.append(plan.dest)
-                n = prune.tokens(packaged)
-                packaged = packaged or prune.fate == "package"
-                x, cu_seqlens, _ = compact_tokens(
-                    x + mixed, plan, cu_seqlens, len(x) // self.batch, capacity=self.batch * n
-                )
-                h = self._norm(x, None, block.norm2)[1]
-            h = block.mlp.fc2(self._gelu(h, block))
+                x, h = self._norm(rows.x, mixed, block.norm2)
+                rows = rows._replace(x=x)
+            update = block.mlp.fc2(self._gelu(h, block))
             after = blocks[index + 1].norm1 if index + 1 < config.depth else vit.norm
-            x, h = self._norm(x, h, after)
-        if len(h) > self.batch:  # the last block pruned
-            h = h[cu_seqlens[:-1].long().clamp(max=len(h) - 1)]
+            if reducer is not None and reducer.after == "mlp":
+                rows = rows._replace(x=rows.x + update)
+                seen = replace(seen, update=update)
+                rows, dest = reduce(reducer, rows, seen, sized=self.schedule.sized)
+                dests.append(dest)
+                h = self._norm(rows.x, None, after)[1]
+            else:
+                x, h = self._norm(rows.x, update, after)
+                rows = rows._replace(x=x)
+        if len(h) > self.batch:  # the last block reduced
+            h = h[rows.cu_seqlens[:-1].long().clamp(max=len(h) - 1)]
         return vit.head(h).float().softmax(-1), dests
 
-    def _embed(self, pixels: Tensor, present: Tensor) -> tuple[Tensor, list[Tensor], bool]:
-        """First rows [batch * n, C], where patches went, and whether the last row is a package."""
+    def _embed(self, pixels: Tensor, present: Tensor) -> tuple[Rows, list[Tensor]]:
+        """First rows, and where patches went."""
         config, reducer = self.vit.config, self.schedule.input
         rows, position = patchify_u8(pixels, config.patch, self._weight.dtype), self._position
         dests: list[Tensor] = []
+        sizes: Tensor | None = None
         if reducer is not None:
             patches, left = config.patches, self.batch * reducer.tokens()
             cu_seqlens = present * patches
             if isinstance(reducer, VwtIntra):
-                variance = patch_variance(pixels, config.patch)
+                if reducer.packages:
+                    variance = patch_variance(pixels, config.patch)
+                else:
+                    variance = pooled_variance(rows)
                 plan = reducer.plan(variance, cu_seqlens, patches)
                 carry_out: Any = compact_tokens
             else:
+                assert isinstance(reducer, VwtInter), "adaptive levels are their variants here"
                 assert self._words is not None, "checked when the ladder was loaded"
                 scale = 64 / (255 * config.std)
                 shift = (128 / 255 - config.mean) / config.std
                 plan = reducer.plan(rows * scale + shift, self._words, cu_seqlens)
                 carry_out = merge_groups
             dests.append(plan.dest)
-            rows = carry_out(rows, plan, cu_seqlens, patches, capacity=left).x
+            one = rows.new_ones(len(rows), dtype=torch.float32) if self.schedule.sized else None
+            rows, _, own = carry_out(rows, plan, cu_seqlens, patches, capacity=left, sizes=one)
             position = carry_out(position, plan, cu_seqlens, patches, capacity=left).x
+            if one is not None:
+                sizes = F.pad(own.view(self.batch, -1), (1, 0), value=1.0).view(-1)
         x = torch.addmm(position, rows, self._weight.T)
         x = torch.cat([self._cls, x.view(self.batch, -1, x.shape[1])], 1)
-        return x.view(-1, x.shape[2]), dests, isinstance(reducer, VwtIntra)
+        n, packaged = x.shape[1], reducer is not None and reducer.packages
+        return Rows(x.view(-1, x.shape[2]), present * n, n, packaged, sizes), dests
 
     def _attention(
-        self, qkv: Tensor, cu_seqlens: Tensor, n: int, scored: bool
+        self, q: Tensor, k: Tensor, v: Tensor, rows: Rows, reducer: Prune | Merge | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Rows [batch * n, C], and the importance [H, batch * n] of each if asked for."""
-        q, k, v = qkv.unbind(1)
-        if self.routes.attention == "foveate":
-            out = varlen_attention(q, k, v, cu_seqlens, n, return_cls=scored, value_norm=scored)
+        """Rows [batch * n, C], and the score [H, batch * n] where our kernel gives it too."""
+        bias = rows.key_bias
+        if self.routes.attention == "foveate" and q.shape == v.shape:
+            score = reducer.score if isinstance(reducer, Prune) else None
+            out = varlen_attention(
+                q,
+                k,
+                v,
+                rows.cu_seqlens,
+                rows.n,
+                key_bias=bias,
+                return_cls=score in ("cls", "cls-value"),
+                value_norm=score == "cls-value",
+            )
             return out.out.flatten(1), out.cls
-        scores = cls_importance(q, k, v, cu_seqlens, n, value_norm=True) if scored else None
-        split = qkv.view(self.batch, n, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(*split)
-        return mixed.transpose(1, 2).reshape(len(qkv), -1), scores
+        mask = None if bias is None else bias.to(q.dtype).view(self.batch, 1, 1, rows.n)
+        q, k, v = (x.view(self.batch, rows.n, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+        return attend(q, k, v, mask).transpose(1, 2).flatten(0, 1).flatten(1), None
 
     def _gelu(self, h: Tensor, block: Block) -> Tensor:
         fc1 = block.mlp.fc1

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.engine import Answers, Engine
+from foveate.engine import Answers, Engine, choose
 from foveate.forward import Forward, Routes
 from foveate.schedule import Schedule
 from foveate.vit import ViTConfig
@@ -57,14 +57,18 @@ class GraphEngine:
             torch.cuda.set_device(device)  # what captures and launches takes the current one
             pool = torch.cuda.graph_pool_handle()
             self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._passes: dict[tuple[int, int], Callable[[], Outputs]] = {}
+        self._passes: dict[tuple[int, int, int], Callable[[], Outputs]] = {}
         for index, level in enumerate(engine.levels):
             words = None if level.words is None else level.words.to(device, dtype)
-            for batch in self.batches:
-                forward = Forward(
-                    level.schedule, moved[id(level.vit)], words, batch, routes or Routes()
-                )
-                self._passes[index, batch] = self._prepare(forward, pool)
+            selectors = {
+                block: copy.deepcopy(selector).to(device, dtype)
+                for block, selector in level.selectors.items()
+            }
+            for variant, schedule in enumerate(level.schedule.variants):
+                for batch in self.batches:
+                    vit = moved[id(level.vit)]
+                    forward = Forward(schedule, vit, words, batch, routes or Routes(), selectors)
+                    self._passes[index, variant, batch] = self._prepare(forward, pool)
 
     @torch.inference_mode()
     def infer(self, pixels: Tensor, levels: Sequence[int], *, token_map: bool = False) -> Answers:
@@ -76,23 +80,24 @@ class GraphEngine:
         maps = None
         if token_map:
             maps = torch.empty(len(levels), self.config.patches, dtype=torch.int16)
-        for level in sorted(set(levels)):
-            images = [i for i, own in enumerate(levels) if own == level]
+        chosen = choose(self.levels, levels, pixels)
+        for level, variant in sorted(set(chosen)):
+            images = [i for i, own in enumerate(chosen) if own == (level, variant)]
             for first in range(0, len(images), self.batches[-1]):
                 part = images[first : first + self.batches[-1]]
-                probabilities, dests = self._run(level, pixels[part])
+                probabilities, dests = self._run(level, variant, pixels[part])
                 scores[part] = probabilities[: len(part)].cpu()
                 if maps is not None:
-                    schedule = self.levels[level].schedule
+                    schedule = self.levels[level].schedule.variants[variant]
                     maps[part] = trace(schedule, self.config, dests, len(part))
         return Answers(scores, maps)
 
-    def _run(self, level: int, pixels: Tensor) -> Outputs:
+    def _run(self, level: int, variant: int, pixels: Tensor) -> Outputs:
         images = len(pixels)
         batch = next(size for size in self.batches if size >= images)
         self._pixels[:images].copy_(pixels)
         self._images.fill_(images)
-        return self._passes[level, batch]()
+        return self._passes[level, variant, batch]()
 
     @torch.inference_mode()
     def _prepare(self, forward: Forward, pool: Any) -> Callable[[], Outputs]:
@@ -124,7 +129,7 @@ def trace(schedule: Schedule, config: ViTConfig, dests: list[Tensor], images: in
         into = moves.pop(0).view(-1, config.patches)[:images]
         where = torch.where(into < 0, into, into + 1)
     tokens = schedule.tokens(config)[0]
-    for block, dest in zip(schedule.prunes, moves, strict=True):
+    for block, dest in zip(schedule.blocks, moves, strict=True):
         into = dest.view(-1, tokens[block])[:images].gather(1, where.clamp(min=0))
         where = torch.where(where < 0, where, into)
     return where.short()

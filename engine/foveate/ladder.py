@@ -45,6 +45,7 @@ class Level:
     tokens: tuple[int, ...]  # rows in the MLP of each block, for one image
     macs: int  # multiply-accumulates of one image
     quality: Quality
+    selector: str | None = None  # safetensors file of token selectors beside the ladder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,4 +225,5 @@ def _level(item: Mapping[str, Any]) -> Level:
             agreement=float(quality["agreement"]),
             n=int(quality["n"]),
         ),
+        selector=item.get("selector"),  # ladders of before selectors say nothing of them
     )

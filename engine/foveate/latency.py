@@ -13,9 +13,9 @@ import torch
 from foveate.engine import Engine
 from foveate.errors import LadderError
 from foveate.graphs import GraphEngine
-from foveate.ladder import LatencyTable
+from foveate.ladder import Ladder, LatencyTable
 
-__all__ = ["device_name", "load_or_measure", "measure"]
+__all__ = ["device_name", "load_or_measure", "measure", "table_path"]
 
 _ROUNDS = 7
 
@@ -29,9 +29,8 @@ def device_name(device: torch.device) -> str:
 
 def load_or_measure(engine: Engine | GraphEngine, state_dir: Path) -> LatencyTable:
     """The table of this device from ``state_dir``; measured (seconds) and saved if absent."""
-    device, ladder = device_name(engine.device), engine.ladder.digest
-    key = hashlib.sha256(f"{device} {ladder}".encode()).hexdigest()[:16]
-    path = state_dir / engine.ladder.model / f"latency-{key}.json"
+    ladder = engine.ladder.digest
+    path = table_path(engine.ladder, engine.device, state_dir)
     try:
         table = LatencyTable.load(path)
         if table.ladder != ladder or len(table.seconds) != len(engine.levels):
@@ -42,6 +41,12 @@ def load_or_measure(engine: Engine | GraphEngine, state_dir: Path) -> LatencyTab
         table = measure(engine)
         table.save(path)
     return table
+
+
+def table_path(ladder: Ladder, device: torch.device, state_dir: Path) -> Path:
+    """Where the table of a ladder on a device is kept."""
+    key = hashlib.sha256(f"{device_name(device)} {ladder.digest}".encode()).hexdigest()[:16]
+    return state_dir / ladder.model / f"latency-{key}.json"
 
 
 def measure(

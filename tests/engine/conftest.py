@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -31,12 +31,18 @@ REDUCERS: list[list[dict[str, Any]]] = [
 ]
 
 
-def build(reducers: Sequence[Sequence[dict[str, Any]]]) -> Engine:
-    torch.manual_seed(0)
-    vit = ViT(ViTConfig()).eval().requires_grad_(False)
+def build(
+    reducers: Sequence[Sequence[dict[str, Any]]],
+    config: ViTConfig = ViTConfig(),  # noqa: B008 (it is frozen)
+    selectors: Mapping[int, Any] | None = None,
+    seed: int = 0,
+    std: float = 0.05,
+) -> Engine:
+    torch.manual_seed(seed)
+    vit = ViT(config).eval().requires_grad_(False)
     for parameter in vit.parameters():
-        parameter.normal_(std=0.05)
-    words = torch.nn.functional.normalize(torch.randn(100, 192), dim=1)
+        parameter.normal_(std=std)
+    words = torch.nn.functional.normalize(torch.randn(100, 3 * config.patch**2), dim=1)
     levels, prepared = [], []
     for index, items in enumerate(reducers):
         schedule = Schedule.parse(items, vit.config)
@@ -51,8 +57,13 @@ def build(reducers: Sequence[Sequence[dict[str, Any]]]) -> Engine:
                 quality=Quality(top1=None, agreement=1 - index / 100, n=100),
             )
         )
-        prepared.append(Prepared(schedule, vit, words))
-    ladder = Ladder(model="toy", image_size=(96, 96), tokens=145, levels=tuple(levels))
+        prepared.append(Prepared(schedule, vit, words, selectors or {}))
+    ladder = Ladder(
+        model="toy",
+        image_size=(config.height, config.width),
+        tokens=1 + config.patches,
+        levels=tuple(levels),
+    )
     return Engine(ladder, prepared)
 
 
@@ -73,5 +84,5 @@ def pixels() -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
-def build_engine() -> Callable[[Sequence[Sequence[dict[str, Any]]]], Engine]:
+def build_engine() -> Callable[..., Engine]:
     return build

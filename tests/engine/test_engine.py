@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -78,6 +79,19 @@ def test_intra_keeps_the_patches_of_highest_variance(engine: Engine, pixels: Ten
     cells = pixels[0].reshape(12, 8, 12, 8, 3).permute(0, 2, 4, 1, 3).reshape(144, 3, -1)
     variance = cells.double().var(2).sum(1)
     kept = answers.token_map[0] > 0
+    assert variance[kept].min() >= variance[~kept].max()
+
+
+def test_dropping_intra_ranks_by_the_variance_of_all_normalised_pixels(
+    build_engine: Callable[..., Engine], pixels: Tensor
+) -> None:
+    engine = build_engine([[], [{"kind": "vwt-intra", "keep": 50, "fate": "drop"}]])
+    where = engine.infer(pixels[:1], [1], token_map=True).token_map
+    assert where is not None
+    cells = pixels[0].reshape(12, 8, 12, 8, 3).permute(0, 2, 1, 3, 4).reshape(144, -1)
+    variance = ((cells.double() / 255 - 0.5) / 0.5).var(1)
+    kept = where[0] > 0
+    assert int(kept.sum()) == 50
     assert variance[kept].min() >= variance[~kept].max()
 
 

@@ -19,6 +19,7 @@ LEVEL = {
     "tokens": [5, 5],
     "macs": 100,
     "quality": {"top1": 0.97, "agreement": 1.0, "n": 100},
+    "selector": None,
 }
 CHEAP = {
     **LEVEL,
@@ -40,6 +41,12 @@ def test_round_trip(tmp_path: Path) -> None:
     ladder.save(tmp_path / "b.json")
     assert Ladder.load(tmp_path / "b.json") == ladder
     assert json.loads((tmp_path / "b.json").read_text()) == DATA
+
+
+def test_a_level_that_does_not_know_of_selectors_has_none(tmp_path: Path) -> None:
+    old = [{k: v for k, v in level.items() if k != "selector"} for level in (LEVEL, CHEAP)]
+    ladder = Ladder.load(write(tmp_path / "old.json", {**DATA, "levels": old}))
+    assert ladder == Ladder.load(write(tmp_path / "new.json", DATA))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,13 @@ LEVELS: dict[str, list[dict[str, Any]]] = {
     "last block": [{"kind": "prune", "block": 2, "keep": 9, "fate": "package"}],
     "intra and package": [{"kind": "vwt-intra", "keep": 14}, *PRUNE],
     "inter": [{"kind": "vwt-inter", "count": 12}],
+    "sum of attention": [{**item, "fate": "package-sum", "score": "cls"} for item in PRUNE],
+    "with sizes": [
+        {"kind": "vwt-intra", "keep": 14},
+        {**PRUNE[0], "fate": "merge"},
+        {**PRUNE[1], "keep": 8},
+        {"kind": "merge", "block": 2, "remove": 4},
+    ],
 }
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
-from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
 
 from foveate.digits.images import test_set
+from foveate.interval import wilson
 from foveate.vit import ViT, load_vit
 
 __all__ = ["Accuracy", "evaluate"]
@@ -34,11 +33,7 @@ class Accuracy(NamedTuple):
         It takes images as independent. The held-out images share 360 source digits, so the true
         interval is somewhat wider.
         """
-        z = NormalDist().inv_cdf(0.975)
-        n, p = self.total, self.top1
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
-        return centre - half, centre + half
+        return wilson(self.correct, self.total)
 
 
 @torch.inference_mode()

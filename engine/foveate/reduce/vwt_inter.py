@@ -2,8 +2,10 @@
 
 VWT inter-image (arXiv 2411.15397 §3.2): words are k-means centres of training patches, matched by
 cosine distance. The paper merges under a distance threshold, which gives every image its own
-length; to serve fixed counts, patches are merged in the order of their distance until exactly
-``count`` tokens remain.
+length (:func:`group_under_threshold`, for reports); to serve fixed counts, patches are merged in
+the order of their distance until exactly ``count`` tokens remain. Either way a token is the plain
+mean of the embeddings of its patches, position included, and :func:`unmerge` gives each patch its
+token back, as dense outputs need.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from foveate.reduce.check import check_count
+from foveate.vit import ViTConfig
 from foveate_kernels.ops import vwt_assign
 from foveate_kernels.packed import Plan
 
-__all__ = ["VwtInter", "group_by_word", "learn_words"]
+__all__ = ["VwtInter", "group_by_word", "group_under_threshold", "learn_words", "unmerge"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,13 @@ class VwtInter:
     """Merge patches of the same word until ``count`` tokens remain."""
 
     count: int
+
+    @property
+    def packages(self) -> bool:
+        return False
+
+    def check(self, config: ViTConfig) -> None:
+        check_count("count", self.count, 4, config.patches, "at the input")
 
     def tokens(self) -> int:
         return self.count
@@ -85,6 +96,33 @@ def group_by_word(word: Tensor, distance: Tensor, count: int, words: int) -> Ten
     lead_position = order.gather(1, target)
     leads = torch.zeros_like(word).scatter_(1, lead_position, 1)
     return (leads.cumsum(1) - 1).gather(1, lead_position)
+
+
+def group_under_threshold(
+    word: Tensor, distance: Tensor, threshold: float = 0.1
+) -> tuple[Tensor, Tensor]:
+    """The paper's rule: a patch farther than ``threshold`` from its word is a group of its own.
+
+    Args:
+        word: [B, N] int64 nearest word of each patch.
+        distance: [B, N] cosine distance to it.
+
+    Returns:
+        groups: [B, N] int64, words in their order and then the patches alone in raster order.
+        count: [B] int64 groups of each image.
+    """
+    n = word.shape[1]
+    position = torch.arange(n, device=word.device)
+    label = torch.where(distance > threshold, word.max() + 1 + position, word)
+    ranked, order = label.sort(dim=1, stable=True)
+    rank = (ranked[:, 1:] != ranked[:, :-1]).cumsum(1)
+    rank = torch.cat([rank.new_zeros(len(rank), 1), rank], 1)
+    return torch.empty_like(word).scatter_(1, order, rank), rank[:, -1] + 1
+
+
+def unmerge(tokens: Tensor, groups: Tensor) -> Tensor:
+    """The token of each patch: [B, M, C] by groups [B, N] in 0..M-1 -> [B, N, C]."""
+    return tokens.gather(1, groups.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
 
 
 def learn_words(patches: Tensor, count: int, seed: int = 0) -> Tensor:

@@ -1,0 +1,204 @@
+"""Does a trained selector choose better tokens than the CLS token's attention? And why a short
+end-to-end training can end with a selector that keeps everything.
+
+    python benchmarks/selector.py [--distill-steps N] [--gumbel-steps N] [--ablation-steps N]
+
+Top-1 on held-out images at equal counts of tokens, blocks 1, 3 and 4 of the demo model. Selectors
+are trained on composites of train digits, on one thread. Writes ``results/selector.json``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+import typer
+
+from foveate.allocator import tune_allocator
+from foveate.digits.evaluate import Accuracy
+from foveate.digits.images import test_set
+from foveate.selector.images import TrainingImages, digits_images, split
+from foveate.selector.masked import masked_forward
+from foveate.selector.module import Selector
+from foveate.selector.pruned import Score, by_attention, by_selector, pruned_forward
+from foveate.selector.recipe import Recipe
+from foveate.selector.report import threshold_report
+from foveate.selector.train import Trained, train
+from foveate.vit import ViT, load_vit
+from results import environment, save
+
+BLOCKS = (1, 3, 4)
+RATIOS = (0.5, 0.3, 0.2)
+SWEEP = 50
+
+
+def counts(ratio: float, patches: int = 144) -> dict[int, int]:
+    """Each block keeps ``ratio`` of what comes to it, never fewer than four tokens."""
+    return {b: max(4, math.ceil(patches * ratio ** (i + 1))) for i, b in enumerate(BLOCKS)}
+
+
+@torch.inference_mode()
+def top1(vit: ViT, score: Score, kept: Mapping[int, int], images: TrainingImages) -> dict[str, Any]:
+    """Share of right answers when exactly ``kept`` tokens stay, with its 95 % interval."""
+    assert images.labels is not None
+    guesses = [
+        pruned_forward(vit, part, kept, score).logits.argmax(1)
+        for part in torch.split(images.pixels, SWEEP)
+    ]
+    right = int((torch.cat(guesses) == images.labels).sum())
+    accuracy = Accuracy(right, len(images))
+    return {"top1": accuracy.top1, "interval": accuracy.interval}
+
+
+def compare(vit: ViT, score: Score, images: TrainingImages) -> dict[str, Any]:
+    return {f"{ratio:g}": top1(vit, score, counts(ratio), images) for ratio in RATIOS}
+
+
+@torch.inference_mode()
+def drawn_shares(
+    vit: ViT,
+    selectors: Mapping[int, Selector],
+    images: TrainingImages,
+    draws: torch.Generator | None,
+) -> list[float]:
+    """Mean share of patch tokens left after each selector, decisions drawn or by threshold."""
+    total = torch.zeros(len(selectors))
+    for part in torch.split(images.pixels, SWEEP):
+        alive = masked_forward(vit, selectors, part, draws).alive.values()
+        total += torch.stack([mask.mean(1).sum() for mask in alive])
+    return (total / len(images)).tolist()
+
+
+@torch.inference_mode()
+def spread(vit: ViT, selectors: Mapping[int, Selector], images: TrainingImages) -> list[float]:
+    """Standard deviation of log-odds over the tokens of an image, mean over images, by block."""
+    ranks: dict[int, list[torch.Tensor]] = {}
+    full = dict.fromkeys(selectors, vit.config.patches)
+    for part in torch.split(images.pixels, SWEEP):
+        pruned = pruned_forward(vit, part, full, by_selector(selectors))
+        for block, rank in pruned.ranks.items():
+            ranks.setdefault(block, []).append(rank.std(1))
+    return [torch.cat(parts).mean().item() for parts in ranks.values()]
+
+
+def told(label: str, recipe: Recipe, vit: ViT, *images: TrainingImages) -> tuple[Trained, float]:
+    """Train, and say how it goes; returns the CPU seconds it took, validation included."""
+    start = time.process_time()
+
+    def show(step: int, loss: float) -> None:
+        if step % recipe.every == 0:
+            seconds = time.process_time() - start
+            print(f"{label}: step {step}, loss {loss:.3f}, {seconds:.0f} s", flush=True)
+
+    trained = train(vit, *images, recipe, progress=show)
+    return trained, time.process_time() - start
+
+
+def ablate(
+    vit: ViT, learning: TrainingImages, validation: TrainingImages, steps: int
+) -> list[dict[str, Any]]:
+    """The same short end-to-end training with and without DynamicViT's terms, and to two targets.
+
+    ``targets`` are the shares left after each selector. If the drawn shares meet them while the
+    threshold keeps (nearly) everything or nothing, the noise did the selecting.
+    """
+    quick = {"method": "gumbel", "steps": steps, "batch": 16, "every": steps, "patience": 10**6}
+    mild = {block: round(144 * 0.4 ** ((i + 1) / 3)) for i, block in enumerate(BLOCKS)}
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("DynamicViT's masked softmax", {}),
+        ("without eps and diagonal", {"eps": 0.0, "diagonal": False}),
+        (
+            "without them, ten times the ratio loss",
+            {"eps": 0.0, "diagonal": False, "sparsity_weight": 20.0},
+        ),
+        ("DynamicViT's, 0.4 left in the end", {"counts": mild}),
+        ("DynamicViT's, a tenth of the rate", {"rate": 3e-4}),
+    ]
+    rows = []
+    for name, changes in cases:
+        recipe = Recipe(**{"counts": counts(0.4), **quick, **changes})
+        trained, seconds = told(name, recipe, vit, learning, validation)
+        noise = torch.Generator().manual_seed(0)
+        rows.append(
+            {
+                "case": name,
+                "steps": steps,
+                "images": steps * 16,
+                "cpu_seconds": seconds,
+                "targets": [n / 144 for n in recipe.counts.values()],
+                "drawn": drawn_shares(vit, trained.selectors, validation, noise),
+                "threshold": drawn_shares(vit, trained.selectors, validation, None),
+                "log_odds_std": spread(vit, trained.selectors, validation),
+                "top1_top_k": top1(vit, by_selector(trained.selectors), counts(0.4), validation),
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main(
+    name: str = "digits",
+    repository: Path = Path("model_repository"),
+    images: int = 2000,
+    distill_steps: int = 100,
+    gumbel_steps: int = 160,
+    ablation_steps: int = 50,
+) -> None:
+    tune_allocator()
+    torch.set_num_threads(1)
+    vit = load_vit(repository / name / "1" / "model.safetensors")
+    learning, validation = split(digits_images(4096, 0), 0)
+    held_out = TrainingImages(*(torch.from_numpy(array) for array in test_set(images)))
+    dense = top1(vit, by_attention, {}, held_out)
+    methods: dict[str, Any] = {"cls-value": {"top1": compare(vit, by_attention, held_out)}}
+    print("cls-value", methods["cls-value"], flush=True)
+
+    gumbel = {"method": "gumbel", "steps": gumbel_steps, "batch": 16, "every": 40}
+    recipes = {
+        "distilled": Recipe(counts=counts(0.3), steps=distill_steps),
+        "distilled, weights per head": Recipe(
+            counts=counts(0.3), steps=distill_steps, shared=False
+        ),
+        "gumbel, frozen backbone": Recipe(counts=counts(0.3), **gumbel),
+        "gumbel, trained backbone": Recipe(counts=counts(0.3), **gumbel, backbone=True),
+    }
+    for label, recipe in recipes.items():
+        trained, seconds = told(label, recipe, vit, learning, validation)
+        parameters = sum(p.numel() for s in trained.selectors.values() for p in s.parameters())
+        methods[label] = {
+            "steps": trained.steps,
+            "batch": recipe.batch,
+            "cpu_seconds": seconds,
+            "parameters": parameters,
+            "history": trained.history,
+            "top1": compare(trained.vit, by_selector(trained.selectors), held_out),
+            "threshold": threshold_report(trained.vit, trained.selectors, held_out),
+        }
+        if recipe.backbone:  # what of it is the backbone's?
+            methods["cls-value on that backbone"] = {
+                "top1": compare(trained.vit, by_attention, held_out)
+            }
+        print(label, methods[label], flush=True)
+    save(
+        "selector",
+        {
+            "environment": environment(),
+            "images": images,
+            "blocks": BLOCKS,
+            "counts": {f"{ratio:g}": counts(ratio) for ratio in RATIOS},
+            "dense": dense,
+            "methods": methods,
+            "ablation": ablate(vit, learning, validation, ablation_steps),
+        },
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

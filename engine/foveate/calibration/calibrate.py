@@ -1,0 +1,194 @@
+"""From a model and images to its ladder: the order of events.
+
+Levels are searched and chosen on one set of images and reported on another, so that the qualities
+in ``ladder.json`` are not the luck of the choice. Nothing in a ladder is estimated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from foveate.calibration.bench import DENSE, Bench
+from foveate.calibration.blocktimes import BlockTimes, measure_blocks
+from foveate.calibration.check import check_images, load_models
+from foveate.calibration.contest import hold_contests
+from foveate.calibration.explore import explore
+from foveate.calibration.front import climb, front
+from foveate.calibration.images import Images
+from foveate.calibration.journal import Journal
+from foveate.calibration.point import WEIGHTS
+from foveate.calibration.result import Calibration, Trial
+from foveate.calibration.seeds import find_seeds
+from foveate.calibration.settings import Settings
+from foveate.calibration.words import WORDS, save_words
+from foveate.ladder import Quality
+from foveate.latency import device_name, measure
+from foveate.vit import ViT
+
+__all__ = ["Tell", "calibrate"]
+
+Tell = Callable[[str, int, int], None]
+"""Told a stage, how much of it is done and how much there is."""
+
+_CONTEST = 1000  # images that every uniform schedule is judged on
+_SAMPLES = 6  # images whose token maps are kept
+
+
+def calibrate(
+    folder: Path,
+    model: str,
+    choose: Images,
+    report: Images,
+    settings: Settings | None = None,
+    *,
+    state: Path,
+    vocabulary: str | None = None,
+    variants: Sequence[str] = (),
+    tell: Tell = lambda *_: None,
+    clock: Callable[[], float] = time.process_time,
+) -> Calibration:
+    """Write ``ladder.json`` (and a vocabulary, if a level uses one just learned) into ``folder``.
+
+    Deterministic, given the times that were measured. What an interrupted run has measured is found
+    in ``state`` and not measured again.
+
+    Args:
+        folder: version folder that holds ``model.safetensors``.
+        model: name of the model.
+        choose, report: images to choose levels on, and to measure the chosen ones on.
+        settings: what is asked for.
+        state: folder to remember measurements in.
+        vocabulary: file of visual words in ``folder``; learned from ``choose`` if None.
+        variants: further weights files in ``folder``: slimmer models of the same task.
+        tell: told of progress.
+        clock: seconds; of the process, to count work alone.
+
+    Raises :class:`~foveate.errors.CalibrationError` or :class:`~foveate.errors.WeightsError` before
+    work starts.
+    """
+    settings = settings or Settings()
+    limit = settings.time_limit_s
+    deadline = None if limit is None else time.monotonic() + limit
+    vits = load_models(folder, vocabulary, variants)
+    configs = {name: vit.config for name, vit in vits.items()}
+    check_images(configs[WEIGHTS], choose, report)
+
+    files = [*vits] if vocabulary is None else [*vits, vocabulary]
+    scratch = state / model / f"calibration-{_digest(folder, files, choose, report, settings)}"
+    scratch.mkdir(parents=True, exist_ok=True)
+    for name in files:
+        shutil.copy2(folder / name, scratch / name)
+    words = vocabulary or f"words-{WORDS}.safetensors"
+    if not (scratch / words).exists():
+        save_words(scratch / words, choose, configs[WEIGHTS], settings.seed)
+    journal = Journal(scratch / "journal.jsonl")
+    sets = {
+        "search": choose.draw(settings.search_images, settings.seed),
+        "choose": choose,
+        "contest": report.first(_CONTEST),
+        "report": report,
+    }
+    bench = Bench(scratch, model, configs, sets, journal, batch=settings.batch, clock=clock)
+
+    tell("time blocks and uniform schedules", 0, 1)
+    blocks = {name: _block_times(name, vit, journal, settings, clock) for name, vit in vits.items()}
+    seeds = find_seeds(bench, blocks, {"vocabulary": words}, settings)
+    points = {p.key: p for p in (DENSE, *explore(bench, seeds, settings, deadline, tell))}
+    finalists = list(points.values())
+    for done, point in enumerate(finalists):
+        tell("judge finalists", done, len(finalists))
+        bench.outcome(point, "choose")
+    seconds = bench.seconds(finalists)
+    outcomes = [bench.outcome(point, "choose") for point in finalists]
+    scores = [outcome.score for outcome in outcomes]
+    chosen = climb(seconds, scores, max_loss=settings.max_loss, step=settings.step)
+
+    reported = []
+    for done, index in enumerate(chosen):
+        tell("measure levels", done, len(chosen))
+        reported.append(bench.outcome(finalists[index], "report"))
+    kept = [i for i, o in enumerate(reported) if reported[0].score - o.score <= settings.max_loss]
+    chosen, reported = [chosen[i] for i in kept], [reported[i] for i in kept]
+    levels = [finalists[index] for index in chosen]
+    contests = hold_contests(bench, seeds, levels, tell)
+
+    ladder = bench.ladder(levels, _monotone([outcome.quality for outcome in reported]))
+    ladder.save(folder / "ladder.json")
+    if vocabulary is None and any(level.vocabulary for level in ladder.levels):
+        shutil.copy2(scratch / words, folder / words)
+    tell("time the ladder", 0, 1)
+    latency = measure(bench.engine(levels[1:]), clock=clock)
+    best = set(front(seconds, scores))
+    journal.close()
+    samples = report.pixels[:_SAMPLES]
+    return Calibration(
+        settings=settings,
+        ladder=ladder,
+        latency=latency,
+        outcomes=tuple(reported),
+        trials=tuple(
+            Trial(
+                point=point,
+                seconds=seconds[i],
+                outcome=outcomes[i],
+                on_front=i in best,
+                level=chosen.index(i) if i in chosen else None,
+            )
+            for i, point in enumerate(finalists)
+        ),
+        contests=contests,
+        samples=samples,
+        token_maps=bench.token_maps(levels, samples),
+        recalled=journal.recalled,
+        measured=journal.added,
+    )
+
+
+def _digest(
+    folder: Path, files: Sequence[str], choose: Images, report: Images, settings: Settings
+) -> str:
+    """Fingerprint of all that a measurement depends on. What is sought is no part of it: with other
+    budgets, what has been measured stays true."""
+    sha = hashlib.sha256()
+    for name in files:
+        sha.update(name.encode() + (folder / name).read_bytes())
+    facts = (
+        device_name(torch.device("cpu")),
+        choose.digest,
+        report.digest,
+        settings.batch,
+        settings.search_images,
+        settings.seed,
+    )
+    sha.update(repr(facts).encode())
+    return sha.hexdigest()[:16]
+
+
+def _block_times(
+    name: str, vit: ViT, journal: Journal, settings: Settings, clock: Callable[[], float]
+) -> BlockTimes:
+    table = journal.once(
+        f"blocks {name}", lambda: asdict(measure_blocks(vit, settings.batch, clock=clock))
+    )
+    return BlockTimes(**table)
+
+
+def _monotone(qualities: Sequence[Quality]) -> list[Quality]:
+    """Lower a measured quality to that of the dearer level before it, if it is above."""
+    out = [qualities[0]]
+    for quality in qualities[1:]:
+        last = out[-1]
+        top1 = None
+        if quality.top1 is not None and last.top1 is not None:
+            top1 = min(quality.top1, last.top1)
+        out.append(
+            Quality(top1=top1, agreement=min(quality.agreement, last.agreement), n=quality.n)
+        )
+    return out

@@ -1,0 +1,84 @@
+"""Where searches start: for each budget, the dearest uniform schedule of each family that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from foveate.calibration.bench import DENSE, Bench
+from foveate.calibration.blocktimes import BlockTimes
+from foveate.calibration.cost import Cost, learn_overheads
+from foveate.calibration.families import FAMILIES
+from foveate.calibration.point import WEIGHTS, Point
+from foveate.calibration.settings import Settings
+from foveate.vit import ViTConfig
+
+__all__ = ["Seeds", "find_seeds"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeds:
+    """Uniform schedules that fit budgets, and the cost that says so."""
+
+    cost: Cost
+    budgets: tuple[float, ...]  # seconds of a batch
+    families: Mapping[str, tuple[Point | None, ...]]  # by family, at each budget; None: too slow
+
+    def at(self, budget: int) -> list[Point]:
+        """Of all families, those that fit the budget of that index."""
+        points = [line[budget] for line in self.families.values()]
+        return [point for point in points if point is not None]
+
+    @property
+    def points(self) -> list[Point]:
+        """All of them, each once."""
+        every = [point for index in range(len(self.budgets)) for point in self.at(index)]
+        return list({point.key: point for point in every}.values())
+
+
+def find_seeds(
+    bench: Bench,
+    blocks: Mapping[str, BlockTimes],
+    files: Mapping[str, str],
+    settings: Settings,
+) -> Seeds:
+    """Fit every family to every budget: by the table of blocks, then by what whole passes add."""
+    lines = _uniform_schedules(bench.configs, files, settings)
+    (dense,) = bench.seconds([DENSE])
+    budgets = tuple(share * dense for share in settings.budgets)
+    seeds = _fit(lines, Cost(configs=bench.configs, blocks=blocks), budgets)
+    for _ in range(2):
+        points = [DENSE, *seeds.points]
+        seeds = _fit(lines, learn_overheads(seeds.cost, points, bench.seconds(points)), budgets)
+    return seeds
+
+
+def _uniform_schedules(
+    configs: Mapping[str, ViTConfig], files: Mapping[str, str], settings: Settings
+) -> dict[str, list[Point]]:
+    """By family, dearest first. A slimmer model is a method of its own, and joins every family."""
+    lines: dict[str, list[Point]] = {}
+    for weights, config in configs.items():
+        if weights != WEIGHTS:
+            lines[weights] = [Point(family=weights, weights=weights)]
+        for family in FAMILIES:
+            if not files.keys() >= set(family.needs):
+                continue
+            points = family.uniform(
+                config, multiple=settings.multiple, weights=weights, files=files
+            )
+            for point in points:
+                lines.setdefault(point.family, []).append(point)
+    return lines
+
+
+def _fit(lines: Mapping[str, Sequence[Point]], cost: Cost, budgets: tuple[float, ...]) -> Seeds:
+    def fitting(line: Sequence[Point]) -> tuple[Point | None, ...]:
+        seconds = [cost.seconds(point) for point in line]
+        return tuple(
+            next((p for p, s in zip(line, seconds, strict=True) if s <= budget), None)
+            for budget in budgets
+        )
+
+    families = {family: fitting(line) for family, line in lines.items()}
+    return Seeds(cost=cost, budgets=budgets, families=families)

@@ -1,0 +1,99 @@
+"""From a dense model and some images to a slim model: rank, search, cut, fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.compress.cut import cut_vit
+from foveate.compress.fit import fit_vit
+from foveate.compress.ranking import Criterion, block_inputs, keep, rank_block, rank_channels
+from foveate.compress.search import (
+    channel_counts,
+    check_target,
+    choose,
+    least_macs,
+    macs,
+    measure_losses,
+    sizes,
+)
+from foveate.vit import Block, ViT
+
+__all__ = ["compress"]
+
+_SEARCH_IMAGES = 96  # to rank and to fit on in the search; SNP ranks on 64
+_JUDGED = 1 / 4  # of the images: nothing is fitted on them, they say what is lost
+
+
+@torch.no_grad()
+def compress(
+    dense: ViT,
+    pixels: Tensor,
+    target: float,
+    *,
+    multiple: int = 8,
+    heads: bool = False,
+    residual: bool = False,
+    criterion: Criterion = "loss",
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> ViT:
+    """A slim variant of ``dense`` with at most ``target`` of its multiply-accumulates.
+
+    Deterministic, and without training or labels.
+
+    Args:
+        pixels: [B, H, W, 3] uint8 calibration images, at least 8.
+        target: share of the multiply-accumulates that may be left.
+        multiple: sizes are multiples of it, per head too, as fast kernels want them.
+        heads: also remove whole heads.
+        residual: also remove channels of the residual stream.
+        criterion: how values, hidden units, heads and channels are ranked.
+        progress: told stage, steps done, steps of the stage.
+
+    Raises :class:`~foveate.errors.CompressError` for a target out of reach, before any work.
+    """
+    config = dense.config
+    check_target(config, target, multiple=multiple, heads=heads, residual=residual)
+    held = round(_JUDGED * len(pixels))
+    judged, pixels = pixels[:held], pixels[held:]
+    inputs = block_inputs(dense, pixels[:_SEARCH_IMAGES])
+    judged_inputs = block_inputs(dense, judged[:_SEARCH_IMAGES])
+    blocks = list(cast(Iterable[Block], dense.blocks))
+    rankings = []
+    for block, x in zip(blocks, inputs[:-1], strict=True):
+        rankings.append(rank_block(block, x, criterion))
+        progress("rank", len(rankings), len(blocks))
+    options = [sizes(shape, multiple=multiple, heads=heads) for shape in config.shapes]
+    losses = measure_losses(
+        dense,
+        rankings,
+        inputs,
+        judged_inputs,
+        options,
+        progress=lambda done, of: progress("search", done, of),
+    )
+    order, counts = torch.arange(config.dim), [config.dim]
+    if residual:
+        order = rank_channels(dense, inputs, criterion)
+        counts += channel_counts(config, multiple)
+    budget = target * macs(config, config.dim, config.shapes)
+    counts = [count for count in counts if least_macs(config, count, options) <= budget]
+    expected = dense(judged).log_softmax(1)
+    best: tuple[float, ViT] | None = None
+    for done, count in enumerate(counts):
+        shapes = choose(config, count, losses, target)
+        channels = order[:count].sort().values
+        kept = [keep(ranking, shape) for ranking, shape in zip(rankings, shapes, strict=True)]
+        slim = cut_vit(dense, kept, channels)
+        fit_vit(dense, slim, kept, channels, pixels)
+        answers = slim(judged).log_softmax(1)
+        loss = F.kl_div(answers, expected, log_target=True, reduction="batchmean").item()
+        if best is None or loss < best[0]:
+            best = loss, slim
+        progress("fit", done + 1, len(counts))
+    assert best is not None, "the target was checked"
+    return best[1]

@@ -1,0 +1,32 @@
+"""Multiply-accumulates of a Vision Transformer from its sizes and token counts.
+
+The arithmetic that the papers of the field print as "FLOPs": products of matrices only, a multiply
+and an add counted once. Norms, GELU, softmax and the scoring or matching of tokens are left out, as
+they leave them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from foveate.vit import ViTConfig
+
+__all__ = ["vit_macs"]
+
+
+def vit_macs(config: ViTConfig, attention: Sequence[int], mlp: Sequence[int], embedded: int) -> int:
+    """Of one image: patch embedding, blocks, head.
+
+    A plain block of width C takes ``4 n C^2 + 2 n^2 C + 8 m C^2``.
+
+    Args:
+        attention, mlp: tokens in the attention (n) and in the MLP (m) of each block, CLS included.
+            They differ where tokens are reduced between the two.
+        embedded: patches that pass through the patch embedding.
+    """
+    blocks = zip(config.shapes, attention, mlp, strict=True)
+    return (
+        embedded * 3 * config.patch**2 * config.dim
+        + sum(shape.macs(config.dim, n, m) for shape, n, m in blocks)
+        + config.dim * config.classes
+    )

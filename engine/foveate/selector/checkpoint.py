@@ -1,0 +1,47 @@
+"""Training state on disk, so that an interrupted run goes on where it was, to the bit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foveate.errors import TrainingError
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` (tensors, numbers, strings, and dicts and lists of them) atomically."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """State of a run with the same ``settings``; None if there is no file.
+
+    Raises :class:`TrainingError`, naming file and setting, if it is damaged or of another run.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        before: dict[str, Any] = state["settings"]
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        raise TrainingError(
+            f"{path}: cannot resume: {error!r}; begin anew with --restart"
+        ) from error
+    for key, value in settings.items():
+        if before.get(key) != value:
+            raise TrainingError(
+                f"{path}: cannot resume: it was begun with {key}={before.get(key)!r}, now "
+                f"{key}={value!r}; begin anew with --restart"
+            )
+    return state

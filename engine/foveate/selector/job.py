@@ -1,0 +1,245 @@
+"""Training selectors for a model of a repository, from the checks to the files and the report."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from rich.progress import Progress
+
+from foveate.errors import TrainingError
+from foveate.selector.blocktimes import BlockTimes, measure_block, read_block_times
+from foveate.selector.budget import fit_counts, geometric
+from foveate.selector.decision import Fate
+from foveate.selector.files import save_selectors
+from foveate.selector.images import TrainingImages, digits_images, read_folder, split
+from foveate.selector.problem import Problem, load_or_pose
+from foveate.selector.pruned import by_attention, by_selector
+from foveate.selector.recipe import Budget, Method, Recipe
+from foveate.selector.report import served_report, threshold_report
+from foveate.selector.search import search_plan
+from foveate.selector.train import Trained, train
+from foveate.vit import ViT, ViTConfig, load_vit, save_vit
+
+__all__ = ["Options", "run"]
+
+WEIGHTS = "model.safetensors"
+DEMO = "digits"  # the model whose images we can make
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What ``foveate train-selector`` was asked; see its ``--help``."""
+
+    repository: Path
+    model: str
+    budget_ms: float
+    data: Path | None = None
+    blocks: str = ""
+    method: str = "distill"
+    train_backbone: bool = False
+    learn_ratios: bool = False
+    fate: str = "drop"
+    per_head: bool = False
+    table: Path | None = None
+    batch: int = 8
+    images: int = 4096
+    steps: int = 120
+    max_drop: float = 0.01
+    threads: int = 1
+    seed: int = 0
+    out: str = "selector.safetensors"
+
+    @property
+    def folder(self) -> Path:
+        """Version folder of the model."""
+        return self.repository / self.model / "1"
+
+    def check(self) -> None:
+        """Raise :class:`TrainingError` naming an option that has no such value."""
+        for key, value, choices in (
+            ("method", self.method, get_args(Method)),
+            ("fate", self.fate, get_args(Fate)),
+        ):
+            if value not in choices:
+                raise TrainingError(f"{key}={value!r}: expected one of {', '.join(choices)}")
+        for key, given in (
+            ("train-backbone", self.train_backbone),
+            ("learn-ratios", self.learn_ratios),
+        ):
+            if given and self.method != "gumbel":
+                raise TrainingError(f"{key}: expected with method=gumbel only")
+        if Path(self.out).name != self.out or not self.out.endswith(".safetensors"):
+            raise TrainingError(f"out={self.out!r}: expected a file name NAME.safetensors")
+        if self.out == WEIGHTS:
+            raise TrainingError(f"out={self.out!r}: expected another name than the weights'")
+        if self.data is None and self.model != DEMO:
+            raise TrainingError(f"data: expected a folder; only {DEMO!r} makes its own images")
+
+
+def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[str, Any]:
+    """Train, write the selectors (and weights, if they learned) beside the model, and report.
+
+    An interrupted run leaves ``OUT.checkpoint`` and ``OUT.problem.json``; one with the same
+    options goes on from there. ``restart`` forgets them.
+
+    Raises a :class:`~foveate.errors.FoveateError` before work starts if something cannot be used.
+    """
+    options.check()
+    vit = load_vit(options.folder / WEIGHTS)
+    blocks = parse_blocks(options.blocks, vit.config)
+    times = block_times(options, vit)
+    if blocks is not None:  # an impossible budget is refused before any image is read
+        _counts(options, Problem(times, geometric(blocks)), vit.config)
+    learning, validation = split(_images(options, vit.config), options.seed)
+
+    checkpoint = options.folder / f"{options.out}.checkpoint"
+    posed = options.folder / f"{options.out}.problem.json"
+    if restart:
+        checkpoint.unlink(missing_ok=True)
+        posed.unlink(missing_ok=True)
+    torch.set_num_threads(options.threads)
+    if blocks is not None:
+        pose = functools.partial(Problem, times, geometric(blocks))
+    else:
+        pose = functools.partial(_search, options, vit, times, learning, validation, progress)
+    asked = {
+        key: value if isinstance(value, int | float | bool) else str(value)
+        for key, value in asdict(options).items()
+    }
+    problem = load_or_pose(posed, asked, pose)
+    recipe = Recipe(
+        counts=_counts(options, problem, vit.config),
+        method=options.method,  # type: ignore[arg-type]
+        backbone=options.train_backbone,
+        shared=not options.per_head,
+        fate=options.fate,  # type: ignore[arg-type]
+        steps=options.steps,
+        budget=Budget(problem.times, options.budget_ms) if options.learn_ratios else None,
+        seed=options.seed,
+    )
+    task = progress.add_task("train", total=options.steps, note="")
+
+    def show(step: int, loss: float) -> None:
+        progress.update(task, completed=step, note=f"loss {loss:.3f}")
+
+    trained = train(vit, learning, validation, recipe, checkpoint=checkpoint, progress=show)
+    weights = _save(options, trained)
+    report = _report(options, vit, trained, recipe, problem, validation, weights)
+    posed.unlink(missing_ok=True)
+    return report
+
+
+def parse_blocks(text: str, config: ViTConfig) -> list[int] | None:
+    """Blocks of ``--blocks``: ascending, without the last; None for ``auto``.
+
+    Raises :class:`TrainingError` naming the range.
+    """
+    if text == "auto":
+        return None
+    if not text:
+        return sorted({config.depth // 4, config.depth // 2, 3 * config.depth // 4})
+    try:
+        blocks = [int(part) for part in text.split(",")]
+    except ValueError:
+        blocks = []
+    rising = blocks == sorted(set(blocks))
+    if not blocks or not rising or blocks[0] < 0 or blocks[-1] >= config.depth:
+        raise TrainingError(
+            f"blocks={text!r}: expected auto, or different numbers in 0..{config.depth - 1}, "
+            "ascending, with commas"
+        )
+    return blocks
+
+
+def block_times(options: Options, vit: ViT) -> BlockTimes:
+    """The table that was given, or one measured here with one thread, as levels are served."""
+    if options.table is not None:
+        return read_block_times(options.table, 1 + vit.config.patches)
+    torch.set_num_threads(1)
+    return measure_block(vit, options.batch)
+
+
+def _counts(options: Options, problem: Problem, config: ViTConfig) -> dict[int, int]:
+    return fit_counts(problem.times, problem.shape, config.depth, config.patches, options.budget_ms)
+
+
+def _images(options: Options, config: ViTConfig) -> TrainingImages:
+    if options.data is None:
+        return digits_images(options.images, options.seed)
+    labels = options.repository / options.model / "labels.txt"
+    names = [line.strip() for line in labels.read_text().splitlines()] if labels.exists() else []
+    return read_folder(options.data, config, [name for name in names if name])
+
+
+def _search(
+    options: Options,
+    vit: ViT,
+    times: BlockTimes,
+    learning: TrainingImages,
+    validation: TrainingImages,
+    progress: Progress,
+) -> Problem:
+    """The layer-to-phase schedule; raises :class:`TrainingError` if it finds no block."""
+    task = progress.add_task("insert selectors", total=None, note="")
+
+    def show(plan: Mapping[int, float], agreement: float) -> None:
+        tried = ", ".join(f"{block}: {ratio:g}" for block, ratio in plan.items())
+        progress.update(task, note=f"{{{tried}}} agrees {agreement:.4f}")
+
+    shape = search_plan(
+        vit, learning, validation, max_drop=options.max_drop, seed=options.seed, progress=show
+    )
+    progress.remove_task(task)
+    if not shape:
+        raise TrainingError(
+            f"max_drop={options.max_drop:g}: no block may lose a token; expected a larger one"
+        )
+    problem = Problem(times, shape)
+    _counts(options, problem, vit.config)
+    return problem
+
+
+def _save(options: Options, trained: Trained) -> str:
+    """Write what was learned; returns the name of the weights file it is for."""
+    save_selectors(options.folder / options.out, trained.selectors, trained.counts)
+    if not options.train_backbone:
+        return WEIGHTS
+    weights = options.out.removesuffix(".safetensors") + "-weights.safetensors"
+    save_vit(trained.vit, options.folder / weights)
+    return weights
+
+
+def _report(
+    options: Options,
+    vit: ViT,
+    trained: Trained,
+    recipe: Recipe,
+    problem: Problem,
+    validation: TrainingImages,
+    weights: str,
+) -> dict[str, Any]:
+    config, fate = vit.config, recipe.fate
+    score = by_selector(trained.selectors)
+    return {
+        "model": options.model,
+        "selector": options.out,
+        "weights": weights,
+        "reducers": [
+            {"kind": "prune", "block": b, "keep": k, "fate": options.fate, "score": "selector"}
+            for b, k in trained.counts.items()
+        ],
+        "budget_ms": options.budget_ms,
+        "blocks_ms": float(problem.times.model_ms(trained.counts, config.depth, config.patches)),
+        "dense_blocks_ms": float(problem.times.model_ms({}, config.depth, config.patches)),
+        "steps": trained.steps,
+        "parameters": sum(p.numel() for s in trained.selectors.values() for p in s.parameters()),
+        "history": trained.history,
+        "served": served_report(vit, trained.vit, trained.counts, score, validation, fate),
+        "cls_attention": served_report(vit, vit, trained.counts, by_attention, validation, fate),
+        "threshold": threshold_report(trained.vit, trained.selectors, validation, fate),
+    }

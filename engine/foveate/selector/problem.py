@@ -1,0 +1,58 @@
+"""What a run of training was asked and what it found out before its first step.
+
+Times that are measured differ a little from one measurement to the next, and so may the counts that
+fit a budget. They are written down, so that an interrupted run goes on with the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import TrainingError
+from foveate.selector.blocktimes import BlockTimes
+
+__all__ = ["Problem", "load_or_pose"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The table of block times, and the ratios (block -> share) whose proportion counts have."""
+
+    times: BlockTimes
+    shape: Mapping[int, float]
+
+
+def load_or_pose(path: Path, asked: Mapping[str, Any], pose: Callable[[], Problem]) -> Problem:
+    """The problem in ``path``; posed and written there if there is no such file.
+
+    Raises :class:`TrainingError`, naming file and option, if it is damaged or was asked otherwise.
+    """
+    if not path.exists():
+        problem = pose()
+        shape = {str(block): ratio for block, ratio in problem.shape.items()}
+        data = {"asked": asked, "times": asdict(problem.times), "shape": shape}
+        text = json.dumps(data, indent=1)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text + "\n")
+        partial.replace(path)
+        return problem
+    try:
+        data = json.loads(path.read_text())
+        before: dict[str, Any] = data["asked"]
+        times = BlockTimes(tuple(data["times"]["tokens"]), tuple(data["times"]["ms"]))
+        problem = Problem(times, {int(b): float(ratio) for b, ratio in data["shape"].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"{path}: cannot resume: {error!r}; begin anew with --restart"
+        ) from error
+    for key, value in asked.items():
+        if before.get(key) != value:
+            raise TrainingError(
+                f"{path}: cannot resume: it was begun with {key}={before.get(key)!r}, now "
+                f"{key}={value!r}; begin anew with --restart"
+            )
+    return problem

@@ -1,0 +1,180 @@
+"""From a model and images to a ladder, and on from where an interruption left it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from foveate.calibration import bench as bench_module
+from foveate.calibration import calibrate as module
+from foveate.calibration.bench import Bench
+from foveate.calibration.blocktimes import BlockTimes
+from foveate.calibration.calibrate import calibrate
+from foveate.calibration.images import Images
+from foveate.calibration.report import write_report
+from foveate.calibration.settings import Settings
+from foveate.engine import Engine
+from foveate.errors import CalibrationError, WeightsError
+from foveate.ladder import LatencyTable
+from foveate.vit import ViT
+
+Pair = tuple[Images, Images]
+QUICK = Settings(budgets=(0.7, 0.4), max_loss=1.0, search_images=8, starts=1, patience=4)
+
+
+def macs_as_times(engine: Engine, batches: Sequence[int] | None = None, **_: Any) -> LatencyTable:
+    batches = batches or engine.batches
+    rows = [[1e-9 * level.macs * batch for batch in batches] for level in engine.ladder.levels]
+    return LatencyTable(
+        device="none",
+        ladder=engine.ladder.digest,
+        batches=tuple(batches),
+        seconds=tuple(map(tuple, rows)),
+    )
+
+
+def block_macs(vit: ViT, batch: int, **_: Any) -> BlockTimes:
+    config, tokens = vit.config, range(4, vit.config.patches + 2)
+    attention = [1e-9 * batch * (4 * n * config.dim**2 + 2 * n * n * config.dim) for n in tokens]
+    mlp = [1e-9 * batch * 2 * n * config.dim * config.mlp_dim for n in tokens]
+    return BlockTimes(
+        tokens=[*tokens], attention=[attention] * config.depth, mlp=[mlp] * config.depth
+    )
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device whose times are its multiply-accumulates."""
+    monkeypatch.setattr(bench_module, "measure", macs_as_times)
+    monkeypatch.setattr(module, "measure", macs_as_times)
+    monkeypatch.setattr(module, "measure_blocks", block_macs)
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """How often each point was judged on each set."""
+    counts: Counter[tuple[str, str]] = Counter()
+    judge: Callable[..., Any] = Bench._judge
+
+    def counting(self: Bench, point: Any, on: str) -> Any:
+        outcome = judge(self, point, on)
+        counts[point.key, on] += 1
+        return outcome
+
+    monkeypatch.setattr(Bench, "_judge", counting)
+    return counts
+
+
+@pytest.mark.usefixtures("steady")
+def test_the_ladder_is_one_the_engine_loads_and_the_report_shows_all_of_it(
+    version: Path, images: Pair, tmp_path: Path
+) -> None:
+    found = calibrate(version, "toy", *images, QUICK, state=tmp_path)
+    engine = Engine.load(version)
+    assert engine.ladder == found.ladder
+    assert len(engine.levels) >= 2
+    assert list(engine.ladder.qualities) == sorted(engine.ladder.qualities, reverse=True)
+    assert found.latency.ladder == engine.ladder.digest
+    assert found.outcomes[0].agreeing == found.outcomes[0].n == 24
+    assert found.outcomes[0].kl == pytest.approx(0, abs=1e-6)
+
+    write_report(found, tmp_path / "out" / "report.html")
+    page = (tmp_path / "out" / "report.html").read_text()
+    for index, level in enumerate(found.ladder.levels):
+        assert f"<td>{index} {level.name}</td>" in page
+    for trial in found.trials:
+        assert f"<td>{trial.point.name}</td>" in page
+    sources = re.findall(r'(?:src|href)="([^"]{1,40})', page)
+    assert len(sources) == 2
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert (tmp_path / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("steady")
+def test_an_interrupted_run_goes_on_without_repeating_anything(
+    version: Path,
+    images: Pair,
+    tmp_path: Path,
+    judged: Counter[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = calibrate(version, "toy", *images, QUICK, state=tmp_path / "whole")
+    asked = Counter(judged)
+    assert set(asked.values()) == {1}
+    judged.clear()
+
+    judge = Bench._judge
+
+    def killed(self: Bench, point: Any, on: str) -> Any:
+        if len(judged) == len(asked) // 2:
+            raise KeyboardInterrupt
+        return judge(self, point, on)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bench, "_judge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(version, "toy", *images, QUICK, state=tmp_path / "cut")
+    resumed = calibrate(version, "toy", *images, QUICK, state=tmp_path / "cut")
+    assert judged == asked
+    assert resumed.recalled > 0
+    assert resumed.ladder == whole.ladder
+    assert resumed.contests == whole.contests
+
+    judged.clear()
+    again = calibrate(version, "toy", *images, QUICK, state=tmp_path / "cut")
+    assert not judged
+    assert again.measured == 0
+    assert again.ladder == whole.ladder
+
+
+@pytest.mark.usefixtures("steady")
+def test_without_labels_quality_is_agreement(version: Path, images: Pair, tmp_path: Path) -> None:
+    bare = [Images(half.pixels, None) for half in images]
+    found = calibrate(version, "toy", *bare, QUICK, state=tmp_path)
+    assert not found.ladder.uses_labels
+    assert found.ladder.quality(0) == 1.0
+
+
+def test_what_does_not_belong_together_is_refused(
+    version: Path, images: Pair, tmp_path: Path
+) -> None:
+    def refused(message: str, *pair: Images, **options: Any) -> None:
+        with pytest.raises(CalibrationError, match=message):
+            calibrate(version, "toy", *(pair or images), QUICK, state=tmp_path, **options)
+
+    choose, report = images
+    save_file({"words": torch.zeros(10, 3 * 16 * 16)}, version / "words.safetensors")
+    refused(r"vocabulary=.*\[10, 768\]; expected \[words, 192\]", vocabulary="words.safetensors")
+    refused("vocabulary=.*absent", vocabulary="absent.safetensors")
+    refused("labels 0..10; expected 0..9", choose, Images(report.pixels, torch.arange(24) % 11))
+    refused("labels: given for one", choose, Images(report.pixels, None))
+    refused("images of .32, 48.; expected .48, 48.", choose, Images(report.pixels[:, :32], None))
+    with pytest.raises(WeightsError, match="absent"):
+        calibrate(version, "toy", *images, QUICK, state=tmp_path, variants=["absent.safetensors"])
+    assert not (version / "ladder.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("budgets", ()),
+        ("budgets", (0.5, 1.0)),
+        ("batch", 0),
+        ("max_loss", 2.0),
+        ("step", 0.5),
+        ("multiple", 0),
+        ("seed", -1),
+        ("starts", 0),
+        ("time_limit_s", -1.0),
+    ],
+)
+def test_settings_out_of_range_are_refused_with_their_range(field: str, value: Any) -> None:
+    with pytest.raises(CalibrationError, match=f"{field}=.*: expected "):
+        Settings(**{field: value})
