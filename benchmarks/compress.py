@@ -24,9 +24,9 @@ import typer
 
 from foveate.allocator import tune_allocator
 from foveate.compress.distill import distill
-from foveate.compress.images import demo_images
 from foveate.compress.report import examine
 from foveate.compress.slim import compress
+from foveate.digits.sets import calibration_images, held_out_images
 from foveate.vit import ViT, load_vit, save_vit
 from results import bars, environment, save
 
@@ -51,12 +51,12 @@ def main(
     tune_allocator()
     torch.set_num_threads(1)
     dense = load_vit(repository / name / "1" / "model.safetensors")
-    seen = demo_images(images, held_out)
+    fit, judge = calibration_images(images), held_out_images(held_out)
     made: dict[str, ViT] = {"dense": dense}
     seconds = {"dense": 0.0}
     for variant, options in VARIANTS.items():
         start = time.process_time()
-        made[variant] = compress(dense, seen.fit[:FIT], target_macs, **options)
+        made[variant] = compress(dense, fit.pixels[:FIT], target_macs, **options)
         seconds[variant] = time.process_time() - start
         print(f"{variant}: {seconds[variant]:.0f} s")
     with tempfile.TemporaryDirectory() as scratch:
@@ -64,12 +64,12 @@ def main(
             start = time.process_time()
             student = stored(made[variant])
             checkpoint = Path(scratch) / "training"
-            distill(student, dense, seen.fit, epochs=EPOCHS, seed=0, checkpoint=checkpoint)
+            distill(student, dense, fit.pixels, epochs=EPOCHS, seed=0, checkpoint=checkpoint)
             made[f"{variant}, distilled"] = student
             seconds[f"{variant}, distilled"] = time.process_time() - start
             print(f"{variant}, distilled: {time.process_time() - start:.0f} s")
     vits = [dense, *(stored(vit) for key, vit in made.items() if key != "dense")]
-    reports = dict(zip(made, examine(vits, seen.held_out, seen.labels, rounds), strict=True))
+    reports = dict(zip(made, examine(vits, judge.pixels, judge.labels, rounds), strict=True))
     base = reports["dense"]
     rows = {
         variant: {

@@ -23,13 +23,14 @@ import typer
 
 from foveate.allocator import tune_allocator
 from foveate.digits.evaluate import Accuracy
-from foveate.digits.images import test_set
-from foveate.selector.images import TrainingImages, digits_images, split
+from foveate.digits.sets import held_out_images, training_images
+from foveate.images import Images
 from foveate.selector.masked import masked_forward
 from foveate.selector.module import Selector
 from foveate.selector.pruned import Score, by_attention, by_selector, pruned_forward
 from foveate.selector.recipe import Recipe
 from foveate.selector.report import threshold_report
+from foveate.selector.split import split
 from foveate.selector.train import Trained, train
 from foveate.vit import ViT, load_vit
 from results import environment, save
@@ -45,7 +46,7 @@ def counts(ratio: float, patches: int = 144) -> dict[int, int]:
 
 
 @torch.inference_mode()
-def top1(vit: ViT, score: Score, kept: Mapping[int, int], images: TrainingImages) -> dict[str, Any]:
+def top1(vit: ViT, score: Score, kept: Mapping[int, int], images: Images) -> dict[str, Any]:
     """Share of right answers when exactly ``kept`` tokens stay, with its 95 % interval."""
     assert images.labels is not None
     guesses = [
@@ -57,7 +58,7 @@ def top1(vit: ViT, score: Score, kept: Mapping[int, int], images: TrainingImages
     return {"top1": accuracy.top1, "interval": accuracy.interval}
 
 
-def compare(vit: ViT, score: Score, images: TrainingImages) -> dict[str, Any]:
+def compare(vit: ViT, score: Score, images: Images) -> dict[str, Any]:
     return {f"{ratio:g}": top1(vit, score, counts(ratio), images) for ratio in RATIOS}
 
 
@@ -65,7 +66,7 @@ def compare(vit: ViT, score: Score, images: TrainingImages) -> dict[str, Any]:
 def drawn_shares(
     vit: ViT,
     selectors: Mapping[int, Selector],
-    images: TrainingImages,
+    images: Images,
     draws: torch.Generator | None,
 ) -> list[float]:
     """Mean share of patch tokens left after each selector, decisions drawn or by threshold."""
@@ -77,7 +78,7 @@ def drawn_shares(
 
 
 @torch.inference_mode()
-def spread(vit: ViT, selectors: Mapping[int, Selector], images: TrainingImages) -> list[float]:
+def spread(vit: ViT, selectors: Mapping[int, Selector], images: Images) -> list[float]:
     """Standard deviation of log-odds over the tokens of an image, mean over images, by block."""
     ranks: dict[int, list[torch.Tensor]] = {}
     full = dict.fromkeys(selectors, vit.config.patches)
@@ -88,7 +89,7 @@ def spread(vit: ViT, selectors: Mapping[int, Selector], images: TrainingImages) 
     return [torch.cat(parts).mean().item() for parts in ranks.values()]
 
 
-def told(label: str, recipe: Recipe, vit: ViT, *images: TrainingImages) -> tuple[Trained, float]:
+def told(label: str, recipe: Recipe, vit: ViT, *images: Images) -> tuple[Trained, float]:
     """Train, and say how it goes; returns the CPU seconds it took, validation included."""
     start = time.process_time()
 
@@ -101,9 +102,7 @@ def told(label: str, recipe: Recipe, vit: ViT, *images: TrainingImages) -> tuple
     return trained, time.process_time() - start
 
 
-def ablate(
-    vit: ViT, learning: TrainingImages, validation: TrainingImages, steps: int
-) -> list[dict[str, Any]]:
+def ablate(vit: ViT, learning: Images, validation: Images, steps: int) -> list[dict[str, Any]]:
     """The same short end-to-end training with and without DynamicViT's terms, and to two targets.
 
     ``targets`` are the shares left after each selector. If the drawn shares meet them while the
@@ -154,8 +153,8 @@ def main(
     tune_allocator()
     torch.set_num_threads(1)
     vit = load_vit(repository / name / "1" / "model.safetensors")
-    learning, validation = split(digits_images(4096, 0), 0)
-    held_out = TrainingImages(*(torch.from_numpy(array) for array in test_set(images)))
+    learning, validation = split(training_images(4096, 0), 0)
+    held_out = held_out_images(images)
     dense = top1(vit, by_attention, {}, held_out)
     methods: dict[str, Any] = {"cls-value": {"top1": compare(vit, by_attention, held_out)}}
     print("cls-value", methods["cls-value"], flush=True)

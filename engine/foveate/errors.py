@@ -3,9 +3,8 @@
 FoveateError
 ├── LadderError       a ladder or latency file that cannot be used; names file and key
 ├── WeightsError      a checkpoint that cannot be used; names file and tensor
-├── CompressError     images or settings that a compression cannot use; names range and value
-├── TrainingError     images, a table, a budget or a setting that training cannot use
-├── CalibrationError  images, labels or settings that a calibration cannot use
+├── InputError        images, labels, tables or settings that a command cannot use; names key,
+│                     value and range
 ├── PolicyError       a policy word that cannot be created or written
 │   └── PolicyTaken   another adapter publishes it
 ├── ServerError       the Triton server could not be found, started or kept alive
@@ -21,15 +20,13 @@ __all__ = [
     "BadImage",
     "BadMessage",
     "BadWish",
-    "CalibrationError",
-    "CompressError",
     "FoveateError",
+    "InputError",
     "LadderError",
     "PolicyError",
     "PolicyTaken",
     "RequestError",
     "ServerError",
-    "TrainingError",
     "WeightsError",
 ]
 
@@ -46,16 +43,8 @@ class WeightsError(FoveateError):
     """A checkpoint that cannot be used."""
 
 
-class CompressError(FoveateError):
-    """Images or settings that a compression cannot use."""
-
-
-class TrainingError(FoveateError):
-    """Images, a table, a budget or a setting that training cannot use; names it and the range."""
-
-
-class CalibrationError(FoveateError):
-    """Images, labels or settings that a calibration cannot use."""
+class InputError(FoveateError):
+    """Images, labels, tables or settings a command cannot use; names key, value and range."""
 
 
 class PolicyError(FoveateError):

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from foveate.options import Data
 from foveate.repository import choose_model
 
 __all__ = ["train_selector"]
@@ -24,10 +25,7 @@ def train_selector(
         float, typer.Option(help="Milliseconds that all blocks together may take for one batch.")
     ],
     name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of images; subfolders are classes. The demo makes its own."),
-    ] = None,
+    data: Data = None,
     repository: Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")] = Path(
         "model_repository"
     ),
@@ -60,7 +58,9 @@ def train_selector(
         typer.Option(help="Another device's time of one block: CSV with columns tokens,ms."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch that this device is timed at.")] = 8,
-    images: Annotated[int, typer.Option(min=10, help="Images the demo makes.")] = 4096,
+    images: Annotated[
+        int, typer.Option(min=16, help="Most images to train on; a tenth of them validates.")
+    ] = 4096,
     steps: Annotated[int, typer.Option(min=1, help="Most steps; it stops early.")] = 120,
     max_drop: Annotated[
         float, typer.Option(min=0, max=1, help="auto: agreement that all selectors may cost.")

@@ -26,7 +26,7 @@ from foveate.compress.ranking import Kept, Ranking, block_inputs, keep, rank_blo
 from foveate.compress.search import choose, macs, sizes
 from foveate.compress.slim import compress
 from foveate.engine import Engine
-from foveate.errors import CompressError, WeightsError
+from foveate.errors import InputError, WeightsError
 from foveate.graphs import GraphEngine
 from foveate.ladder import Ladder, Level, Quality
 from foveate.schedule import Schedule
@@ -249,13 +249,13 @@ def test_chosen_sizes_meet_the_target_and_leave_no_room(target: float, seed: int
 
 
 def test_a_target_the_losses_cannot_reach_is_refused() -> None:
-    with pytest.raises(CompressError, match=r"target-macs=0.5: expected at least 0\.\d+"):
+    with pytest.raises(InputError, match=r"target-macs=0.5: expected at least 0\.\d+"):
         choose(SMALL, 32, {(0, "mlp_dim", 8): 0.1}, 0.5)
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, 1.0, 1.5, 0.05, float("nan")])
 def test_a_target_out_of_range_is_refused_before_any_work(dense: ViT, target: float) -> None:
-    with pytest.raises(CompressError, match=r"target-macs=.*expected 0\.\d+ to below 1"):
+    with pytest.raises(InputError, match=r"target-macs=.*expected 0\.\d+ to below 1"):
         compress(dense, torch.empty(0), target)
 
 
@@ -448,13 +448,14 @@ def test_the_command_writes_a_variant_that_a_level_can_name(
         "model.safetensors",
         "slim60.safetensors",
     ]
+    (model / "empty").mkdir()
     for option, reason in [
         ("--target-macs=1.5", "target-macs=1.5: expected"),
         ("--out=model.safetensors", "out=model.safetensors: expected"),
         ("--out=../slim.safetensors", "out=../slim.safetensors: expected"),
         (f"--data={tmp_path / 'none'}", "not a folder"),
-        (f"--data={model}", "0 JPEG or PNG files, expected at least 16"),
+        (f"--data={model / 'empty'}", "0 JPEG or PNG files; expected at least 16"),
     ]:
         done = CliRunner().invoke(app, [*command, option])
-        assert isinstance(done.exception, CompressError), done.output
+        assert isinstance(done.exception, InputError), done.output
         assert reason in str(done.exception)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.errors import TrainingError, WeightsError
+from foveate.errors import InputError, WeightsError
 from foveate.selector import Selector, load_selectors, save_selectors
 from foveate.selector.blocktimes import BlockTimes, read_block_times
 from foveate.selector.budget import LEAST, fit_counts, geometric
@@ -218,7 +218,7 @@ def test_times_of_a_model_are_those_of_its_blocks() -> None:
 def test_counts_fit_the_budget_and_fall(budget: float, shape: dict[int, float]) -> None:
     try:
         counts = fit_counts(LINEAR, shape, 4, 16, budget)
-    except TrainingError:
+    except InputError:
         fewest = {b: LEAST + len(shape) - 1 - i for i, b in enumerate(sorted(shape))}
         assert LINEAR.model_ms(fewest, 4, 16) > budget
         return
@@ -229,9 +229,7 @@ def test_counts_fit_the_budget_and_fall(budget: float, shape: dict[int, float]) 
 
 @pytest.mark.parametrize("budget", [5, 68, 1000])
 def test_a_budget_out_of_range_is_refused_naming_the_range(budget: float) -> None:
-    with pytest.raises(
-        TrainingError, match=r"budget_ms=\d+: expected a number from \d+.* below 68"
-    ):
+    with pytest.raises(InputError, match=r"budget_ms=\d+: expected a number from \d+.* below 68"):
         fit_counts(LINEAR, geometric((1, 2)), 4, 16, budget)
 
 
@@ -254,7 +252,7 @@ def test_a_table_that_is_none_is_refused_naming_row_and_column(
 ) -> None:
     path = tmp_path / "phone.csv"
     path.write_text(text)
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(InputError) as caught:
         read_block_times(path, 17)
     assert str(path) in str(caught.value)
     assert says in str(caught.value)

@@ -14,14 +14,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from foveate.cli import app
-from foveate.errors import TrainingError
+from foveate.errors import InputError
+from foveate.images import Images
 from foveate.selector import load_selectors
 from foveate.selector.blocktimes import BlockTimes
-from foveate.selector.images import TrainingImages, read_folder, split
 from foveate.selector.masked import masked_forward
 from foveate.selector.pruned import by_selector, pruned_forward
 from foveate.selector.recipe import Budget, Recipe
 from foveate.selector.search import search_plan
+from foveate.selector.split import split
 from foveate.selector.teacher import teach
 from foveate.selector.train import Trained, train
 from foveate.vit import ViT, ViTConfig, load_vit, save_vit
@@ -48,10 +49,10 @@ def vit() -> ViT:
 
 
 @pytest.fixture(scope="module")
-def images() -> tuple[TrainingImages, TrainingImages]:
+def images() -> tuple[Images, Images]:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (40, 32, 32, 3), dtype=torch.uint8, generator=generator)
-    return split(TrainingImages(pixels, torch.arange(40) % 10), 0)
+    return split(Images(pixels, torch.arange(40) % 10), 0)
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -73,7 +74,7 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_training_goes_on_after_an_interruption_to_the_bit(
-    name: str, vit: ViT, images: tuple[TrainingImages, TrainingImages], tmp_path: Path
+    name: str, vit: ViT, images: tuple[Images, Images], tmp_path: Path
 ) -> None:
     chosen = recipe(**RECIPES[name])  # type: ignore[arg-type]
     checkpoint = tmp_path / "checkpoint"
@@ -98,7 +99,7 @@ def test_training_goes_on_after_an_interruption_to_the_bit(
 
 
 def test_a_checkpoint_of_another_run_is_refused(
-    vit: ViT, images: tuple[TrainingImages, TrainingImages], tmp_path: Path
+    vit: ViT, images: tuple[Images, Images], tmp_path: Path
 ) -> None:
     def interrupt(step: int, loss: float) -> None:
         if step == 2:
@@ -107,16 +108,14 @@ def test_a_checkpoint_of_another_run_is_refused(
     path = tmp_path / "checkpoint"
     with pytest.raises(Interrupted):
         train(vit, *images, recipe(), checkpoint=path, progress=interrupt)
-    with pytest.raises(TrainingError, match=r"begun with seed=0, now seed=1"):
+    with pytest.raises(InputError, match=r"begun with seed=0, now seed=1"):
         train(vit, *images, recipe(seed=1), checkpoint=path)
     path.write_bytes(b"damaged")
-    with pytest.raises(TrainingError, match="cannot resume"):
+    with pytest.raises(InputError, match="cannot resume"):
         train(vit, *images, recipe(), checkpoint=path)
 
 
-def test_it_stops_when_nothing_is_gained(
-    vit: ViT, images: tuple[TrainingImages, TrainingImages]
-) -> None:
+def test_it_stops_when_nothing_is_gained(vit: ViT, images: tuple[Images, Images]) -> None:
     trained = train(vit, *images, recipe(steps=50, rate=0.0, patience=2))
     assert trained.steps == 3  # the first validation counts as a gain, two more do not
 
@@ -128,7 +127,7 @@ def test_distillation_finds_where_the_model_looks(vit: ViT) -> None:
     generator = torch.Generator().manual_seed(0)
     bright = torch.rand(64, 4, 1, 4, 1, 1, generator=generator) < 0.3
     pixels = torch.randint(0, 60, (64, 4, 8, 4, 8, 3), generator=generator) + 180 * bright
-    images = split(TrainingImages(pixels.reshape(64, 32, 32, 3).byte(), None), 0)
+    images = split(Images(pixels.reshape(64, 32, 32, 3).byte(), None), 0)
     attention = teach(looking, images[0].pixels).attention
 
     def seen(trained: Trained) -> float:
@@ -145,7 +144,7 @@ def test_distillation_finds_where_the_model_looks(vit: ViT) -> None:
 
 
 def test_the_ratio_loss_is_obeyed_by_drawn_decisions(
-    vit: ViT, images: tuple[TrainingImages, TrainingImages]
+    vit: ViT, images: tuple[Images, Images]
 ) -> None:
     heavy = recipe(method="gumbel", steps=60, every=60, sparsity_weight=200.0, rate=1e-2)
     trained = train(vit, *images, heavy)
@@ -155,9 +154,7 @@ def test_the_ratio_loss_is_obeyed_by_drawn_decisions(
         assert alive[block].sum(1).mean().item() == pytest.approx(count, abs=2)
 
 
-def test_the_schedule_trains_what_it_inserts(
-    vit: ViT, images: tuple[TrainingImages, TrainingImages]
-) -> None:
+def test_the_schedule_trains_what_it_inserts(vit: ViT, images: tuple[Images, Images]) -> None:
     tried: list[dict[int, float]] = []
     plan = search_plan(
         vit, *images, max_drop=1.0, steps=2, progress=lambda plan, _: tried.append(dict(plan))
@@ -176,34 +173,9 @@ def write_images(folder: Path, names: list[str], each: int) -> None:
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
 
 
-def test_a_folder_gives_images_and_the_labels_of_its_subfolders(tmp_path: Path) -> None:
-    write_images(tmp_path, ["b", "a"], 5)
-    images = read_folder(tmp_path, CONFIG, ["b", "c", "a"])
-    assert images.pixels.shape == (10, 32, 32, 3)
-    assert images.labels is not None
-    assert images.labels.tolist() == [2] * 5 + [0] * 5
-    flat = read_folder(_flat(tmp_path / "flat"), CONFIG, [])
-    assert (len(flat), flat.labels) == (10, None)
-
-
 def _flat(folder: Path) -> Path:
-    write_images(folder, ["."], 10)
+    write_images(folder, ["."], 16)
     return folder
-
-
-def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="not a folder"):
-        read_folder(tmp_path / "none", CONFIG, [])
-    with pytest.raises(TrainingError, match="0 JPEG or PNG files, expected at least 10"):
-        read_folder(tmp_path, CONFIG, [])
-    write_images(tmp_path, ["cat", "dog"], 5)
-    with pytest.raises(TrainingError, match="'cat' is no label of the model"):
-        read_folder(tmp_path, CONFIG, ["dog", "0"])
-    with pytest.raises(TrainingError, match="2 subfolders, the model's head has 10 classes"):
-        read_folder(tmp_path, CONFIG, [])
-    (tmp_path / "dog" / "2.png").write_bytes(b"no image")
-    with pytest.raises(TrainingError, match=r"dog/2\.png"):
-        read_folder(tmp_path, CONFIG, ["cat", "dog"])
 
 
 @pytest.fixture
@@ -251,7 +223,7 @@ def test_the_command_writes_a_selector_that_loads(repository: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--budget-ms", "45"], "data: expected a folder"),
+        (["--budget-ms", "45"], "data: missing"),
         (["--budget-ms", "0.5", "--data", "x", "--table", "T"], "budget_ms=0.5: expected a number"),
         (["--budget-ms", "45", "--data", "x", "--table", "T"], "data=x: not a folder"),
         (["--budget-ms", "45", "--data", "x", "--blocks", "2,1"], "blocks='2,1': expected"),
@@ -268,7 +240,7 @@ def test_the_command_refuses_before_it_works(
     table = tmp_path / "phone.csv"
     table.write_text("tokens,ms\n1,1\n17,17\n")
     result = command(repository, *[str(table) if part == "T" else part for part in more])
-    assert isinstance(result.exception, TrainingError)
+    assert isinstance(result.exception, InputError)
     assert says in str(result.exception)
     assert [path.name for path in (repository / "toy" / "1").iterdir()] == ["model.safetensors"]
 

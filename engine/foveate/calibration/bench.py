@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from foveate.calibration.images import Images
 from foveate.calibration.journal import Journal
 from foveate.calibration.point import Point
 from foveate.calibration.quality import Outcome, answer, judge
 from foveate.engine import Engine
+from foveate.images import Images
 from foveate.ladder import Ladder, Level, Quality
 from foveate.latency import measure
 from foveate.schedule import Schedule

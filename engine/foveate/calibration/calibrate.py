@@ -21,13 +21,13 @@ from foveate.calibration.check import check_images, load_models
 from foveate.calibration.contest import hold_contests
 from foveate.calibration.explore import explore
 from foveate.calibration.front import climb, front
-from foveate.calibration.images import Images
 from foveate.calibration.journal import Journal
 from foveate.calibration.point import WEIGHTS
 from foveate.calibration.result import Calibration, Trial
 from foveate.calibration.seeds import find_seeds
 from foveate.calibration.settings import Settings
 from foveate.calibration.words import WORDS, save_words
+from foveate.images import Images
 from foveate.ladder import Quality
 from foveate.latency import device_name, measure
 from foveate.vit import ViT
@@ -70,7 +70,7 @@ def calibrate(
         tell: told of progress.
         clock: seconds; of the process, to count work alone.
 
-    Raises :class:`~foveate.errors.CalibrationError` or :class:`~foveate.errors.WeightsError` before
+    Raises :class:`~foveate.errors.InputError` or :class:`~foveate.errors.WeightsError` before
     work starts.
     """
     settings = settings or Settings()
@@ -92,7 +92,7 @@ def calibrate(
     sets = {
         "search": choose.draw(settings.search_images, settings.seed),
         "choose": choose,
-        "contest": report.first(_CONTEST),
+        "contest": report[:_CONTEST],
         "report": report,
     }
     bench = Bench(scratch, model, configs, sets, journal, batch=settings.batch, clock=clock)

@@ -15,17 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from foveate.calibration.settings import Settings
-from foveate.errors import CalibrationError
+from foveate.errors import InputError
+from foveate.options import Data
 from foveate.repository import choose_model
 
 if TYPE_CHECKING:
-    from foveate.calibration.images import Images
     from foveate.calibration.result import Calibration
-    from foveate.vit import ViTConfig
 
 __all__ = ["calibrate"]
 
-_DEMO = "digits"  # the model that brings its own images
 _DEFAULT = Settings()
 _BUDGETS = ",".join(map(str, _DEFAULT.budgets))
 
@@ -35,13 +33,7 @@ def calibrate(
     repository: Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")] = Path(
         "model_repository"
     ),
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of JPEG and PNG images. The demo model brings its own."),
-    ] = None,
-    labels: Annotated[
-        bool, typer.Option("--labels", help="Sub-folders of DATA are named as in labels.txt.")
-    ] = False,
+    data: Data = None,
     images: Annotated[
         int, typer.Option(min=8, help="Most images to choose levels on, and to report them on.")
     ] = 2000,
@@ -89,7 +81,7 @@ def calibrate(
         time_limit_s=None if time_limit is None else 60 * time_limit,
     )
     if find_spec("matplotlib") is None:
-        raise CalibrationError("report: needs matplotlib; pip install 'foveate[calibrate]'")
+        raise InputError("report: needs matplotlib; pip install 'foveate[calibrate]'")
     model = choose_model(repository, name)
 
     import torch
@@ -99,6 +91,7 @@ def calibrate(
     from foveate.calibration.check import load_models
     from foveate.calibration.point import WEIGHTS
     from foveate.calibration.report import write_report
+    from foveate.images import load_pair
     from foveate.latency import table_path
     from foveate.serve import state_dir
 
@@ -108,8 +101,9 @@ def calibrate(
     bar = _Bar()
     with bar.progress:
         config = load_models(folder, vocabulary, variant or ())[WEIGHTS].config
-        classes = _classes(repository / model) if labels else None
-        choose, judge = _images(model, data, config, classes, images, seed, bar)
+        choose, judge = load_pair(
+            repository / model, config, data, most=images, seed=seed, tell=bar.tell
+        )
         found = run(
             folder,
             model,
@@ -167,45 +161,9 @@ def _shares(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise CalibrationError(
+        raise InputError(
             f"budgets={text!r}: expected shares of level 0's time in (0, 1), as 0.5,0.25"
         ) from error
-
-
-def _classes(model: Path) -> list[str]:
-    path = model / "labels.txt"
-    try:
-        return path.read_text().splitlines()
-    except OSError as error:
-        raise CalibrationError(f"labels: {path}: {error}") from error
-
-
-def _images(
-    model: str,
-    data: Path | None,
-    config: ViTConfig,
-    classes: list[str] | None,
-    most: int,
-    seed: int,
-    bar: _Bar,
-) -> tuple[Images, Images]:
-    """To choose on and to report on."""
-    import torch
-
-    from foveate.calibration.images import Images, load_images
-
-    if data is not None:
-        return load_images(data, config, classes, most=most, seed=seed, tell=bar.tell)
-    if model != _DEMO:
-        raise CalibrationError("data: missing; only the demo model brings its own images")
-    from foveate.digits.images import calibration_set, test_set
-
-    bar.tell("compose images", 0, 1)
-    choose, report = (
-        Images(torch.from_numpy(pixels), torch.from_numpy(numbers))
-        for pixels, numbers in (calibration_set(most), test_set(most))
-    )
-    return choose, report
 
 
 def _levels(found: Calibration) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.calibration.images import Images
 from foveate.engine import Engine
+from foveate.images import Images
 from foveate.interval import wilson
 from foveate.ladder import Quality
 

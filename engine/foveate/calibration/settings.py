@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foveate.errors import CalibrationError
+from foveate.errors import InputError
 
 __all__ = ["Settings"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Raises :class:`CalibrationError` naming field, value and range."""
+    """Raises :class:`InputError` naming field, value and range."""
 
     budgets: tuple[float, ...] = (0.7, 0.5, 0.4, 0.32, 0.26, 0.22, 0.185)
     """Times to find a level for, as shares of level 0's time of a batch."""
@@ -52,4 +52,4 @@ class Settings:
         }
         for name, (right, expected) in limits.items():
             if not right:
-                raise CalibrationError(f"{name}={getattr(self, name)!r}: expected {expected}")
+                raise InputError(f"{name}={getattr(self, name)!r}: expected {expected}")

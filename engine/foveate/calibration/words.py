@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from foveate.calibration.images import Images
+from foveate.images import Images
 from foveate.reduce.vwt_inter import learn_words
 from foveate.vit import ViTConfig, patchify
 

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from foveate.errors import CompressError
+from foveate.errors import InputError
+from foveate.options import Data
 from foveate.repository import choose_model
 
 if TYPE_CHECKING:
@@ -37,10 +38,7 @@ def compress(
     target_macs: Annotated[
         float, typer.Option(help="Share of the multiply-accumulates to be left.")
     ] = 0.5,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of JPEG or PNG images.", show_default="the demo's images"),
-    ] = None,
+    data: Data = None,
     images: Annotated[
         int, typer.Option(min=64, help="Images to fit and distil on, and as many to report on.")
     ] = 2000,
@@ -69,39 +67,36 @@ def compress(
     """Prune neurons until a share of the multiply-accumulates is left; writes a weight variant.
 
     Levels use it by its file name ("weights" in ladder.json). Without --distill-epochs nothing is
-    trained: what is left is fitted to the dense model in closed form, on unlabelled images.
+    trained: what is left is fitted to the dense model in closed form. Labels only tell top-1.
     """
     import torch
 
     from foveate.allocator import tune_allocator
     from foveate.compress import slim
     from foveate.compress.distill import distill
-    from foveate.compress.images import demo_images, read_folder
     from foveate.compress.report import examine
     from foveate.compress.search import check_target
+    from foveate.images import load_pair
     from foveate.ladder import Ladder
     from foveate.vit import load_vit, save_vit
 
     tune_allocator()
     torch.set_num_threads(threads)
-    folder = repository / choose_model(repository, name) / "1"
+    model_folder = repository / choose_model(repository, name)
+    folder = model_folder / "1"
     source = Ladder.load(folder / "ladder.json").levels[0].weights
     file = out or f"slim{round(100 * target_macs)}.safetensors"
     if not _FILE.fullmatch(file) or file == source:
-        raise CompressError(
-            f"out={file}: expected a name ending in .safetensors, other than {source}"
-        )
+        raise InputError(f"out={file}: expected a name ending in .safetensors, other than {source}")
     dense = load_vit(folder / source)
     check_target(dense.config, target_macs, multiple=multiple, heads=heads, residual=residual)
-    seen = (
-        demo_images(images, images)
-        if data is None
-        else read_folder(data, dense.config, images, seed)
-    )
     with _progress() as progress:
+        fit, held_out = load_pair(
+            model_folder, dense.config, data, most=images, seed=seed, tell=progress
+        )
         model = slim.compress(
             dense,
-            seen.fit[:_FIT_IMAGES],
+            fit.pixels[:_FIT_IMAGES],
             target_macs,
             multiple=multiple,
             heads=heads,
@@ -113,7 +108,7 @@ def compress(
             distill(
                 model,
                 dense,
-                seen.fit,
+                fit.pixels,
                 epochs=distill_epochs,
                 seed=seed,
                 checkpoint=folder / f".{file}.training",
@@ -121,7 +116,7 @@ def compress(
             )
     save_vit(model, folder / file)
     # Judge the file, whose weights are rounded to fp16, rather than the model in memory.
-    reports = examine([dense, load_vit(folder / file)], seen.held_out, seen.labels)
+    reports = examine([dense, load_vit(folder / file)], held_out.pixels, held_out.labels)
     if as_json:
         typer.echo(json.dumps({"file": str(folder / file), **_by_name(reports)}, indent=1))
     else:

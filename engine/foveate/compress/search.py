@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from foveate.compress.cut import cut_block
 from foveate.compress.fit import fit_attention, fit_mlp
 from foveate.compress.ranking import Ranking, keep
-from foveate.errors import CompressError
+from foveate.errors import InputError
 from foveate.schedule import Schedule
 from foveate.vit import Block, BlockShape, ViT, ViTConfig
 
@@ -65,14 +65,14 @@ def macs(config: ViTConfig, dim: int, shapes: Sequence[BlockShape]) -> int:
 def check_target(
     config: ViTConfig, target: float, *, multiple: int, heads: bool, residual: bool
 ) -> None:
-    """Raise :class:`CompressError` unless ``target`` can be reached, naming the range."""
+    """Raise :class:`InputError` unless ``target`` can be reached, naming the range."""
     if multiple < 1:
-        raise CompressError(f"multiple={multiple}: expected 1 or more")
+        raise InputError(f"multiple={multiple}: expected 1 or more")
     options = [sizes(shape, multiple=multiple, heads=heads) for shape in config.shapes]
     dim = min([config.dim, *(channel_counts(config, multiple) if residual else [])])
     least = least_macs(config, dim, options) / macs(config, config.dim, config.shapes)
     if not least <= target < 1:
-        raise CompressError(
+        raise InputError(
             f"target-macs={target:g}: expected {math.ceil(1e4 * least) / 1e4:.4f} to below 1 "
             f"(with multiple={multiple}, heads={heads}, residual={residual})"
         )
@@ -142,7 +142,7 @@ def choose(config: ViTConfig, dim: int, losses: Losses, target: float) -> tuple[
         losses: by block, part and size, as measured; the dense sizes lose nothing.
         target: share of the multiply-accumulates of ``config`` that may be left.
 
-    Raises :class:`CompressError` if the sizes in ``losses`` cannot reach it.
+    Raises :class:`InputError` if the sizes in ``losses`` cannot reach it.
     """
     dense = macs(config, config.dim, config.shapes)
     shapes = config.shapes
@@ -161,7 +161,7 @@ def choose(config: ViTConfig, dim: int, losses: Losses, target: float) -> tuple[
     while (left := macs(config, dim, shapes)) > target * dense:
         smaller = [key for key in losses if key[2] < getattr(shapes[key[0]], key[1])]
         if not smaller:
-            raise CompressError(f"target-macs={target:g}: expected at least {left / dense:.4f}")
+            raise InputError(f"target-macs={target:g}: expected at least {left / dense:.4f}")
         moves = {key: move(key) for key in smaller}
         best = min(smaller, key=lambda key: (max(0.0, moves[key][1]) / moves[key][2], key))
         shapes = moves[best][0]

@@ -54,7 +54,7 @@ def compress(
         criterion: how values, hidden units, heads and channels are ranked.
         progress: told stage, steps done, steps of the stage.
 
-    Raises :class:`~foveate.errors.CompressError` for a target out of reach, before any work.
+    Raises :class:`~foveate.errors.InputError` for a target out of reach, before any work.
     """
     config = dense.config
     check_target(config, target, multiple=multiple, heads=heads, residual=residual)

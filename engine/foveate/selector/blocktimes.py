@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from foveate.errors import TrainingError
+from foveate.errors import InputError
 from foveate.vit import ViT
 
 __all__ = ["BlockTimes", "measure_block", "read_block_times"]
@@ -92,25 +92,25 @@ def read_block_times(path: Path, tokens: int) -> BlockTimes:
         path: one row per count, ascending; ms of one block for one batch.
         tokens: what the table must reach, CLS included: the dense model's.
 
-    Raises :class:`TrainingError`, naming file, row and column.
+    Raises :class:`InputError`, naming file, row and column.
     """
     try:
         with path.open(newline="") as file:
             rows = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TrainingError(f"{path}: cannot read the table: {error}") from error
+        raise InputError(f"{path}: cannot read the table: {error}") from error
     header = [cell.strip() for cell in rows[0]] if rows else []
     if header != ["tokens", "ms"]:
-        raise TrainingError(f"{path}: row 1: header={','.join(header)!r}, expected 'tokens,ms'")
+        raise InputError(f"{path}: row 1: header={','.join(header)!r}, expected 'tokens,ms'")
     counts: list[int] = []
     times: list[float] = []
     for number, row in enumerate(rows[1:], 2):
         if len(row) != 2:
-            raise TrainingError(f"{path}: row {number}: {len(row)} columns, expected 2: tokens,ms")
+            raise InputError(f"{path}: row {number}: {len(row)} columns, expected 2: tokens,ms")
         counts.append(int(_number(path, number, "tokens", row[0], whole=True)))
         times.append(_number(path, number, "ms", row[1], whole=False))
         if len(counts) > 1 and counts[-1] <= counts[-2]:
-            raise TrainingError(
+            raise InputError(
                 f"{path}: row {number}: tokens={counts[-1]}: expected more than {counts[-2]}, "
                 "rows must ascend"
             )
@@ -125,15 +125,15 @@ def _number(path: Path, row: int, column: str, text: str, *, whole: bool) -> flo
         value = math.nan
     if not 0 < value < math.inf:
         kind = "a whole number" if whole else "a number"
-        raise TrainingError(f"{path}: row {row}: {column}={text!r}: expected {kind} above 0")
+        raise InputError(f"{path}: row {row}: {column}={text!r}: expected {kind} above 0")
     return value
 
 
 def _check_range(path: Path, counts: Sequence[int], tokens: int) -> None:
     if len(counts) < 2:
-        raise TrainingError(f"{path}: {len(counts)} rows of tokens,ms: expected at least 2")
+        raise InputError(f"{path}: {len(counts)} rows of tokens,ms: expected at least 2")
     if counts[-1] < tokens:
-        raise TrainingError(
+        raise InputError(
             f"{path}: row {len(counts) + 1}: tokens={counts[-1]}: the last row must reach the "
             f"model's {tokens}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from foveate.errors import TrainingError
+from foveate.errors import InputError
 from foveate.selector.blocktimes import BlockTimes
 
 __all__ = ["LEAST", "fit_counts", "geometric"]
@@ -27,7 +27,7 @@ def fit_counts(
     Of the family N r_b^t, t > 0, for the ratios r of ``shape``; with :func:`geometric` those are
     SPViT's and DynamicViT's rho, rho^2, rho^3. Counts fall from each selector to the next.
 
-    Raises :class:`TrainingError` naming the range of budgets the table allows.
+    Raises :class:`InputError` naming the range of budgets the table allows.
     """
     dense = float(times.model_ms({}, depth, patches))
     if budget_ms < dense:
@@ -37,7 +37,7 @@ def fit_counts(
                 return counts
     fewest = _counts(shape, math.inf, patches)
     least = float(times.model_ms(fewest, depth, patches))
-    raise TrainingError(
+    raise InputError(
         f"budget_ms={budget_ms:g}: expected a number from {least:.3g} (selectors at blocks "
         f"{', '.join(map(str, fewest))} keep {', '.join(map(str, fewest.values()))} tokens) to "
         f"below {dense:.3g} (the dense model's blocks)"

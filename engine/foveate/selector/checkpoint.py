@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from foveate.errors import TrainingError
+from foveate.errors import InputError
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -27,7 +27,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """State of a run with the same ``settings``; None if there is no file.
 
-    Raises :class:`TrainingError`, naming file and setting, if it is damaged or of another run.
+    Raises :class:`InputError`, naming file and setting, if it is damaged or of another run.
     """
     if not path.exists():
         return None
@@ -35,12 +35,10 @@ def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | No
         state: dict[str, Any] = torch.load(path, weights_only=True)
         before: dict[str, Any] = state["settings"]
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
-        raise TrainingError(
-            f"{path}: cannot resume: {error!r}; begin anew with --restart"
-        ) from error
+        raise InputError(f"{path}: cannot resume: {error!r}; begin anew with --restart") from error
     for key, value in settings.items():
         if before.get(key) != value:
-            raise TrainingError(
+            raise InputError(
                 f"{path}: cannot resume: it was begun with {key}={before.get(key)!r}, now "
                 f"{key}={value!r}; begin anew with --restart"
             )

@@ -11,24 +11,24 @@ from typing import Any, get_args
 import torch
 from rich.progress import Progress
 
-from foveate.errors import TrainingError
+from foveate.errors import InputError
+from foveate.images import Images, check_data, class_names, read_folder
 from foveate.selector.blocktimes import BlockTimes, measure_block, read_block_times
 from foveate.selector.budget import fit_counts, geometric
 from foveate.selector.decision import Fate
 from foveate.selector.files import save_selectors
-from foveate.selector.images import TrainingImages, digits_images, read_folder, split
 from foveate.selector.problem import Problem, load_or_pose
 from foveate.selector.pruned import by_attention, by_selector
 from foveate.selector.recipe import Budget, Method, Recipe
 from foveate.selector.report import served_report, threshold_report
 from foveate.selector.search import search_plan
+from foveate.selector.split import split
 from foveate.selector.train import Trained, train
 from foveate.vit import ViT, ViTConfig, load_vit, save_vit
 
 __all__ = ["Options", "run"]
 
 WEIGHTS = "model.safetensors"
-DEMO = "digits"  # the model whose images we can make
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,25 +60,24 @@ class Options:
         return self.repository / self.model / "1"
 
     def check(self) -> None:
-        """Raise :class:`TrainingError` naming an option that has no such value."""
+        """Raise :class:`InputError` naming an option that has no such value."""
         for key, value, choices in (
             ("method", self.method, get_args(Method)),
             ("fate", self.fate, get_args(Fate)),
         ):
             if value not in choices:
-                raise TrainingError(f"{key}={value!r}: expected one of {', '.join(choices)}")
+                raise InputError(f"{key}={value!r}: expected one of {', '.join(choices)}")
         for key, given in (
             ("train-backbone", self.train_backbone),
             ("learn-ratios", self.learn_ratios),
         ):
             if given and self.method != "gumbel":
-                raise TrainingError(f"{key}: expected with method=gumbel only")
+                raise InputError(f"{key}: expected with method=gumbel only")
         if Path(self.out).name != self.out or not self.out.endswith(".safetensors"):
-            raise TrainingError(f"out={self.out!r}: expected a file name NAME.safetensors")
+            raise InputError(f"out={self.out!r}: expected a file name NAME.safetensors")
         if self.out == WEIGHTS:
-            raise TrainingError(f"out={self.out!r}: expected another name than the weights'")
-        if self.data is None and self.model != DEMO:
-            raise TrainingError(f"data: expected a folder; only {DEMO!r} makes its own images")
+            raise InputError(f"out={self.out!r}: expected another name than the weights'")
+        check_data(self.model, self.data)
 
 
 def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[str, Any]:
@@ -137,7 +136,7 @@ def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[
 def parse_blocks(text: str, config: ViTConfig) -> list[int] | None:
     """Blocks of ``--blocks``: ascending, without the last; None for ``auto``.
 
-    Raises :class:`TrainingError` naming the range.
+    Raises :class:`InputError` naming the range.
     """
     if text == "auto":
         return None
@@ -149,7 +148,7 @@ def parse_blocks(text: str, config: ViTConfig) -> list[int] | None:
         blocks = []
     rising = blocks == sorted(set(blocks))
     if not blocks or not rising or blocks[0] < 0 or blocks[-1] >= config.depth:
-        raise TrainingError(
+        raise InputError(
             f"blocks={text!r}: expected auto, or different numbers in 0..{config.depth - 1}, "
             "ascending, with commas"
         )
@@ -168,23 +167,24 @@ def _counts(options: Options, problem: Problem, config: ViTConfig) -> dict[int, 
     return fit_counts(problem.times, problem.shape, config.depth, config.patches, options.budget_ms)
 
 
-def _images(options: Options, config: ViTConfig) -> TrainingImages:
-    if options.data is None:
-        return digits_images(options.images, options.seed)
-    labels = options.repository / options.model / "labels.txt"
-    names = [line.strip() for line in labels.read_text().splitlines()] if labels.exists() else []
-    return read_folder(options.data, config, [name for name in names if name])
+def _images(options: Options, config: ViTConfig) -> Images:
+    if options.data is not None:
+        names = class_names(options.repository / options.model)
+        return read_folder(options.data, config, names, most=options.images, seed=options.seed)
+    from foveate.digits.sets import training_images
+
+    return training_images(options.images, options.seed)
 
 
 def _search(
     options: Options,
     vit: ViT,
     times: BlockTimes,
-    learning: TrainingImages,
-    validation: TrainingImages,
+    learning: Images,
+    validation: Images,
     progress: Progress,
 ) -> Problem:
-    """The layer-to-phase schedule; raises :class:`TrainingError` if it finds no block."""
+    """The layer-to-phase schedule; raises :class:`InputError` if it finds no block."""
     task = progress.add_task("insert selectors", total=None, note="")
 
     def show(plan: Mapping[int, float], agreement: float) -> None:
@@ -196,7 +196,7 @@ def _search(
     )
     progress.remove_task(task)
     if not shape:
-        raise TrainingError(
+        raise InputError(
             f"max_drop={options.max_drop:g}: no block may lose a token; expected a larger one"
         )
     problem = Problem(times, shape)
@@ -220,7 +220,7 @@ def _report(
     trained: Trained,
     recipe: Recipe,
     problem: Problem,
-    validation: TrainingImages,
+    validation: Images,
     weights: str,
 ) -> dict[str, Any]:
     config, fate = vit.config, recipe.fate

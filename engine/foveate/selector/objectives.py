@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.selector.images import TrainingImages
+from foveate.images import Images
 from foveate.selector.losses import (
     attention_loss,
     distillation_loss,
@@ -26,9 +26,7 @@ __all__ = ["OBJECTIVES", "Objective"]
 
 _LEAST_SHARE = 0.5  # of a count, in distillation
 
-Objective = Callable[
-    [ViT, ViT, Mapping[int, Selector], TrainingImages, Recipe, torch.Generator], Tensor
-]
+Objective = Callable[[ViT, ViT, Mapping[int, Selector], Images, Recipe, torch.Generator], Tensor]
 """(dense teacher, student, selectors, batch, recipe, noise) -> loss."""
 
 
@@ -36,7 +34,7 @@ def attention_objective(
     vit: ViT,
     student: ViT,
     selectors: Mapping[int, Selector],
-    images: TrainingImages,
+    images: Images,
     recipe: Recipe,
     noise: torch.Generator,
 ) -> Tensor:
@@ -64,7 +62,7 @@ def gumbel_objective(
     vit: ViT,
     student: ViT,
     selectors: Mapping[int, Selector],
-    images: TrainingImages,
+    images: Images,
     recipe: Recipe,
     noise: torch.Generator,
 ) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import TrainingError
+from foveate.errors import InputError
 from foveate.selector.blocktimes import BlockTimes
 
 __all__ = ["Problem", "load_or_pose"]
@@ -29,7 +29,7 @@ class Problem:
 def load_or_pose(path: Path, asked: Mapping[str, Any], pose: Callable[[], Problem]) -> Problem:
     """The problem in ``path``; posed and written there if there is no such file.
 
-    Raises :class:`TrainingError`, naming file and option, if it is damaged or was asked otherwise.
+    Raises :class:`InputError`, naming file and option, if it is damaged or was asked otherwise.
     """
     if not path.exists():
         problem = pose()
@@ -46,12 +46,10 @@ def load_or_pose(path: Path, asked: Mapping[str, Any], pose: Callable[[], Proble
         times = BlockTimes(tuple(data["times"]["tokens"]), tuple(data["times"]["ms"]))
         problem = Problem(times, {int(b): float(ratio) for b, ratio in data["shape"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrainingError(
-            f"{path}: cannot resume: {error!r}; begin anew with --restart"
-        ) from error
+        raise InputError(f"{path}: cannot resume: {error!r}; begin anew with --restart") from error
     for key, value in asked.items():
         if before.get(key) != value:
-            raise TrainingError(
+            raise InputError(
                 f"{path}: cannot resume: it was begun with {key}={before.get(key)!r}, now "
                 f"{key}={value!r}; begin anew with --restart"
             )

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from foveate.images import Images
 from foveate.selector.decision import Fate
-from foveate.selector.images import TrainingImages
 from foveate.selector.masked import masked_forward
 from foveate.selector.module import Selector
 from foveate.selector.pruned import Score, pruned_forward
@@ -25,7 +25,7 @@ def served_report(
     vit: ViT,
     counts: Mapping[int, int],
     score: Score,
-    images: TrainingImages,
+    images: Images,
     fate: Fate = "drop",
 ) -> dict[str, float | None]:
     """``top1`` (None without labels) and ``agreement`` with ``dense`` of a pruned ``vit``."""
@@ -42,7 +42,7 @@ def served_report(
 
 @torch.inference_mode()
 def threshold_report(
-    vit: ViT, selectors: Mapping[int, Selector], images: TrainingImages, fate: Fate = "drop"
+    vit: ViT, selectors: Mapping[int, Selector], images: Images, fate: Fate = "drop"
 ) -> dict[str, object]:
     """Keep-probability >= 0.5 instead of a count, HeatViT's rule: for reports, never served.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from foveate.selector.images import TrainingImages
+from foveate.images import Images
 from foveate.selector.module import Selector
 from foveate.selector.phases import insert_selectors, merge_phases
 from foveate.selector.pruned import by_selector
@@ -21,8 +21,8 @@ _STEPS = 20  # of training an inserted selector
 
 def search_plan(
     vit: ViT,
-    images: TrainingImages,
-    validation: TrainingImages,
+    images: Images,
+    validation: Images,
     *,
     max_drop: float,
     seed: int = 0,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foveate.images import Images
 from foveate.selector.budget import fit_counts
 from foveate.selector.checkpoint import load_checkpoint, save_checkpoint
-from foveate.selector.images import TrainingImages
 from foveate.selector.masked import masked_forward
 from foveate.selector.module import Selector
 from foveate.selector.objectives import OBJECTIVES
@@ -41,8 +41,8 @@ class Trained:
 
 def train(
     vit: ViT,
-    images: TrainingImages,
-    validation: TrainingImages,
+    images: Images,
+    validation: Images,
     recipe: Recipe,
     *,
     checkpoint: Path | None = None,
@@ -53,13 +53,13 @@ def train(
 
     Args:
         vit: the dense model; it is its own teacher and stays as it is.
-        images, validation: see :func:`~foveate.selector.images.split`. Labels are used if given.
+        images, validation: see :func:`~foveate.selector.split.split`. Labels are used if given.
         checkpoint: written at each validation, read at the start, removed in the end. A run that
             was interrupted gives the bits of one that was not.
         start: selectors to begin with, of any of the blocks.
         progress: told after each step.
 
-    Raises :class:`~foveate.errors.TrainingError` if ``checkpoint`` is of another run.
+    Raises :class:`~foveate.errors.InputError` if ``checkpoint`` is of another run.
     """
     settings = _settings(recipe, images)
     student = copy.deepcopy(vit).requires_grad_(recipe.backbone)
@@ -130,7 +130,7 @@ def validate(
     vit: ViT,
     student: ViT,
     selectors: Mapping[int, Selector],
-    images: TrainingImages,
+    images: Images,
     recipe: Recipe,
 ) -> float:
     """Mean KL(dense model || student as served, top-k), nats: needs no labels, finer than top-1."""
@@ -145,9 +145,7 @@ def validate(
 
 
 @torch.inference_mode()
-def centre(
-    student: ViT, selectors: Mapping[int, Selector], images: TrainingImages, recipe: Recipe
-) -> None:
+def centre(student: ViT, selectors: Mapping[int, Selector], images: Images, recipe: Recipe) -> None:
     """Shift log-odds so that, on average, keep-probability 0.5 keeps the counts of the recipe.
 
     A ranking leaves their offset open; it matters for a threshold and in a package token.
@@ -167,7 +165,7 @@ def centre(
 def learned_counts(
     student: ViT,
     selectors: Mapping[int, Selector],
-    images: TrainingImages,
+    images: Images,
     recipe: Recipe,
     budget: Budget,
 ) -> dict[int, int]:
@@ -236,7 +234,7 @@ def _restore(student: ViT, selectors: Mapping[int, Selector], states: Mapping[st
     student.load_state_dict(states["vit"])
 
 
-def _settings(recipe: Recipe, images: TrainingImages) -> dict[str, Any]:
+def _settings(recipe: Recipe, images: Images) -> dict[str, Any]:
     """What a checkpoint must have been begun with, as plain values."""
     values = asdict(recipe)
     values["counts"] = dict(sorted(recipe.counts.items()))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from foveate.calibration.images import Images
+from foveate.images import Images
 from foveate.vit import ViT, ViTConfig, save_vit
 
 TINY = ViTConfig(height=48, width=48, dim=32, depth=4, heads=2, mlp_dim=64)

@@ -17,11 +17,11 @@ from foveate.calibration import calibrate as module
 from foveate.calibration.bench import Bench
 from foveate.calibration.blocktimes import BlockTimes
 from foveate.calibration.calibrate import calibrate
-from foveate.calibration.images import Images
 from foveate.calibration.report import write_report
 from foveate.calibration.settings import Settings
 from foveate.engine import Engine
-from foveate.errors import CalibrationError, WeightsError
+from foveate.errors import InputError, WeightsError
+from foveate.images import Images
 from foveate.ladder import LatencyTable
 from foveate.vit import ViT
 
@@ -146,7 +146,7 @@ def test_what_does_not_belong_together_is_refused(
     version: Path, images: Pair, tmp_path: Path
 ) -> None:
     def refused(message: str, *pair: Images, **options: Any) -> None:
-        with pytest.raises(CalibrationError, match=message):
+        with pytest.raises(InputError, match=message):
             calibrate(version, "toy", *(pair or images), QUICK, state=tmp_path, **options)
 
     choose, report = images
@@ -176,5 +176,5 @@ def test_what_does_not_belong_together_is_refused(
     ],
 )
 def test_settings_out_of_range_are_refused_with_their_range(field: str, value: Any) -> None:
-    with pytest.raises(CalibrationError, match=f"{field}=.*: expected "):
+    with pytest.raises(InputError, match=f"{field}=.*: expected "):
         Settings(**{field: value})

@@ -40,7 +40,7 @@ def run(repository: Path, *options: str) -> Result:
 
 
 def test_it_writes_ladder_latencies_and_report(repository: Path) -> None:
-    options = [f"--data={repository / 'data'}", "--labels", "--json", "--max-loss=1"]
+    options = [f"--data={repository / 'data'}", "--json", "--max-loss=1"]
     result = run(repository, *options, "--budgets=0.6,0.3", f"--report={repository}/r.html")
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
