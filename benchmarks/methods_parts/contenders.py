@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.digits.images import calibration_set
 from foveate.engine import Engine
 from foveate.reduce.vwt_inter import learn_words
 from foveate.schedule import Schedule
+from foveate.selector import load_selectors
 from foveate.vit import ViT, ViTConfig, load_vit, patchify, save_vit
 from methods_parts.int8 import quantized
 from methods_parts.method import Method
@@ -122,10 +122,6 @@ def _vocabulary(size: int) -> str:
 
 
 def _per_token(place: Path, method: Method, config: ViTConfig) -> int:
-    """Multiply-accumulates of a selector, by counting them."""
-    from foveate.selector import load_selectors
-
-    selector = next(iter(load_selectors(place / str(method.selector), config).values()))
-    with FlopCounterMode(display=False) as counter:
-        selector(torch.zeros(1, config.patches, config.dim))
-    return counter.get_total_flops() // 2 // config.patches
+    """Multiply-accumulates a selector spends on one token."""
+    selectors = load_selectors(place / str(method.selector), config)
+    return next(iter(selectors.values())).macs

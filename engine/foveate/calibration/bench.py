@@ -18,6 +18,7 @@ from foveate.images import Images
 from foveate.ladder import Ladder, Level, Quality
 from foveate.latency import measure
 from foveate.schedule import Schedule
+from foveate.selector import load_selectors
 from foveate.vit import ViTConfig
 
 __all__ = ["DENSE", "Bench"]
@@ -58,7 +59,9 @@ class Bench:
                     reducers=schedule.dump(),
                     weights=point.weights,
                     tokens=tuple(schedule.tokens(self.configs[point.weights])[1]),
-                    macs=schedule.macs(self.configs[point.weights], self._words(point)),
+                    macs=schedule.macs(
+                        self.configs[point.weights], self._words(point), self._selector(point)
+                    ),
                     quality=quality,
                     **{"vocabulary": None, **point.files},
                 )
@@ -127,6 +130,13 @@ class Bench:
         if "vocabulary" not in point.files:
             return 0
         return len(load_file(self.folder / point.files["vocabulary"])["words"])
+
+    def _selector(self, point: Point) -> int:
+        """Multiply-accumulates of its selectors, of one token."""
+        if "selector" not in point.files:
+            return 0
+        path = self.folder / point.files["selector"]
+        return next(iter(load_selectors(path, self.configs[point.weights]).values())).macs
 
 
 def _blocks(point: Point) -> str:

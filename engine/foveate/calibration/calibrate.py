@@ -30,6 +30,7 @@ from foveate.calibration.words import WORDS, save_words
 from foveate.images import Images
 from foveate.ladder import Quality
 from foveate.latency import device_name, measure
+from foveate.selector import load_selectors
 from foveate.vit import ViT
 
 __all__ = ["Tell", "calibrate"]
@@ -37,7 +38,7 @@ __all__ = ["Tell", "calibrate"]
 Tell = Callable[[str, int, int], None]
 """Told a stage, how much of it is done and how much there is."""
 
-_CONTEST = 1000  # images that every uniform schedule is judged on
+_CONTEST = 500  # images that every uniform schedule is judged on
 _SAMPLES = 6  # images whose token maps are kept
 
 
@@ -51,6 +52,7 @@ def calibrate(
     state: Path,
     vocabulary: str | None = None,
     variants: Sequence[str] = (),
+    selector: str | None = None,
     tell: Tell = lambda *_: None,
     clock: Callable[[], float] = time.process_time,
 ) -> Calibration:
@@ -67,6 +69,7 @@ def calibrate(
         state: folder to remember measurements in.
         vocabulary: file of visual words in ``folder``; learned from ``choose`` if None.
         variants: further weights files in ``folder``: slimmer models of the same task.
+        selector: file of token selectors in ``folder``; without, no level has a learned score.
         tell: told of progress.
         clock: seconds; of the process, to count work alone.
 
@@ -78,9 +81,10 @@ def calibrate(
     deadline = None if limit is None else time.monotonic() + limit
     vits = load_models(folder, vocabulary, variants)
     configs = {name: vit.config for name, vit in vits.items()}
+    trained = [*load_selectors(folder / selector, configs[WEIGHTS])] if selector else []
     check_images(configs[WEIGHTS], choose, report)
 
-    files = [*vits] if vocabulary is None else [*vits, vocabulary]
+    files = [*vits, *(name for name in (vocabulary, selector) if name is not None)]
     scratch = state / model / f"calibration-{_digest(folder, files, choose, report, settings)}"
     scratch.mkdir(parents=True, exist_ok=True)
     for name in files:
@@ -90,6 +94,7 @@ def calibrate(
         save_words(scratch / words, choose, configs[WEIGHTS], settings.seed)
     journal = Journal(scratch / "journal.jsonl")
     sets = {
+        "glance": choose.draw(settings.search_images // 4 or 1, settings.seed),
         "search": choose.draw(settings.search_images, settings.seed),
         "choose": choose,
         "contest": report[:_CONTEST],
@@ -99,7 +104,8 @@ def calibrate(
 
     tell("time blocks and uniform schedules", 0, 1)
     blocks = {name: _block_times(name, vit, journal, settings, clock) for name, vit in vits.items()}
-    seeds = find_seeds(bench, blocks, {"vocabulary": words}, settings)
+    named = {"vocabulary": words} | ({"selector": selector} if selector else {})
+    seeds = find_seeds(bench, blocks, named, settings, trained)
     points = {p.key: p for p in (DENSE, *explore(bench, seeds, settings, deadline, tell))}
     finalists = list(points.values())
     for done, point in enumerate(finalists):

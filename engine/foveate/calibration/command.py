@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["calibrate"]
 
+_SELECTOR = "selector.safetensors"  # as train-selector calls it
 _DEFAULT = Settings()
 _BUDGETS = ",".join(map(str, _DEFAULT.budgets))
 
@@ -55,6 +56,13 @@ def calibrate(
     ] = None,
     variant: Annotated[
         list[str] | None, typer.Option(help="Slimmer weights beside the ladder; may be repeated.")
+    ] = None,
+    selector: Annotated[
+        str | None,
+        typer.Option(
+            help="File of token selectors beside the ladder.",
+            show_default=f"{_SELECTOR}, if there is one",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = _DEFAULT.seed,
     time_limit: Annotated[
@@ -98,6 +106,8 @@ def calibrate(
     tune_allocator()
     torch.set_num_threads(threads)
     folder, state = repository / model / "1", state_dir()
+    if selector is None and (folder / _SELECTOR).exists():
+        selector = _SELECTOR
     bar = _Bar()
     with bar.progress:
         config = load_models(folder, vocabulary, variant or ())[WEIGHTS].config
@@ -113,6 +123,7 @@ def calibrate(
             state=state,
             vocabulary=vocabulary,
             variants=variant or (),
+            selector=selector,
             tell=bar.tell,
             # Of the process where it is one thread: others on the machine do not count.
             clock=time.process_time if threads == 1 else time.perf_counter,

@@ -28,13 +28,13 @@ def explore(
 ) -> list[Point]:
     """Finalists of each budget: its best uniform schedule, and what searches found.
 
-    Judged on few images ("search"): a schedule that is worth more is judged on all by the caller.
-    No search starts after ``deadline`` (of ``time.monotonic``).
+    Judged on few images ("glance", "search"): a schedule that is worth more is judged on all by the
+    caller. No search starts after ``deadline`` (of ``time.monotonic``).
     """
     uniform = seeds.points
     for done, point in enumerate(uniform):
         tell("judge uniform schedules", done, len(uniform))
-        bench.outcome(point, "search")
+        bench.outcome(point, "glance")
     starts = list(_starts(bench, seeds, settings))
     best: dict[int, Point] = {}
     for budget, start in starts:
@@ -49,11 +49,19 @@ def explore(
 
 
 def _starts(bench: Bench, seeds: Seeds, settings: Settings) -> Iterator[tuple[int, Point]]:
-    """Index of the budget and schedule: the best of every budget, then the second best."""
-    ranked = [
-        sorted(seeds.at(index), key=lambda point: bench.outcome(point, "search").loss)
-        for index in range(len(seeds.budgets))
-    ]
+    """Index of the budget and schedule: the best of every budget, then the second best.
+
+    Successive halving: all are looked at on a few images, the better half of each budget on more.
+    """
+
+    def rank(points: list[Point], on: str) -> list[Point]:
+        return sorted(points, key=lambda point: bench.outcome(point, on).loss)
+
+    ranked = []
+    for index in range(len(seeds.budgets)):
+        points = seeds.at(index)
+        better = max(settings.starts, len(points) // 2)
+        ranked.append(rank(rank(points, "glance")[:better], "search"))
     for place in range(settings.starts):
         for index, points in enumerate(ranked):
             if place < len(points):

@@ -22,7 +22,7 @@ def moves(
 
     Every reducer may leave ``step`` multiples of tokens more, and if that is too dear every other
     one in turn leaves as many fewer as it takes. Reducers of blocks may act a block earlier or
-    later, and then leave as many tokens as fit.
+    later, and then leave as many tokens as fit; a learned selector stays where it was trained.
     """
     indices = range(len(point.reducers))
     for dearer, cheaper in product(indices, indices):
@@ -34,7 +34,8 @@ def moves(
         if found is not None:
             yield found
     for index in indices:
-        if "block" not in point.reducers[index]:
+        reducer = point.reducers[index]
+        if "block" not in reducer or reducer.get("score") == "selector":  # stands where it learned
             continue
         for blocks in (-1, 1):
             found = _shrink(point.shift(index, blocks), index, multiple, legal, fits)

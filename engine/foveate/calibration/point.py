@@ -21,6 +21,7 @@ COUNTS: dict[str, tuple[str, int]] = {
     "vwt-intra": ("keep", 1),
     "vwt-inter": ("count", 1),
     "prune": ("keep", 1),
+    "merge": ("remove", -1),
 }
 
 
@@ -81,6 +82,7 @@ def label(reducer: Mapping[str, Any]) -> str:
 
 
 def _short(reducer: Mapping[str, Any]) -> str:
-    """``intra``, ``inter``; of what prunes only how: ``drop``, ``package``."""
+    """``intra``, ``inter``; of what prunes or merges only how: ``drop``, ``package``, ``tome``."""
     kind, *options = label(reducer).split(" ")
-    return "-".join(options if kind == "prune" else [kind.removeprefix("vwt-"), *options])
+    by_block = kind in ("prune", "merge")
+    return "-".join(options if by_block else [kind.removeprefix("vwt-"), *options])

@@ -41,9 +41,15 @@ def find_seeds(
     blocks: Mapping[str, BlockTimes],
     files: Mapping[str, str],
     settings: Settings,
+    trained: Sequence[int] = (),
 ) -> Seeds:
-    """Fit every family to every budget: by the table of blocks, then by what whole passes add."""
-    lines = _uniform_schedules(bench.configs, files, settings)
+    """Fit every family to every budget: by the table of blocks, then by what whole passes add.
+
+    Args:
+        files: what levels may name, by field.
+        trained: blocks that the selectors of ``files`` stand at.
+    """
+    lines = _uniform_schedules(bench.configs, files, settings, trained)
     (dense,) = bench.seconds([DENSE])
     budgets = tuple(share * dense for share in settings.budgets)
     seeds = _fit(lines, Cost(configs=bench.configs, blocks=blocks), budgets)
@@ -54,9 +60,13 @@ def find_seeds(
 
 
 def _uniform_schedules(
-    configs: Mapping[str, ViTConfig], files: Mapping[str, str], settings: Settings
+    configs: Mapping[str, ViTConfig],
+    files: Mapping[str, str],
+    settings: Settings,
+    trained: Sequence[int],
 ) -> dict[str, list[Point]]:
-    """By family, dearest first. A slimmer model is a method of its own, and joins every family."""
+    """By family, dearest first. A slimmer model is a method of its own, and joins every family it
+    can: selectors read the residual stream by heads, as wide as it was."""
     lines: dict[str, list[Point]] = {}
     for weights, config in configs.items():
         if weights != WEIGHTS:
@@ -64,8 +74,10 @@ def _uniform_schedules(
         for family in FAMILIES:
             if not files.keys() >= set(family.needs):
                 continue
+            if "selector" in family.needs and config.dim != configs[WEIGHTS].dim:
+                continue
             points = family.uniform(
-                config, multiple=settings.multiple, weights=weights, files=files
+                config, multiple=settings.multiple, weights=weights, files=files, trained=trained
             )
             for point in points:
                 lines.setdefault(point.family, []).append(point)

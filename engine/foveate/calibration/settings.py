@@ -26,7 +26,8 @@ class Settings:
     seed: int = 0
     """Of visual words, of the images to search on and of the order of moves."""
     search_images: int = 300
-    """Images a point is first judged on; what survives is judged on all."""
+    """Images a search judges points on; a quarter of them decides which may start one, what it
+    finds is judged on all."""
     starts: int = 2
     """Best schedules of each budget that a search starts from."""
     patience: int = 20

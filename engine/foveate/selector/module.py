@@ -65,6 +65,12 @@ class Selector(nn.Module):
             log_odds = torch.cat([log_odds[:, :-packages], certain], 1)
         return log_odds
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one token: of the scorers' products of matrices, all heads."""
+        linears = [m for m in self.scorers.modules() if isinstance(m, nn.Linear)]
+        return sum(m.weight.numel() for m in linears) * (self.heads if self.shared else 1)
+
     @torch.no_grad()
     def shift(self, amount: float) -> None:
         """Add ``amount`` to the log-odds of every token."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,20 +12,26 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.calibration import bench as bench_module
 from foveate.calibration import calibrate as module
-from foveate.calibration.bench import Bench
+from foveate.calibration.bench import DENSE, Bench
 from foveate.calibration.blocktimes import BlockTimes
 from foveate.calibration.calibrate import calibrate
+from foveate.calibration.journal import Journal
+from foveate.calibration.point import WEIGHTS, Point
 from foveate.calibration.report import write_report
 from foveate.calibration.settings import Settings
 from foveate.engine import Engine
 from foveate.errors import InputError, WeightsError
 from foveate.images import Images
-from foveate.ladder import LatencyTable
-from foveate.vit import ViT
+from foveate.ladder import LatencyTable, Quality
+from foveate.schedule import Schedule
+from foveate.selector import Selector, save_selectors
+from foveate.vit import ViT, ViTConfig
 
+TINY = ViTConfig(height=48, width=48, dim=32, depth=4, heads=2, mlp_dim=64)  # of version
 Pair = tuple[Images, Images]
 QUICK = Settings(budgets=(0.7, 0.4), max_loss=1.0, search_images=8, starts=1, patience=4)
 
@@ -132,6 +139,44 @@ def test_an_interrupted_run_goes_on_without_repeating_anything(
     assert not judged
     assert again.measured == 0
     assert again.ladder == whole.ladder
+
+
+@pytest.mark.usefixtures("steady")
+def test_selectors_are_a_method_where_they_were_trained(
+    version: Path, images: Pair, tmp_path: Path, judged: Counter[tuple[str, str]]
+) -> None:
+    torch.manual_seed(0)
+    selectors = {block: Selector(TINY) for block in (1, 3)}
+    save_selectors(version / "chosen.safetensors", selectors)
+    found = calibrate(version, "toy", *images, QUICK, state=tmp_path, selector="chosen.safetensors")
+    learned = [
+        (point["block"], files)
+        for reducers, _, files in (json.loads(key) for key, _ in judged)
+        for point in reducers
+        if point.get("score") == "selector"
+    ]
+    assert {block for block, _ in learned} == {1, 3}
+    assert all(files == {"selector": "chosen.safetensors"} for _, files in learned)
+    rivals = {family for contest in found.contests for family in contest.rivals}
+    assert {"selector, drop", "selector, package", "tome, every block"} <= rivals
+    with pytest.raises(WeightsError, match="absent"):
+        calibrate(version, "toy", *images, QUICK, state=tmp_path, selector="absent.safetensors")
+
+
+def test_a_level_costs_what_its_selectors_do(version: Path, tmp_path: Path) -> None:
+    save_selectors(version / "chosen.safetensors", {1: Selector(TINY)})
+    reducers = ({"kind": "prune", "block": 1, "keep": 9, "fate": "drop", "score": "selector"},)
+    point = Point(family="x", reducers=reducers, files={"selector": "chosen.safetensors"})
+    journal = Journal(tmp_path / "journal")
+    bench = Bench(version, "toy", {WEIGHTS: TINY}, {}, journal, batch=1, clock=lambda: 0.0)
+    unknown = Quality(top1=None, agreement=0.0, n=0)
+    _, level = bench.ladder([DENSE, point], [unknown] * 2).levels
+    prepared = bench.engine([point]).levels[1]
+    with FlopCounterMode(display=False) as counter:
+        prepared.selectors[1](torch.zeros(1, TINY.patches, TINY.dim))
+    plain = Schedule.parse(reducers, TINY).macs(TINY)
+    assert level.macs - plain == counter.get_total_flops() // 2 > 0
+    assert level.selector == "chosen.safetensors"
 
 
 @pytest.mark.usefixtures("steady")

@@ -86,6 +86,18 @@ def test_moves_are_legal_fit_and_change_something(
         assert all(r[COUNTS[r["kind"]][0]] % multiple == 0 for r in point.reducers)
 
 
+def test_leaving_more_tokens_means_merging_fewer() -> None:
+    point = Point(family="x", reducers=({"kind": "merge", "by": "tome", "block": 2, "remove": 20},))
+    assert rows(point.spend(0, 3)) > rows(point) > rows(point.spend(0, -3))
+
+
+def test_a_learned_selector_stays_at_its_block() -> None:
+    reducer = {"kind": "prune", "score": "selector", "fate": "drop", "block": 2, "keep": 40}
+    start = Point(family="x", reducers=(reducer,))
+    near = moves(start, 1, multiple=1, legal=lambda p: legal(p, CONFIG), fits=lambda p: True)
+    assert {point.reducers[0]["block"] for point in near} == {2}
+
+
 def test_a_search_stops_when_its_patience_ends() -> None:
     tried: list[int] = []
 
@@ -124,7 +136,10 @@ def test_names_tell_reducers_and_counts() -> None:
         {**drop, "block": 2, "keep": 18},
         {**drop, "block": 4, "keep": 7},
     )
+    tome = {"kind": "merge", "by": "tome"}
+    merges = ({**tome, "block": 0, "remove": 9}, {**tome, "block": 3, "remove": 5})
     assert Point(family="dense").name == "dense"
+    assert Point(family="x", reducers=merges).name == "tome9-5"
     assert Point(family="x", reducers=reducers).name == "intra43+drop18-7"
     assert Point(family="x", reducers=reducers[:1], weights="slim.safetensors").name == (
         "slim+intra43"
