@@ -27,7 +27,9 @@ def test_tables_are_those_of_the_results(document: str) -> None:
     assert tables.render(text) == text
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/design.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/methods.md"]
+)
 def test_what_documents_name_exists(document: str) -> None:
     text = (ROOT / document).read_text()
     commands = get_command(app).commands  # type: ignore[attr-defined]
