@@ -31,7 +31,7 @@ class Family:
     name: str
     input: Mapping[str, Any] | None = None
     block: Mapping[str, Any] | None = None
-    places: tuple[Fraction, ...] | None = None  # shares of the depth; all blocks if None
+    places: tuple[Fraction, ...] | None = None  # shares of the depth; None: all but the last
     needs: tuple[str, ...] = ()  # fields of a level that name a file it cannot do without
 
     @property
@@ -66,7 +66,7 @@ class Family:
         if "selector" in self.needs:
             return trained
         if self.places is None:
-            return range(config.depth)
+            return range(config.depth - 1)  # of the last block only CLS is read
         return [int(place * config.depth) for place in self.places]
 
     def _reducers(
