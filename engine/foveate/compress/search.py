@@ -1,9 +1,9 @@
 """Sizes of every block that cost a given share of the multiply-accumulates and lose least.
 
 SNP sets its ratios by hand. Here each size of each part is tried alone: the part is cut and fitted,
-the rest of the model stays dense, and the divergence of its answers on calibration images is
-measured on images it was not fitted on. Losses of different parts are taken to add up, and parts shrink in the order of loss per
-multiply-accumulate saved. Deterministic: nothing is drawn at random.
+the rest of the model stays dense, and the divergence of its answers is measured on images nothing
+was fitted on. Losses of different parts are taken to add up, and parts shrink in the order of loss
+per multiply-accumulate saved. Deterministic: nothing is drawn at random.
 """
 
 from __future__ import annotations
