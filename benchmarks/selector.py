@@ -99,15 +99,15 @@ def told(
     start: Mapping[int, Selector] | None = None,
 ) -> tuple[Trained, float]:
     """Train, and say how it goes; returns the CPU seconds it took, validation included."""
-    start = time.process_time()
+    began = time.process_time()
 
     def show(step: int, loss: float) -> None:
         if step % recipe.every == 0:
-            seconds = time.process_time() - start
+            seconds = time.process_time() - began
             print(f"{label}: step {step}, loss {loss:.3f}, {seconds:.0f} s", flush=True)
 
     trained = train(vit, *images, recipe, start=start, progress=show)
-    return trained, time.process_time() - start
+    return trained, time.process_time() - began
 
 
 def ablations(steps: int) -> dict[str, Recipe]:
