@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -91,7 +92,7 @@ class Bench:
             few = waiting[start : start + _AT_A_TIME]
             times = sample(self.engine(few), (self._batch,), clock=self._clock)
             dense = times[0, self._batch]
-            unit = self._journal.once("seconds of level 0", lambda dense=dense: min(dense))
+            unit = self._journal.once("seconds of level 0", partial(min, dense))
             for level, point in enumerate(few, 1):
                 pairs = zip(times[level, self._batch], dense, strict=True)
                 ratio = median(own / reference for own, reference in pairs)
