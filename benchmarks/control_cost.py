@@ -152,7 +152,7 @@ def governor_us(requests: int, queue_depth: int) -> float:
     )
     quality = (0.99, 0.98, 0.97, 0.95, 0.92)
     config = governor.Config(latency=table, quality=quality, max_batch=8, slo_ns=200_000_000)
-    wishes = (governor.Wish(),) * requests
+    wishes = (governor.PLAIN,) * requests  # as the classifier reads them
     state, spent = governor.State(), []
     for batch in range(1, BATCHES + 1):
         now_ns = batch * PERIOD_NS // 2

@@ -2,6 +2,7 @@
 end-to-end training can end with a selector that keeps everything.
 
     python benchmarks/selector.py [--distill-steps N] [--gumbel-steps N] [--ablation-steps N]
+                                  [--resume]
 
 Top-1 on held-out images at equal counts of tokens, blocks 1, 3 and 4 of the demo model. Selectors
 are trained on composites of train digits, on one thread. Writes ``results/selector.json``.
@@ -9,10 +10,12 @@ are trained on composites of train digits, on one thread. Writes ``results/selec
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +31,12 @@ from foveate.images import Images
 from foveate.selector.masked import masked_forward
 from foveate.selector.module import Selector
 from foveate.selector.pruned import Score, by_attention, by_selector, pruned_forward
-from foveate.selector.recipe import Recipe
+from foveate.selector.recipe import Recipe, after_warm_up
 from foveate.selector.report import threshold_report
 from foveate.selector.split import split
 from foveate.selector.train import Trained, train
 from foveate.vit import ViT, load_vit
-from results import environment, save
+from results import RESULTS, environment, save
 
 BLOCKS = (1, 3, 4)
 RATIOS = (0.5, 0.3, 0.2)
@@ -91,55 +94,67 @@ def spread(vit: ViT, selectors: Mapping[int, Selector], images: Images) -> list[
 
 def told(label: str, recipe: Recipe, vit: ViT, *images: Images) -> tuple[Trained, float]:
     """Train, and say how it goes; returns the CPU seconds it took, validation included."""
-    start = time.process_time()
+    began = time.process_time()
 
     def show(step: int, loss: float) -> None:
         if step % recipe.every == 0:
-            seconds = time.process_time() - start
+            seconds = time.process_time() - began
             print(f"{label}: step {step}, loss {loss:.3f}, {seconds:.0f} s", flush=True)
 
-    trained = train(vit, *images, recipe, progress=show)
-    return trained, time.process_time() - start
+    trained = train(vit, *images, recipe, start=start, progress=show)
+    return trained, time.process_time() - began
+
+
+def ablations(steps: int) -> dict[str, Recipe]:
+    """Short end-to-end trainings from a random start, with and without DynamicViT's two terms."""
+    plain = Recipe(
+        counts=counts(0.4), method="gumbel", steps=steps, batch=16, every=steps, patience=10**6
+    )
+    naive = replace(plain, eps=0.0, diagonal=False)
+    mild = {block: round(144 * 0.4 ** ((i + 1) / 3)) for i, block in enumerate(BLOCKS)}
+    return {
+        "DynamicViT's masked softmax": plain,
+        "without eps and diagonal": naive,
+        "without them, ten times the ratio loss": replace(naive, sparsity_weight=20.0),
+        "DynamicViT's, 0.4 left in the end": replace(plain, counts=mild),
+        "DynamicViT's, a tenth of the rate": replace(plain, rate=3e-4),
+    }
 
 
 def ablate(vit: ViT, learning: Images, validation: Images, steps: int) -> list[dict[str, Any]]:
     """The same short end-to-end training with and without DynamicViT's terms, and to two targets.
 
-    ``targets`` are the shares left after each selector. If the drawn shares meet them while the
-    threshold keeps (nearly) everything or nothing, the noise did the selecting.
+    If the drawn shares are near the aim while the threshold keeps everything or nothing, and
+    log-odds hardly differ between tokens, it is the noise that selects.
     """
-    quick = {"method": "gumbel", "steps": steps, "batch": 16, "every": steps, "patience": 10**6}
-    mild = {block: round(144 * 0.4 ** ((i + 1) / 3)) for i, block in enumerate(BLOCKS)}
-    cases: list[tuple[str, dict[str, Any]]] = [
-        ("DynamicViT's masked softmax", {}),
-        ("without eps and diagonal", {"eps": 0.0, "diagonal": False}),
-        (
-            "without them, ten times the ratio loss",
-            {"eps": 0.0, "diagonal": False, "sparsity_weight": 20.0},
-        ),
-        ("DynamicViT's, 0.4 left in the end", {"counts": mild}),
-        ("DynamicViT's, a tenth of the rate", {"rate": 3e-4}),
-    ]
-    rows = []
-    for name, changes in cases:
-        recipe = Recipe(**{"counts": counts(0.4), **quick, **changes})
-        trained, seconds = told(name, recipe, vit, learning, validation)
-        noise = torch.Generator().manual_seed(0)
-        rows.append(
-            {
-                "case": name,
-                "steps": steps,
-                "images": steps * 16,
-                "cpu_seconds": seconds,
-                "targets": [n / 144 for n in recipe.counts.values()],
-                "drawn": drawn_shares(vit, trained.selectors, validation, noise),
-                "threshold": drawn_shares(vit, trained.selectors, validation, None),
-                "log_odds_std": spread(vit, trained.selectors, validation),
-                "top1_top_k": top1(vit, by_selector(trained.selectors), counts(0.4), validation),
-            }
-        )
-        print(rows[-1], flush=True)
-    return rows
+    trained, seconds = told(case, recipe, vit, learning, validation)
+    noise = torch.Generator().manual_seed(0)
+    row = {
+        "case": case,
+        "images": recipe.steps * recipe.batch,
+        "cpu_seconds": seconds,
+        "aim": [n / 144 for n in recipe.counts.values()],
+        "drawn": drawn_shares(vit, trained.selectors, validation, noise),
+        "threshold": drawn_shares(vit, trained.selectors, validation, None),
+        "log_odds_std": spread(vit, trained.selectors, validation),
+        "top1_top_k": top1(vit, by_selector(trained.selectors), counts(0.4), validation),
+    }
+    print(row, flush=True)
+    return row
+
+
+def recipes(distill_steps: int, gumbel_steps: int) -> dict[str, Recipe]:
+    """Trained selectors to compare. All aim at a ratio of 0.3 and are judged at every ratio."""
+    distilled = Recipe(counts=counts(0.3), steps=distill_steps)
+    gumbel = Recipe(counts=counts(0.3), method="gumbel", steps=gumbel_steps, batch=16, every=40)
+    return {
+        "distilled": distilled,
+        "distilled, weights per head": replace(distilled, shared=False),
+        "gumbel, frozen backbone": gumbel,
+        "gumbel, trained backbone": replace(gumbel, backbone=True),
+        "gumbel from distilled, frozen backbone": after_warm_up(gumbel),
+        "gumbel from distilled, trained backbone": after_warm_up(replace(gumbel, backbone=True)),
+    }
 
 
 def main(
@@ -149,6 +164,7 @@ def main(
     distill_steps: int = 100,
     gumbel_steps: int = 160,
     ablation_steps: int = 50,
+    resume: bool = typer.Option(False, help="Keep what is in the result file already."),
 ) -> None:
     tune_allocator()
     torch.set_num_threads(1)
@@ -168,35 +184,52 @@ def main(
         "gumbel, frozen backbone": Recipe(counts=counts(0.3), **gumbel),
         "gumbel, trained backbone": Recipe(counts=counts(0.3), **gumbel, backbone=True),
     }
-    for label, recipe in recipes.items():
-        trained, seconds = told(label, recipe, vit, learning, validation)
-        parameters = sum(p.numel() for s in trained.selectors.values() for p in s.parameters())
+    done: dict[str, Any] = {**asked, "methods": {}, "ablation": []}
+    path = RESULTS / "selector.json"
+    if resume and path.exists():
+        before = json.loads(path.read_text())
+        if any(before.get(key) != value for key, value in asked.items()):
+            raise SystemExit(f"{path}: of other arguments")
+        done = before
+    methods: dict[str, Any] = done["methods"]
+
+    def keep() -> None:
+        save("selector", {"environment": environment(), **done})
+
+    if "cls-value" not in methods:
+        done["dense"] = top1(vit, by_attention, {}, held_out)
+        methods["cls-value"] = {"top1": compare(vit, by_attention, held_out)}
+        keep()
+    start: dict[int, Selector] = {}
+    for label, recipe in recipes(distill_steps, gumbel_steps).items():
+        if label in methods and label != "distilled":  # which others begin with
+            continue
+        begin = start if "from distilled" in label else None
+        trained, seconds = told(label, recipe, vit, learning, validation, start=begin)
+        if label == "distilled":
+            start = trained.selectors
+        score = by_selector(trained.selectors)
         methods[label] = {
             "steps": trained.steps,
             "batch": recipe.batch,
+            "rate": recipe.rate,
             "cpu_seconds": seconds,
-            "parameters": parameters,
+            "parameters": sum(
+                weight.numel() for s in trained.selectors.values() for weight in s.parameters()
+            ),
             "history": trained.history,
-            "top1": compare(trained.vit, by_selector(trained.selectors), held_out),
+            "log_odds_std": spread(trained.vit, trained.selectors, validation),
+            "top1": compare(trained.vit, score, held_out),
             "threshold": threshold_report(trained.vit, trained.selectors, held_out),
         }
         if recipe.backbone:  # what of it is the backbone's?
-            methods["cls-value on that backbone"] = {
-                "top1": compare(trained.vit, by_attention, held_out)
-            }
-        print(label, methods[label], flush=True)
-    save(
-        "selector",
-        {
-            "environment": environment(),
-            "images": images,
-            "blocks": BLOCKS,
-            "counts": {f"{ratio:g}": counts(ratio) for ratio in RATIOS},
-            "dense": dense,
-            "methods": methods,
-            "ablation": ablate(vit, learning, validation, ablation_steps),
-        },
-    )
+            methods[label]["cls_value_top1"] = compare(trained.vit, by_attention, held_out)
+        keep()
+        print(label, {r: row["top1"] for r, row in methods[label]["top1"].items()}, flush=True)
+    for case, recipe in ablations(ablation_steps).items():
+        if case not in {row["case"] for row in done["ablation"]}:
+            done["ablation"].append(ablate(case, recipe, vit, learning, validation))
+            keep()
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class Config:
     load_memory_s: float = 1.0
     images_weight: float = 0.1  # of what one observation shows
     tighten_at: float = 1.0  # share of capacity and of the SLO at which a level is given up
-    release_at: float = 0.9  # and at which it is allowed again
+    release_at: float = 0.85  # and at which it is allowed again; nearer, chance moves it
     hold_s: float = 0.3  # between two steps to dearer levels
 
     @cached_property

@@ -15,7 +15,7 @@ from foveate.errors import LadderError
 from foveate.graphs import GraphEngine
 from foveate.ladder import Ladder, LatencyTable
 
-__all__ = ["device_name", "load_or_measure", "measure", "table_path"]
+__all__ = ["device_name", "load_or_measure", "measure", "sample", "table_path"]
 
 _ROUNDS = 7
 
@@ -60,6 +60,26 @@ def measure(
     Rounds interleave the levels. ``clock`` may be ``time.process_time`` to count work alone.
     """
     batches = batches or engine.batches
+    samples = sample(engine, batches, rounds, clock)
+    return LatencyTable(
+        device=device_name(engine.device),
+        ladder=engine.ladder.digest,
+        padded=isinstance(engine, GraphEngine),
+        batches=tuple(batches),
+        seconds=tuple(
+            tuple(min(samples[level, batch]) for batch in batches)
+            for level in range(len(engine.levels))
+        ),
+    )
+
+
+def sample(
+    engine: Engine | GraphEngine,
+    batches: Sequence[int],
+    rounds: int = _ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[tuple[int, int], list[float]]:
+    """Seconds of every level and batch size in each of the rounds that interleave them."""
     config = engine.config
     generator = torch.Generator().manual_seed(0)
     shape = (max(batches), config.height, config.width, 3)
@@ -72,16 +92,7 @@ def measure(
                 engine.infer(pixels[:batch], [level] * batch)
                 if round_ > 0:  # the first round warms up
                     samples.setdefault((level, batch), []).append(clock() - start)
-    return LatencyTable(
-        device=device_name(engine.device),
-        ladder=engine.ladder.digest,
-        padded=isinstance(engine, GraphEngine),
-        batches=tuple(batches),
-        seconds=tuple(
-            tuple(min(samples[level, batch]) for batch in batches)
-            for level in range(len(engine.levels))
-        ),
-    )
+    return samples
 
 
 def _processor() -> str:

@@ -47,6 +47,10 @@ def train_selector(
         bool,
         typer.Option("--learn-ratios", help="gumbel: training divides the budget among selectors."),
     ] = False,
+    warm_up: Annotated[
+        bool,
+        typer.Option("--warm-up/--no-warm-up", help="gumbel: begin with distilled selectors."),
+    ] = True,
     fate: Annotated[
         str, typer.Option(help="Of tokens that go: drop, package or package-sum.")
     ] = "drop",
@@ -89,6 +93,7 @@ def train_selector(
         method=method,
         train_backbone=train_backbone,
         learn_ratios=learn_ratios,
+        warm_up=warm_up,
         fate=fate,
         per_head=per_head,
         table=table,

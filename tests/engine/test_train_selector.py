@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from foveate.cli import app
 from foveate.errors import InputError
 from foveate.images import Images
-from foveate.selector import load_selectors
+from foveate.selector import job, load_selectors
 from foveate.selector.blocktimes import BlockTimes
 from foveate.selector.masked import masked_forward
 from foveate.selector.pruned import by_selector, pruned_forward
@@ -218,6 +218,28 @@ def test_the_command_writes_a_selector_that_loads(repository: Path, tmp_path: Pa
     assert result.exit_code == 0, result.output
     assert "selector, top-k" in result.stdout
     load_vit(folder / "selector-weights.safetensors")
+    assert len(list(folder.iterdir())) == 3  # and nothing is left of the run
+
+
+def test_an_interrupted_command_does_not_warm_up_twice(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods: list[str] = []
+
+    def interrupt(*args: Any, **kwargs: Any) -> Trained:
+        methods.append(args[3].method)
+        if args[3].method == "gumbel":
+            assert kwargs["start"].keys() == {1, 2}
+            raise Interrupted
+        return train(*args, **kwargs)
+
+    monkeypatch.setattr(job, "train", interrupt)
+    more = ["--data", str(_flat(tmp_path / "images")), "--blocks", "1,2", "--method", "gumbel"]
+    (tmp_path / "phone.csv").write_text("tokens,ms\n1,1\n17,17\n")
+    more += ["--table", str(tmp_path / "phone.csv"), "--budget-ms", "45"]
+    for _ in range(2):
+        assert isinstance(command(repository, *more).exception, Interrupted)
+    assert methods == ["distill", "gumbel", "gumbel"]
 
 
 @pytest.mark.parametrize(
@@ -248,8 +270,6 @@ def test_the_command_refuses_before_it_works(
 def test_an_interrupted_command_goes_on_with_the_same_table(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foveate.selector import job
-
     measured = iter([BlockTimes((1, 17), (1.0, 17.0)), BlockTimes((1, 17), (1.1, 17.1))] * 2)
     monkeypatch.setattr(job, "measure_block", lambda vit, batch: next(measured))
     seen: list[Recipe] = []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +18,7 @@ from foveate.calibration.quality import Outcome, answer, judge
 from foveate.engine import Engine
 from foveate.images import Images
 from foveate.ladder import Ladder, Level, Quality
-from foveate.latency import measure
+from foveate.latency import sample
 from foveate.schedule import Schedule
 from foveate.selector import load_selectors
 from foveate.vit import ViTConfig
@@ -24,6 +26,7 @@ from foveate.vit import ViTConfig
 __all__ = ["DENSE", "Bench"]
 
 DENSE = Point(family="dense")
+_AT_A_TIME = 8  # points timed together: a round of them is over in a fraction of a second
 _UNKNOWN = Quality(top1=None, agreement=0.0, n=0)
 
 
@@ -80,18 +83,23 @@ class Bench:
         return Engine.load(self.folder)
 
     def seconds(self, points: Sequence[Point]) -> list[float]:
-        """Least time of a batch of each point.
+        """Time of a batch of each point.
 
-        Those not known yet are measured together, round by round, beside level 0: on a machine that
-        has become slower or faster since the first of these measurements, all are scaled back.
+        A point is compared with level 0 round by round, few at a time, so that both meet the same
+        neighbours and clock rates; its time is the median ratio, in units of level 0's least time
+        when the calibration began.
         """
         new = {point.key: point for point in points if f"seconds {point.key}" not in self._journal}
-        if new:
-            table = measure(self.engine(list(new.values())), (self._batch,), clock=self._clock)
-            (reference,), *others = table.seconds
-            scale = self._journal.once("reference", lambda: reference) / reference
-            for key, (seconds,) in zip(new, others, strict=True):
-                self._journal.add(f"seconds {key}", seconds * scale)
+        waiting = list(new.values())
+        for start in range(0, len(waiting), _AT_A_TIME):
+            few = waiting[start : start + _AT_A_TIME]
+            times = sample(self.engine(few), (self._batch,), clock=self._clock)
+            dense = times[0, self._batch]
+            unit = self._journal.once("seconds of level 0", partial(min, dense))
+            for level, point in enumerate(few, 1):
+                pairs = zip(times[level, self._batch], dense, strict=True)
+                ratio = median(own / reference for own, reference in pairs)
+                self._journal.add(f"seconds {point.key}", ratio * unit)
         return [self._journal[f"seconds {point.key}"] for point in points]
 
     def outcome(self, point: Point, on: str) -> Outcome:

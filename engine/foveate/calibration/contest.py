@@ -20,35 +20,42 @@ def hold_contests(
     """Judge all on the same images ("contest"), none of which a level was chosen on.
 
     Who fits a budget is told by measured times; level 0 is no answer to any budget. A budget that
-    no level fits is left out.
+    no level fits is left out. Of a family the best schedule that fits takes part, be it one that
+    was meant for a smaller budget.
     """
-    uniform = seeds.points
-    for done, point in enumerate(uniform):
-        tell("compare with uniform schedules", done, len(uniform))
+    every = seeds.points
+    for done, point in enumerate(every):
+        tell("compare with uniform schedules", done, len(every))
         bench.outcome(point, "contest")
-    rivals = {
-        point.key: Rival(point=point, seconds=seconds, outcome=bench.outcome(point, "contest"))
-        for point, seconds in zip(uniform, bench.seconds(uniform), strict=True)
-    }
-    seconds = bench.seconds(levels)
+    uniform = {}
+    for family, line in seeds.families.items():
+        points = [point for point in line if point is not None]
+        uniform[family] = [
+            Rival(point=point, seconds=seconds, outcome=bench.outcome(point, "contest"))
+            for point, seconds in zip(points, bench.seconds(points), strict=True)
+        ]
+    taken = bench.seconds(levels)
     contests = []
-    for index, budget in enumerate(seeds.budgets):
+    for budget in seeds.budgets:
         most = budget * _TOLERANCE
-        level = next((i for i in range(1, len(levels)) if seconds[i] <= most), None)
+        level = next((i for i in range(1, len(levels)) if taken[i] <= most), None)
         if level is None:
             continue
         fitting = {
-            family: rivals[seed.key]
-            for family, line in seeds.families.items()
-            if (seed := line[index]) is not None and rivals[seed.key].seconds <= most
+            family: [rival for rival in rivals if rival.seconds <= most]
+            for family, rivals in uniform.items()
         }
         contests.append(
             Contest(
                 budget=budget,
                 level=level,
-                seconds=seconds[level],
+                seconds=taken[level],
                 outcome=bench.outcome(levels[level], "contest"),
-                rivals=fitting,
+                rivals={
+                    family: max(rivals, key=lambda rival: rival.outcome.score)
+                    for family, rivals in fitting.items()
+                    if rivals
+                },
             )
         )
     return tuple(contests)

@@ -11,7 +11,7 @@ from foveate.calibration.bench import Bench
 from foveate.calibration.moves import moves
 from foveate.calibration.point import Point, legal
 from foveate.calibration.search import descend
-from foveate.calibration.seeds import Seeds
+from foveate.calibration.seeds import Seeds, predicted_budget
 from foveate.calibration.settings import Settings
 
 __all__ = ["explore"]
@@ -44,7 +44,7 @@ def explore(
         tell("search schedules", done, len(starts))
         if deadline is not None and time.monotonic() > deadline:
             break
-        found.append(_search(bench, seeds, seeds.budgets[budget], start, settings))
+        found.append(_search(bench, seeds, budget, start, settings))
     return found
 
 
@@ -68,9 +68,10 @@ def _starts(bench: Bench, seeds: Seeds, settings: Settings) -> Iterator[tuple[in
                 yield index, points[place]
 
 
-def _search(bench: Bench, seeds: Seeds, budget: float, start: Point, settings: Settings) -> Point:
-    """The best schedule found within ``budget`` seconds from ``start``."""
+def _search(bench: Bench, seeds: Seeds, budget: int, start: Point, settings: Settings) -> Point:
+    """The best schedule found from ``start`` within the budget of that index."""
     config = bench.configs[start.weights]
+    seconds = predicted_budget(bench, seeds, budget, start)
 
     def neighbours(point: Point, step: int) -> list[Point]:
         """In an order drawn anew for each point, so that no count is always tried first."""
@@ -80,7 +81,7 @@ def _search(bench: Bench, seeds: Seeds, budget: float, start: Point, settings: S
                 step,
                 multiple=settings.multiple,
                 legal=partial(legal, config=config),
-                fits=lambda candidate: seeds.cost.seconds(candidate) <= budget,
+                fits=lambda candidate: seeds.cost.seconds(candidate) <= seconds,
             )
         )
         random.Random(f"{settings.seed} {step} {point.key}").shuffle(near)
@@ -92,5 +93,5 @@ def _search(bench: Bench, seeds: Seeds, budget: float, start: Point, settings: S
         neighbours,
         lambda point: bench.outcome(point, "search").loss,
         steps=sorted({max(1, size) for size in (*sizes, 1)}, reverse=True),
-        patience=settings.patience,
+        patience=round(settings.patience / settings.budgets[budget]),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foveate.calibration.bench import DENSE, Bench
 from foveate.calibration.blocktimes import BlockTimes
@@ -13,7 +13,7 @@ from foveate.calibration.point import WEIGHTS, Point
 from foveate.calibration.settings import Settings
 from foveate.vit import ViTConfig
 
-__all__ = ["Seeds", "find_seeds"]
+__all__ = ["Seeds", "find_seeds", "predicted_budget"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,10 @@ def find_seeds(
     settings: Settings,
     trained: Sequence[int] = (),
 ) -> Seeds:
-    """Fit every family to every budget: by the table of blocks, then by what whole passes add.
+    """Fit every family to every budget.
+
+    By the table of blocks, then by what whole passes take beyond it, at last by how far the
+    prediction is off at the very schedule.
 
     Args:
         files: what levels may name, by field.
@@ -56,7 +59,23 @@ def find_seeds(
     for _ in range(2):
         points = [DENSE, *seeds.points]
         seeds = _fit(lines, learn_overheads(seeds.cost, points, bench.seconds(points)), budgets)
+    bench.seconds(seeds.points)
+    families = {
+        family: tuple(
+            point and _dearest(lines[family], seeds.cost, predicted_budget(bench, seeds, i, point))
+            for i, point in enumerate(line)
+        )
+        for family, line in seeds.families.items()
+    }
+    seeds = replace(seeds, families=families)
+    bench.seconds(seeds.points)
     return seeds
+
+
+def predicted_budget(bench: Bench, seeds: Seeds, budget: int, near: Point) -> float:
+    """What may be predicted of schedules like ``near`` so that they take the budget."""
+    (measured,) = bench.seconds([near])
+    return seeds.budgets[budget] * seeds.cost.seconds(near) / measured
 
 
 def _uniform_schedules(
@@ -85,12 +104,13 @@ def _uniform_schedules(
 
 
 def _fit(lines: Mapping[str, Sequence[Point]], cost: Cost, budgets: tuple[float, ...]) -> Seeds:
-    def fitting(line: Sequence[Point]) -> tuple[Point | None, ...]:
-        seconds = [cost.seconds(point) for point in line]
-        return tuple(
-            next((p for p, s in zip(line, seconds, strict=True) if s <= budget), None)
-            for budget in budgets
-        )
-
-    families = {family: fitting(line) for family, line in lines.items()}
+    families = {
+        family: tuple(_dearest(line, cost, budget) for budget in budgets)
+        for family, line in lines.items()
+    }
     return Seeds(cost=cost, budgets=budgets, families=families)
+
+
+def _dearest(line: Sequence[Point], cost: Cost, seconds: float) -> Point | None:
+    """The first of ``line``, which is dearest first, that is predicted to take no longer."""
+    return next((point for point in line if cost.seconds(point) <= seconds), None)

@@ -30,8 +30,8 @@ class Settings:
     finds is judged on all."""
     starts: int = 2
     """Best schedules of each budget that a search starts from."""
-    patience: int = 20
-    """Most schedules one search tries."""
+    patience: float = 10.0
+    """Most a search spends, as passes of level 0: it tries more schedules where they are cheap."""
     time_limit_s: float | None = None
     """The search stops after this long; measuring what it found goes on."""
 

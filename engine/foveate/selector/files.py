@@ -21,7 +21,7 @@ __all__ = ["load_selectors", "save_selectors"]
 def save_selectors(
     path: Path, selectors: Mapping[int, Selector], counts: Mapping[int, int] | None = None
 ) -> None:
-    """Write weights (float32) and, as metadata, blocks and head sharing.
+    """Write weights (float32) and, as metadata, blocks and head sharing; atomically.
 
     ``counts``, the tokens each selector was trained to keep, are noted for the reader of the file;
     a level has counts of its own.
@@ -35,7 +35,9 @@ def save_selectors(
     metadata = {"blocks": ",".join(map(str, sorted(selectors))), "shared": str(first.shared)}
     if counts is not None:
         metadata["counts"] = json.dumps({str(block): n for block, n in counts.items()})
-    save_file(tensors, path, metadata=metadata)
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata=metadata)
+    partial.replace(path)
 
 
 def load_selectors(path: Path, config: ViTConfig) -> dict[int, Selector]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -16,10 +16,11 @@ from foveate.images import Images, check_data, class_names, read_folder
 from foveate.selector.blocktimes import BlockTimes, measure_block, read_block_times
 from foveate.selector.budget import fit_counts, geometric
 from foveate.selector.decision import Fate
-from foveate.selector.files import save_selectors
+from foveate.selector.files import load_selectors, save_selectors
+from foveate.selector.module import Selector
 from foveate.selector.problem import Problem, load_or_pose
 from foveate.selector.pruned import by_attention, by_selector
-from foveate.selector.recipe import Budget, Method, Recipe
+from foveate.selector.recipe import Budget, Method, Recipe, after_warm_up, warm_up
 from foveate.selector.report import served_report, threshold_report
 from foveate.selector.search import search_plan
 from foveate.selector.split import split
@@ -43,6 +44,7 @@ class Options:
     method: str = "distill"
     train_backbone: bool = False
     learn_ratios: bool = False
+    warm_up: bool = True
     fate: str = "drop"
     per_head: bool = False
     table: Path | None = None
@@ -83,8 +85,8 @@ class Options:
 def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[str, Any]:
     """Train, write the selectors (and weights, if they learned) beside the model, and report.
 
-    An interrupted run leaves ``OUT.checkpoint`` and ``OUT.problem.json``; one with the same
-    options goes on from there. ``restart`` forgets them.
+    An interrupted run leaves files ``OUT.checkpoint``, ``OUT.problem.json``, ``OUT.warm-up``; one
+    with the same options goes on from there. ``restart`` forgets them.
 
     Raises a :class:`~foveate.errors.FoveateError` before work starts if something cannot be used.
     """
@@ -96,11 +98,12 @@ def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[
         _counts(options, Problem(times, geometric(blocks)), vit.config)
     learning, validation = split(_images(options, vit.config), options.seed)
 
-    checkpoint = options.folder / f"{options.out}.checkpoint"
-    posed = options.folder / f"{options.out}.problem.json"
+    posed, warm, warming, checkpoint = left = [
+        options.folder / f"{options.out}.{end}"
+        for end in ("problem.json", "warm-up", "warm-up.checkpoint", "checkpoint")
+    ]
     if restart:
-        checkpoint.unlink(missing_ok=True)
-        posed.unlink(missing_ok=True)
+        _remove(left)
     torch.set_num_threads(options.threads)
     if blocks is not None:
         pose = functools.partial(Problem, times, geometric(blocks))
@@ -121,16 +124,33 @@ def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[
         budget=Budget(problem.times, options.budget_ms) if options.learn_ratios else None,
         seed=options.seed,
     )
-    task = progress.add_task("train", total=options.steps, note="")
 
-    def show(step: int, loss: float) -> None:
-        progress.update(task, completed=step, note=f"loss {loss:.3f}")
+    def learn(recipe: Recipe, checkpoint: Path, start: Mapping[int, Selector] | None) -> Trained:
+        task = progress.add_task(recipe.method, total=recipe.steps, note="")
 
-    trained = train(vit, learning, validation, recipe, checkpoint=checkpoint, progress=show)
+        def show(step: int, loss: float) -> None:
+            progress.update(task, completed=step, note=f"loss {loss:.3f}")
+
+        return train(
+            vit, learning, validation, recipe, checkpoint=checkpoint, start=start, progress=show
+        )
+
+    start = None
+    if options.method == "gumbel" and options.warm_up:
+        if not warm.exists():
+            distilled = learn(warm_up(recipe), warming, None)
+            save_selectors(warm, distilled.selectors)
+        start = load_selectors(warm, vit.config)
+    trained = learn(after_warm_up(recipe) if start else recipe, checkpoint, start)
     weights = _save(options, trained)
     report = _report(options, vit, trained, recipe, problem, validation, weights)
-    posed.unlink(missing_ok=True)
+    _remove(left)
     return report
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def parse_blocks(text: str, config: ViTConfig) -> list[int] | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from foveate.selector.blocktimes import BlockTimes
 from foveate.selector.decision import Fate
 from foveate.selector.masked import EPS
 
-__all__ = ["Budget", "Method", "Recipe"]
+__all__ = ["Budget", "Method", "Recipe", "after_warm_up", "warm_up"]
 
 Method = Literal["distill", "gumbel"]
 
@@ -54,3 +54,16 @@ class Recipe:
     every: int = 20  # steps between validations and checkpoints
     patience: int = 5  # validations without a gain before it stops
     seed: int = 0
+
+
+def warm_up(recipe: Recipe) -> Recipe:
+    """Distillation before an end-to-end training: after it log-odds tell tokens apart.
+
+    From a random start they do not for a long time; see ``docs/selector.md``.
+    """
+    return replace(recipe, method="distill", backbone=False, budget=None)
+
+
+def after_warm_up(recipe: Recipe) -> Recipe:
+    """The end-to-end training at a rate that refines, the paper's 5e-4, rather than begins anew."""
+    return replace(recipe, rate=5e-4)
