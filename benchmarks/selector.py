@@ -92,7 +92,13 @@ def spread(vit: ViT, selectors: Mapping[int, Selector], images: Images) -> list[
     return [torch.cat(parts).mean().item() for parts in ranks.values()]
 
 
-def told(label: str, recipe: Recipe, vit: ViT, *images: Images) -> tuple[Trained, float]:
+def told(
+    label: str,
+    recipe: Recipe,
+    vit: ViT,
+    *images: Images,
+    start: Mapping[int, Selector] | None = None,
+) -> tuple[Trained, float]:
     """Train, and say how it goes; returns the CPU seconds it took, validation included."""
     began = time.process_time()
 
@@ -121,8 +127,10 @@ def ablations(steps: int) -> dict[str, Recipe]:
     }
 
 
-def ablate(vit: ViT, learning: Images, validation: Images, steps: int) -> list[dict[str, Any]]:
-    """The same short end-to-end training with and without DynamicViT's terms, and to two targets.
+def ablate(
+    case: str, recipe: Recipe, vit: ViT, learning: Images, validation: Images
+) -> dict[str, Any]:
+    """Shares left after each selector: aimed at, drawn as in training, and by the threshold.
 
     If the drawn shares are near the aim while the threshold keeps everything or nothing, and
     log-odds hardly differ between tokens, it is the noise that selects.
@@ -171,18 +179,11 @@ def main(
     vit = load_vit(repository / name / "1" / "model.safetensors")
     learning, validation = split(training_images(4096, 0), 0)
     held_out = held_out_images(images)
-    dense = top1(vit, by_attention, {}, held_out)
-    methods: dict[str, Any] = {"cls-value": {"top1": compare(vit, by_attention, held_out)}}
-    print("cls-value", methods["cls-value"], flush=True)
-
-    gumbel = {"method": "gumbel", "steps": gumbel_steps, "batch": 16, "every": 40}
-    recipes = {
-        "distilled": Recipe(counts=counts(0.3), steps=distill_steps),
-        "distilled, weights per head": Recipe(
-            counts=counts(0.3), steps=distill_steps, shared=False
-        ),
-        "gumbel, frozen backbone": Recipe(counts=counts(0.3), **gumbel),
-        "gumbel, trained backbone": Recipe(counts=counts(0.3), **gumbel, backbone=True),
+    asked = {
+        "images": images,
+        "blocks": list(BLOCKS),
+        "counts": {f"{r:g}": {str(b): n for b, n in counts(r).items()} for r in RATIOS},
+        "steps": {"distill": distill_steps, "gumbel": gumbel_steps, "ablation": ablation_steps},
     }
     done: dict[str, Any] = {**asked, "methods": {}, "ablation": []}
     path = RESULTS / "selector.json"
