@@ -69,7 +69,7 @@ def calm(server: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Rows, N
     Close to what it can carry, waiting stretches, and on the way to the queue and back too, which
     ages do not see.
     """
-    return sent(server, 60, 20, tmp_path_factory.mktemp("calm") / "rows.npz")
+    return sent(server, 30, 20, tmp_path_factory.mktemp("calm") / "rows.npz")
 
 
 def test_ages_are_the_latencies_the_client_sees(calm: tuple[Rows, Numbers]) -> None:
