@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate.files import replacing
 from foveate.vit import ViT
 
 __all__ = ["distill"]
@@ -113,6 +113,5 @@ def _save(path: Path, key: str, epochs: int, slim: ViT, optimiser: torch.optim.O
         "slim": slim.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
-    torch.save(state, scratch)
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        torch.save(state, scratch)
