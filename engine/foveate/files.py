@@ -21,7 +21,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        scratch.touch()
+        mode = scratch.stat().st_mode
         yield scratch
+        scratch.chmod(mode)  # safetensors makes its files private, and Triton may be another user
         with scratch.open("rb") as file:
             os.fsync(file.fileno())
         scratch.replace(path)

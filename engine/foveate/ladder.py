@@ -123,7 +123,8 @@ class Ladder:
 
     def save(self, path: Path) -> None:
         data = {"schema": SCHEMA, **asdict(self)}
-        path.write_text(json.dumps(data, indent=1, default=dict) + "\n")
+        with replacing(path) as scratch:
+            scratch.write_text(json.dumps(data, indent=1, default=dict) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from foveate.files import replacing
 
@@ -33,3 +35,11 @@ def test_an_interrupted_write_changes_nothing(tmp_path: Path, error: type[BaseEx
         write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_others_may_read_what_safetensors_wrote(tmp_path: Path) -> None:
+    plain, tensors = tmp_path / "plain", tmp_path / "model.safetensors"
+    plain.touch()
+    with replacing(tensors) as scratch:
+        save_file({"x": torch.zeros(1)}, scratch)
+    assert tensors.stat().st_mode == plain.stat().st_mode
