@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ COUNTERS = {
 }
 GAUGES = {
     "foveate_build_info": "Always 1; versions and device of the model process",
+    "foveate_heartbeat_timestamp_seconds": "Last publication, seconds since 1970",
     "foveate_level": "Level the governor chose for the last batch",
     "foveate_batch_time_correction": "Measured over predicted batch time, as the governor uses it",
     "foveate_batch_gap_seconds": "Time between two batches while requests wait",
@@ -110,6 +112,7 @@ class Telemetry:
     def _publish(self) -> None:
         self._collect()
         self.count("foveate_heartbeats_total")
+        self.gauge("foveate_heartbeat_timestamp_seconds", time.time())
         with self._lock:
             counts, self._counts = self._counts, defaultdict(float)
             gauges, self._gauges = self._gauges, {}
