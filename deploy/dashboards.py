@@ -1,7 +1,7 @@
 """The Grafana dashboards, as data. ``generate.py`` writes them; edit here, not in Grafana.
 
-Every expression selects by ``model`` and ``namespace``; without Kubernetes there is no namespace, and
-``.*`` fits what is not there.
+Every expression selects by ``model`` and ``namespace``; without Kubernetes there is no namespace,
+and ``.*`` fits what is not there.
 """
 
 from __future__ import annotations
@@ -92,7 +92,12 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "fieldConfig": {"defaults": defaults, "overrides": []},
         "options": options,
         "targets": [
-            {"refId": chr(ord("A") + i), "datasource": _SOURCE, "legendFormat": legend, "expr": expr}
+            {
+                "refId": chr(ord("A") + i),
+                "datasource": _SOURCE,
+                "legendFormat": legend,
+                "expr": expr,
+            }
             for i, (legend, expr) in enumerate(panel.lines)
         ],
     }
@@ -215,7 +220,8 @@ _QUALITY = (
         lines=(
             (
                 "{{model}}",
-                f"{_rate('foveate_tokens_total', 'model')} / {_rate('nv_inference_count', 'model')}",
+                f"{_rate('foveate_tokens_total', 'model')}"
+                f" / {_rate('nv_inference_count', 'model')}",
             ),
         ),
     ),
@@ -330,8 +336,7 @@ _TRUST = (
         lines=(
             (
                 "{{component}} {{version}}",
-                "count by (component, version)"
-                ' (foveate_build_info{namespace=~"$namespace"})',
+                'count by (component, version) (foveate_build_info{namespace=~"$namespace"})',
             ),
         ),
     ),

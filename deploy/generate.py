@@ -1,6 +1,6 @@
 """Write what is derived: dashboards as JSON, the Prometheus rules as an object of Kubernetes.
 
-    python deploy/generate.py
+python deploy/generate.py
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ DEPLOY = Path(__file__).parent
 def files() -> dict[Path, str]:
     """Text of every derived file."""
     out = {
-        DEPLOY / "grafana" / "dashboards" / f"{board.uid}.json": json.dumps(board.json(), indent=1) + "\n"
+        DEPLOY / "grafana" / "dashboards" / f"{board.uid}.json": json.dumps(board.json(), indent=1)
+        + "\n"
         for board in DASHBOARDS
     }
     out[DEPLOY / "kubernetes" / "components" / "monitoring" / "prometheusrule.yaml"] = _rule()

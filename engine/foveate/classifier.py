@@ -181,7 +181,7 @@ class Classifier:
         return answers
 
     def _begin_counting(self, device: str) -> None:
-        """Every series is there from the start: whoever takes rates misses the first of a new one."""
+        """Have every series from the start: a rate does not see how a new one began."""
         telemetry = self._telemetry
         telemetry.gauge(
             "foveate_build_info",
