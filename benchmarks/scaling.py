@@ -30,8 +30,8 @@ from simulated import measured_table
 
 SETTLE_S = 2.0
 LOAD, CV2 = 0.7, 4.0  # of the cheapest level's capacity; burstiness of each replica's own source
-SIZES = ((1, 60.0), (10, 20.0), (100, 10.0), (1000, 5.0))  # replicas, seconds
-FLEET, FLEET_S = 16, 20.0
+SIZES = ((1, 60.0), (10, 20.0), (100, 10.0), (1000, 3.0))  # replicas, seconds
+FLEET, FLEET_S = 12, 10.0
 STALE_S = 0.5
 ZONES, ZONE, CALM = 3, 4, 0.8  # replicas in a zone; share of level 0's capacity
 NODE_S = 240.0  # from the wish for a GPU node until it serves
