@@ -1,6 +1,6 @@
 """Many replicas, by simulation: how many, how requests are routed, a zone lost, capacity awaited.
 
-    python benchmarks/scaling.py [NAME]
+    python benchmarks/scaling.py [NAME] [--part sizes]
 
 Batch times are those of ``results/levels.json``, as in ``simulated.py``; SLO 200 ms. Verdicts leave
 out the first two seconds, in which the controls settle.
@@ -9,6 +9,7 @@ out the first two seconds, in which the controls settle.
 from __future__ import annotations
 
 import heapq
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -25,13 +26,13 @@ from foveate_adapter.simulate.compare import Scene
 from foveate_adapter.simulate.fleet import Routing, Site, judge_fleet, simulate_fleet
 from foveate_adapter.simulate.server import Answer, Server
 from foveate_loadtest.arrivals import gamma, poisson
-from results import bars, environment, save
+from results import RESULTS, bars, environment, save
 from simulated import measured_table
 
 SETTLE_S = 2.0
 LOAD, CV2 = 0.7, 4.0  # of the cheapest level's capacity; burstiness of each replica's own source
 SIZES = ((1, 60.0), (10, 20.0), (100, 10.0), (1000, 3.0))  # replicas, seconds
-FLEET, FLEET_S = 12, 10.0
+FLEET, FLEET_S = 8, 10.0
 STALE_S = 0.5
 ZONES, ZONE, CALM = 3, 4, 0.8  # replicas in a zone; share of level 0's capacity
 NODE_S = 240.0  # from the wish for a GPU node until it serves
@@ -46,6 +47,11 @@ def sites(replicas: int, server: Server, **life: float) -> list[Site]:
     return [Site(server=server, **life) for _ in range(replicas)]
 
 
+def usual_load(scene: Scene) -> float:
+    """Requests per second of each replica."""
+    return LOAD * scene.capacity(scene.outer.levels[-1])
+
+
 def worth(answers: Sequence[Answer], scene: Scene, start: float, end: float) -> dict[str, Any]:
     """The verdict on what arrived from ``start`` to ``end``."""
     some = [answer for answer in answers if start <= answer.arrived_s < end]
@@ -54,7 +60,8 @@ def worth(answers: Sequence[Answer], scene: Scene, start: float, end: float) -> 
     return verdict
 
 
-def by_size(scene: Scene, rate: float) -> Iterator[dict[str, Any]]:
+def by_size(scene: Scene) -> Iterator[dict[str, Any]]:
+    rate = usual_load(scene)
     for replicas, seconds in SIZES:
         times = sources(replicas, rate, seconds)
         fleet = sites(replicas, scene.server)
@@ -66,8 +73,9 @@ def by_size(scene: Scene, rate: float) -> Iterator[dict[str, Any]]:
         }
 
 
-def by_routing(scene: Scene, rate: float) -> Iterator[dict[str, Any]]:
+def by_routing(scene: Scene) -> Iterator[dict[str, Any]]:
     """Equal replicas, then a quarter of them at half the speed, at the same share of capacity."""
+    rate = usual_load(scene)
     equal = sites(FLEET, scene.server)
     slow = Server(overhead_s=scene.server.overhead_s, slowdown=2.0)
     mixed = [*sites(FLEET - FLEET // 4, scene.server), *sites(FLEET // 4, slow)]
@@ -100,7 +108,7 @@ def zone_lost(scene: Scene) -> Iterator[dict[str, Any]]:
 
 def capacity_awaited(scene: Scene) -> Iterator[dict[str, Any]]:
     """The load doubles; the replicas that the autoscaler then wants serve four minutes later."""
-    at, replicas = 20.0, 4
+    at, replicas = 20.0, 2
     there, end = at + NODE_S, at + NODE_S + 30.0
     rate = CALM * replicas * scene.capacity(0)
     times = poisson(rate, at, 0).tolist() + [at + t for t in poisson(2 * rate, end - at, 1)]
@@ -115,12 +123,23 @@ def capacity_awaited(scene: Scene) -> Iterator[dict[str, Any]]:
             yield {"policy": name, "phase": phase, **worth(answers, scene, start, stop)}
 
 
-def main(name: str | None = None, repository: Path = Path("model_repository")) -> None:
+PARTS = {
+    "sizes": by_size,
+    "routings": by_routing,
+    "zone_lost": zone_lost,
+    "capacity_awaited": capacity_awaited,
+}
+
+
+def main(
+    name: str | None = None,
+    repository: Path = Path("model_repository"),
+    part: list[str] = list(PARTS),  # noqa: B006 (typer copies it); the others stay as they were
+) -> None:
     ladder = Ladder.load(repository / choose_model(repository, name) / "1" / "ladder.json")
     scene = Scene(ladder=ladder, table=measured_table(ladder))
     levels = scene.outer.levels
-    rate = LOAD * scene.capacity(levels[-1])
-    data: dict[str, Any] = {
+    facts = {
         "environment": environment(),
         "slo_ms": 1000 * scene.slo_s,
         "load": LOAD,
@@ -134,17 +153,15 @@ def main(name: str | None = None, repository: Path = Path("model_repository")) -
             for level in levels
         ],
     }
-    for part, rows in (
-        ("sizes", by_size(scene, rate)),
-        ("routings", by_routing(scene, rate)),
-        ("zone_lost", zone_lost(scene)),
-        ("capacity_awaited", capacity_awaited(scene)),
-    ):
-        data[part] = []
-        for row in rows:
-            print(part, *(f"{key}={value}" for key, value in row.items()), flush=True)
-            data[part].append(row)
-    save("scaling", data)
+    for one in part:
+        rows = []
+        for row in PARTS[one](scene):
+            print(one, *(f"{key}={value}" for key, value in row.items()), flush=True)
+            rows.append(row)
+        path = RESULTS / "scaling.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        save("scaling", {**before, **facts, one: rows})
+    data = json.loads((RESULTS / "scaling.json").read_text())
     awaited = {(row["policy"], row["phase"]): row for row in data["capacity_awaited"]}
     bars(
         {
