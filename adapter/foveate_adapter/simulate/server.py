@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from foveate import governor
 from foveate.governor import Rejection, Wish
@@ -97,6 +98,7 @@ class Replica:
         self._noise = random.Random(self.server.seed)
         self._state = governor.State()
         self._batches: list[Batch] = []
+        self._running: _Running | None = None
         self._free_at = 0.0
 
     def arrive(self, at: float) -> None:
@@ -105,18 +107,30 @@ class Replica:
         self._times.append(at)
 
     def advance(self, until: float = math.inf) -> None:
-        """Run every batch that starts before ``until``."""
-        while (first := len(self.answers)) < len(self._times):
-            start = max(self._free_at, self._times[first])
-            if start >= until:
+        """Finish and start every batch that is due before ``until``."""
+        while True:
+            if self._running is not None:
+                if self._free_at >= until:
+                    return
+                self._finish(self._running)
+            first = len(self.answers)
+            if first == len(self._times) or max(self._free_at, self._times[first]) >= until:
                 return
-            self._run_batch(start)
+            self._start(max(self._free_at, self._times[first]))
 
     def unanswered(self, now: float) -> int:
         """Requests that have arrived and wait, or are being computed, at ``now``."""
         self.advance(now)
-        running = self._batches[-1].size if self._batches and self._free_at > now else 0
-        return len(self._times) - len(self.answers) + running
+        return len(self._times) - len(self.answers)
+
+    def die(self, at: float) -> None:
+        """Lose everything that is not answered by then. Nothing may arrive any more."""
+        self.advance(at)
+        self._running = None
+        self.answers += [
+            Answer(arrived_s=arrived, latency_s=math.inf, level=None)
+            for arrived in self._times[len(self.answers) :]
+        ]
 
     def end(self, after_s: float = 0.0) -> Run:
         """Answer all, go on for ``after_s`` seconds, and tell."""
@@ -129,27 +143,16 @@ class Replica:
             decisions=tuple(self._adapter.decisions) if self._adapter else (),
         )
 
-    def die(self, at: float) -> None:
-        """Lose everything that is not answered by then. Nothing may arrive any more."""
-        self.advance(at)
-        lost = self.unanswered(at)
-        self.answers[len(self._times) - lost :] = [
-            Answer(arrived_s=arrived, latency_s=math.inf, level=None)
-            for arrived in self._times[len(self._times) - lost :]
-        ]
-        self._free_at = at
-
-    def _run_batch(self, start: float) -> None:
-        server, adapter, inner = self.server, self._adapter, self._inner
-        first = len(self.answers)
+    def _start(self, start: float) -> None:
+        server, inner, first = self.server, self._inner, len(self.answers)
         last = bisect_right(self._times, start, lo=first)
         waiting = self._times[first : min(last, first + inner.max_batch)]
         seen = governor.Observation(
             now_ns=round(start * 1e9),
             wishes=(Wish(),) * len(waiting),
-            policy=adapter.policy_at(start) if adapter else None,
+            policy=self._adapter.policy_at(start) if self._adapter else None,
         )
-        state, decision = governor.decide(inner, self._state, seen)
+        self._state, decision = governor.decide(inner, self._state, seen)
         self._endpoint.taken += len(waiting)
 
         ran = Counter(level for level in decision.levels if not isinstance(level, Rejection))
@@ -157,23 +160,39 @@ class Replica:
         seconds *= self._noise.lognormvariate(-(server.noise**2) / 2, server.noise)
         refusing = server.rejection_s * (len(waiting) - ran.total())
         self._free_at = start + seconds + refusing + server.overhead_s
-        if adapter:
-            adapter.policy_at(self._free_at)  # what is scraped meanwhile does not count this batch
-        self._state = state = governor.settle(state, decision, seconds)
+        level = ran.most_common(1)[0][0] if ran else decision.level
+        self._running = _Running(start, waiting, decision, seconds, level)
+
+    def _finish(self, batch: _Running) -> None:
+        if self._adapter:
+            # What was scraped meanwhile does not count this batch yet.
+            self._adapter.policy_at(self._free_at)
+        self._running = None
+        self._state = state = governor.settle(self._state, batch.decision, batch.seconds)
         self._endpoint.correction, self._endpoint.gap_s = state.correction, state.gap_s
-        self._endpoint.count(decision, seconds, waiting, start, self._free_at)
+        self._endpoint.count(
+            batch.decision, batch.seconds, batch.arrived, batch.start, self._free_at
+        )
         self.answers += (
             Answer(arrived_s=arrived, latency_s=self._free_at - arrived, level=_fate(level))
-            for arrived, level in zip(waiting, decision.levels, strict=True)
+            for arrived, level in zip(batch.arrived, batch.decision.levels, strict=True)
         )
         self._batches.append(
             Batch(
-                at_s=start,
-                size=len(waiting),
-                level=ran.most_common(1)[0][0] if ran else decision.level,
+                at_s=batch.start,
+                size=len(batch.arrived),
+                level=batch.level,
                 correction=state.correction,
             )
         )
+
+
+class _Running(NamedTuple):
+    start: float
+    arrived: Sequence[float]
+    decision: governor.Decision
+    seconds: float  # as the model will measure it
+    level: int  # of most of its requests
 
 
 def simulate(
