@@ -19,7 +19,9 @@ PACKAGES = ("foveate_kernels", "foveate_adapter", "foveate_loadtest")
 KNOWN = {*COUNTERS, *GAUGES, *OF_ADAPTER, *PACKAGES}
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/methods.md", "docs/scaling.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/methods.md", "docs/calibration.md", "docs/scaling.md"]
+)
 def test_tables_are_those_of_the_results(document: str) -> None:
     path = ROOT / "benchmarks" / "tables.py"
     spec = importlib.util.spec_from_file_location("tables", path)

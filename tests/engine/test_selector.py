@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from foveate.errors import InputError, WeightsError
 from foveate.selector import Selector, load_selectors, save_selectors
-from foveate.selector.blocktimes import BlockTimes, read_block_times
+from foveate.selector.blocktable import BlockTable, read_block_table
 from foveate.selector.budget import LEAST, fit_counts, geometric
 from foveate.selector.decision import decide, package
 from foveate.selector.losses import latency_loss, ratio_loss
@@ -24,7 +24,7 @@ from foveate.selector.pruned import by_attention, by_selector, pruned_forward
 from foveate.vit import ViT, ViTConfig
 
 CONFIG = ViTConfig(height=32, width=32, dim=32, depth=4, heads=2, mlp_dim=64)  # 16 patches
-LINEAR = BlockTimes((1, 17), (1.0, 17.0))  # a millisecond a token
+LINEAR = BlockTable((1, 17), (1.0, 17.0))  # a millisecond a token
 
 
 def model(seed: int = 0) -> tuple[ViT, dict[int, Selector]]:
@@ -253,7 +253,7 @@ def test_a_table_that_is_none_is_refused_naming_row_and_column(
     path = tmp_path / "phone.csv"
     path.write_text(text)
     with pytest.raises(InputError) as caught:
-        read_block_times(path, 17)
+        read_block_table(path, 17)
     assert str(path) in str(caught.value)
     assert says in str(caught.value)
 
@@ -261,7 +261,7 @@ def test_a_table_that_is_none_is_refused_naming_row_and_column(
 def test_a_table_is_read_and_interpolated(tmp_path: Path) -> None:
     path = tmp_path / "phone.csv"
     path.write_text("tokens,ms\n5,1.0\n9,2.0\n17,6.0\n")
-    times = read_block_times(path, 17)
+    times = read_block_table(path, 17)
     assert [times.at(n) for n in (1, 5, 7, 9, 13, 17)] == pytest.approx([1, 1, 1.5, 2, 4, 6])
 
 

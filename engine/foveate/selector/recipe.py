@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from foveate.selector.blocktimes import BlockTimes
+from foveate.selector.blocktable import BlockTable
 from foveate.selector.decision import Fate
 from foveate.selector.masked import EPS
 
@@ -19,7 +19,7 @@ Method = Literal["distill", "gumbel"]
 class Budget:
     """Milliseconds that all blocks may take, by a device's table."""
 
-    times: BlockTimes
+    times: BlockTable
     ms: float
 
 
