@@ -1,4 +1,4 @@
-"""Write the tables of README.md and of two pages of docs/ from ``benchmarks/results/*.json``.
+"""Write the tables of README.md and of ``docs/`` from ``benchmarks/results/*.json``.
 
     python benchmarks/tables.py
 
@@ -8,13 +8,14 @@ Each table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/methods.md", "docs/calibration.md")
+DOCUMENTS = ("README.md", "docs/methods.md", "docs/calibration.md", "docs/scaling.md")
 
 
 def render(text: str, results: Path = ROOT / "benchmarks" / "results") -> str:
@@ -180,6 +181,73 @@ def hierarchical(data: Mapping[str, Any]) -> str:
     )
 
 
+def scaling_capacity(data: Mapping[str, Any]) -> str:
+    loads = (1_000, 10_000, 100_000, 1_000_000)
+    rows = (
+        (
+            f"`{level['level']}`",
+            f"{100 * level['quality']:.2f} %",
+            f"{level['capacity']:.0f}",
+            *(f"{math.ceil(load / (0.8 * level['capacity'])):,}" for load in loads),
+        )
+        for level in data["levels"]
+    )
+    head = ("level", "quality", "images/s of a replica", *(f"for {load:,}/s" for load in loads))
+    return f"{_markdown(head, rows)}\n\n{_simulated(data)}"
+
+
+def scaling_sizes(data: Mapping[str, Any]) -> str:
+    rows = (
+        (f"{row['replicas']:,}", f"{row['requests_per_s']:,.0f}", *_verdict(row))
+        for row in data["sizes"]
+    )
+    head = ("replicas", "requests/s", *_VERDICT)
+    return (
+        f"{_markdown(head, rows)}\n\nLoad {data['load']:g} of the cheapest level's capacity, "
+        f"routed to the shorter of two. {_simulated(data)}"
+    )
+
+
+def scaling_routings(data: Mapping[str, Any]) -> str:
+    rows = (
+        (
+            row["fleet"],
+            row["routing"] + (f", {1000 * row['view_s']:g} ms old" if row["view_s"] else ""),
+            *_verdict(row),
+        )
+        for row in data["routings"]
+    )
+    head = ("replicas", "routing", *_VERDICT)
+    return f"{_markdown(head, rows)}\n\n{_simulated(data)}"
+
+
+def scaling_phases(part: str) -> Callable[[Mapping[str, Any]], str]:
+    def table(data: Mapping[str, Any]) -> str:
+        rows = ((row["policy"], row["phase"], *_verdict(row)) for row in data[part])
+        return f"{_markdown(('', '', *_VERDICT), rows)}\n\n{_simulated(data)}"
+
+    return table
+
+
+_VERDICT = ("in time", "p99", "lost or rejected", "recovered")
+
+
+def _verdict(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{100 * row['attainment']:.2f} %",
+        "–" if row["p99_ms"] is None else f"{row['p99_ms']:.0f} ms",
+        f"{100 * row['rejected']:.2f} %",
+        "–" if row["recovered"] is None else f"{row['recovered']:.2f}",
+    )
+
+
+def _simulated(data: Mapping[str, Any]) -> str:
+    return (
+        f"Simulated, SLO {data['slo_ms']:g} ms, batch times of `results/levels.json`; "
+        "`python benchmarks/scaling.py`."
+    )
+
+
 def calibration(data: Mapping[str, Any]) -> str:
     times = [level["ms_batch_8"] for level in data["levels"]]
     rows = (
@@ -314,6 +382,11 @@ _TABLES = {
     "control": ("control", control),
     "methods": ("methods", methods),
     "hierarchical": ("hierarchical", hierarchical),
+    "scaling-capacity": ("scaling", scaling_capacity),
+    "scaling-sizes": ("scaling", scaling_sizes),
+    "scaling-routings": ("scaling", scaling_routings),
+    "scaling-awaited": ("scaling", scaling_phases("capacity_awaited")),
+    "scaling-zone": ("scaling", scaling_phases("zone_lost")),
     "calibration": ("calibration", calibration),
     "compress": ("compress", compress),
     "selector": ("selector", selector),

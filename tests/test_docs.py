@@ -11,11 +11,17 @@ from typer.main import get_command
 
 from foveate.cli import app
 from foveate.telemetry import COUNTERS, GAUGES
+from foveate_adapter.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
+OF_ADAPTER = re.findall(r"^# TYPE (\w+)", Metrics([]).text()[0].decode(), re.M)
+PACKAGES = ("foveate_kernels", "foveate_adapter", "foveate_loadtest")
+KNOWN = {*COUNTERS, *GAUGES, *OF_ADAPTER, *PACKAGES}
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/methods.md", "docs/calibration.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/methods.md", "docs/calibration.md", "docs/scaling.md"]
+)
 def test_tables_are_those_of_the_results(document: str) -> None:
     path = ROOT / "benchmarks" / "tables.py"
     spec = importlib.util.spec_from_file_location("tables", path)
@@ -28,7 +34,16 @@ def test_tables_are_those_of_the_results(document: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/methods.md"]
+    "document",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/deploy.md",
+        "docs/design.md",
+        "docs/methods.md",
+        "docs/runbook.md",
+        "docs/scaling.md",
+    ],
 )
 def test_what_documents_name_exists(document: str) -> None:
     text = (ROOT / document).read_text()
@@ -36,13 +51,10 @@ def test_what_documents_name_exists(document: str) -> None:
     for command in re.findall(r"`?foveate ([a-z-]+)\b", text):
         if command not in ("serve", "is", "spends", "refuses", "serves"):
             assert command in commands, command
-    for path in re.findall(r"`((?:engine|tests|benchmarks|docs|adapter)/[\w/.-]+\.\w+)`", text):
+    folders = "engine|tests|benchmarks|deploy|docs|adapter"
+    for path in re.findall(rf"`((?:{folders})/[\w/.-]+\.\w+)`", text):
         assert (ROOT / path).exists(), path
     for metric in re.findall(r"`(foveate_\w+)`", text):
-        assert metric in {**COUNTERS, **GAUGES} or metric in {
-            "foveate_kernels",
-            "foveate_adapter",
-            "foveate_loadtest",
-        }, metric
+        assert metric in KNOWN, metric
     for target in re.findall(r"`make (\w+)`", text):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), target

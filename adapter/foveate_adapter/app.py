@@ -19,7 +19,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import AwareDatetime, BeforeValidator
 from starlette.routing import Match
 
@@ -148,8 +147,9 @@ async def readyz(models: _All) -> PlainTextResponse:
 
 @_reads.get("/metrics", response_class=PlainTextResponse)
 async def exposition(request: Request) -> Response:
-    """The adapter's own metrics, for Prometheus."""
-    return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    """The adapter's own metrics: Prometheus text, or OpenMetrics if asked for."""
+    text, content_type = request.app.state.metrics.text(request.headers.get("accept", ""))
+    return Response(text, media_type=content_type)
 
 
 @_reads.get("/v1/models")

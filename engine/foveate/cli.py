@@ -159,5 +159,18 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
+def health(
+    repository: Repository = Path("model_repository"),
+    url: Annotated[str, typer.Option(help="Of Triton's HTTP.")] = "http://127.0.0.1:8000",
+) -> None:
+    """Exit 0 if every model answers a real inference, for probes: Triton calls dead ones ready."""
+    from foveate.probe import ailments
+    from foveate.repository import model_names
+
+    if found := ailments(url, model_names(repository)):
+        sys.exit("\n".join(found))
+
+
 if __name__ == "__main__":
     app()

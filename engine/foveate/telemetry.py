@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ COUNTERS = {
     "foveate_answers_total": "Answers given, by level and by whether they met the SLO",
     "foveate_rejections_total": "Requests answered UNAVAILABLE, by reason",
     "foveate_errors_total": "Requests that were wrong and answered with an error",
+    "foveate_failures_total": "Good requests answered with an internal error",
     "foveate_batches_total": "Batches run, by the level most of their requests ran at",
     "foveate_batch_seconds_total": "Busy time of batches",
     "foveate_tokens_total": "Tokens left in the last block, summed over images",
@@ -33,6 +35,8 @@ COUNTERS = {
     "foveate_heartbeats_total": "Publications: the server keeps the numbers of a dead process",
 }
 GAUGES = {
+    "foveate_build_info": "Always 1; versions and device of the model process",
+    "foveate_heartbeat_timestamp_seconds": "Last publication, seconds since 1970",
     "foveate_level": "Level the governor chose for the last batch",
     "foveate_batch_time_correction": "Measured over predicted batch time, as the governor uses it",
     "foveate_batch_gap_seconds": "Time between two batches while requests wait",
@@ -108,6 +112,7 @@ class Telemetry:
     def _publish(self) -> None:
         self._collect()
         self.count("foveate_heartbeats_total")
+        self.gauge("foveate_heartbeat_timestamp_seconds", time.time())
         with self._lock:
             counts, self._counts = self._counts, defaultdict(float)
             gauges, self._gauges = self._gauges, {}

@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from foveate.probe import ailments
+
 ZEROS = bytes(96 * 96 * 3)
 
 
@@ -203,6 +205,7 @@ def test_model_process_returns(serve: Callable[..., Any], fault: signal.Signals)
     (triton,) = victim.children("tritonserver")
     (model,) = victim.children(r"python_backend_stub.* digits_0_0 ", of=triton)
     os.kill(model, fault)
+    assert ailments(f"http://{victim.http}", ["digits"]), "a probe notices, too"
     victim.await_log("restarting tritonserver: digits: ")
     victim.await_log("tritonserver answers again")
     assert classify(victim) == 200

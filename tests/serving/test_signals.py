@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from foveate.governor import Rejection
+from foveate.ladder import Ladder
 from foveate.telemetry import AGE_EDGES_S
 from foveate_loadtest.arrivals import Schedule, poisson
 from foveate_loadtest.rows import Outcome, Rows
@@ -81,6 +83,19 @@ def test_ages_are_the_latencies_the_client_sees(calm: tuple[Rows, Numbers]) -> N
     assert told[-1] >= len(latency), "all are counted, and a probe now and then"
     for share in (0.5, 0.95):
         assert quantile(told, share) == pytest.approx(quantile(seen, share), abs=CLOSE_S)
+
+
+def test_every_series_is_there_from_the_start(server: Any, repository: Path) -> None:
+    """A rate does not see how a new series began."""
+    levels = len(Ladder.load(repository / "digits/1/ladder.json").levels)
+    text = httpx.get(f"http://{server.metrics}/metrics").text
+    for level in range(levels):
+        for slo in ("met", "missed"):
+            assert f'foveate_answers_total{{level="{level}",model="digits",slo="{slo}"}}' in text
+    for reason in Rejection:
+        assert f'foveate_rejections_total{{model="digits",reason="{reason}"}}' in text
+    assert 'foveate_failures_total{model="digits"}' in text
+    assert 'foveate_build_info{component="model"' in text
 
 
 def test_the_mean_age_is_what_triton_measures(calm: tuple[Rows, Numbers]) -> None:
