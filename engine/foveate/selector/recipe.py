@@ -60,7 +60,7 @@ class Recipe:
 def warm_up(recipe: Recipe) -> Recipe:
     """Distillation before an end-to-end training: after it log-odds tell tokens apart.
 
-    From a random start they do not for a long time; see ``docs/selector.md``.
+    From a random start they do not for a long time; see ``docs/methods.md``.
     """
     return replace(recipe, method="distill", backbone=False, budget=None)
 
