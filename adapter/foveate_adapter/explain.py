@@ -23,6 +23,7 @@ __all__ = ["MAX_BYTES", "Explainer", "fates"]
 
 MAX_BYTES = 16 * 2**20  # as the model process takes
 _AT_ONCE = 4  # images held in memory
+_DEADLINE_MS = 5000  # whoever looks at one image can wait
 _TIMEOUT_S = 10.0  # to wait for a place, receive the image and get its answer
 
 
@@ -45,12 +46,12 @@ class Explainer:
         :class:`~foveate.errors.BadImage`, :class:`Busy` and :class:`UpstreamError`.
         """
         try:
-            wish = {} if level is None else {"level": ladder.index(level)}
+            pin = {} if level is None else {"level": ladder.index(level)}
         except BadWish as error:
             raise UnknownLevel(str(error)) from error
         try:
             async with asyncio.timeout(_TIMEOUT_S), self._places:
-                reply = await self._ask(ladder.model, await _whole(image), wish, top)
+                reply = await self._ask(ladder.model, await _whole(image), pin, top)
         except TimeoutError as error:
             raise Busy(f"no answer within {_TIMEOUT_S:g} s") from error
         except httpx.HTTPError as error:
@@ -64,13 +65,13 @@ class Explainer:
             raise UpstreamError(f"{self._url}: {error!r} in {reply.text[:200]!r}") from error
 
     async def _ask(
-        self, model: str, image: bytes, wish: Mapping[str, int], top: int
+        self, model: str, image: bytes, pin: Mapping[str, int], top: int
     ) -> httpx.Response:
         """KServe v2: the image as binary data behind the JSON, the answer as JSON."""
         body = struct.pack("<I", len(image)) + image
         binary = {"binary_data_size": len(body)}
         header = {
-            "parameters": wish,
+            "parameters": {"deadline_ms": _DEADLINE_MS, **pin},
             "inputs": [
                 {"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "parameters": binary}
             ],
@@ -92,9 +93,10 @@ class Explainer:
             reason = str(reply.json()["error"])
         except (KeyError, ValueError, TypeError):
             reason = reply.text[:200]
+        reason = reason.removeprefix(f"in ensemble '{model}_explain', ")
         match reply.status_code:
             case 400:
-                return BadImage(reason.removeprefix(f"in ensemble '{model}_explain', "))
+                return BadImage(reason)
             case 404:
                 return UnknownModel(f"{model}_explain: {reason}")
             case 503:

@@ -7,6 +7,8 @@ import uPlot from "./vendor/uPlot.esm.js";
 const TABLE_ROWS = 12; // one every five seconds
 const TABLE_STEP = 25;
 
+const stepped = uPlot.paths.stepped({ align: 1 });
+
 /** Each: title, series as [name in the history, label, colour, options], how a value reads. */
 const CHARTS = [
   {
@@ -15,7 +17,7 @@ const CHARTS = [
     series: [
       ["p99", "p99", "a"],
       ["p50", "p50", "b"],
-      ["slo", "SLO", "limit", { dash: [6, 4] }],
+      ["slo", "SLO", "limit", { dash: [6, 4], paths: stepped }],
     ],
     text: format.ms,
   },
@@ -23,9 +25,9 @@ const CHARTS = [
     title: "Level",
     wide: true,
     series: [
-      ["level", "of the last batch", "a", { paths: uPlot.paths.stepped({ align: 1 }) }],
-      ["dearest", "dearest allowed", "c", { width: 0, paths: uPlot.paths.stepped({ align: 1 }) }],
-      ["cheapest", "cheapest allowed", "c", { width: 0, paths: uPlot.paths.stepped({ align: 1 }) }],
+      ["dearest", "dearest allowed", "c", { width: 1, paths: stepped }],
+      ["cheapest", "cheapest allowed", "c", { width: 1, paths: stepped }],
+      ["level", "of the last batch", "a", { paths: stepped }],
     ],
     text: format.count,
     levels: true,
@@ -43,7 +45,7 @@ const CHARTS = [
     title: "In time",
     series: [
       ["attainment", "in time", "a"],
-      ["objective", "objective", "limit", { dash: [6, 4] }],
+      ["objective", "objective", "limit", { dash: [6, 4], paths: stepped }],
     ],
     text: format.percent,
     top: 1,
@@ -54,6 +56,7 @@ const CHARTS = [
   { title: "Power", series: [["power", "all GPUs", "a"]], text: format.watts, whereKnown: true },
 ];
 
+const clock = (time) => format.clock(new Date(1000 * time));
 const sync = uPlot.sync("console");
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
 let charts = [];
@@ -124,7 +127,7 @@ class Chart {
     for (let row = 0; row < TABLE_ROWS; row += 1) {
       const at = time.length - 1 - row * TABLE_STEP;
       const cells = this.table.tBodies[0].rows[row].cells;
-      write(cells[0], at < 0 ? "" : format.clock(new Date(1000 * time[at])));
+      write(cells[0], at < 0 ? "" : clock(time[at]));
       this.chart.series.forEach(([name], index) => {
         write(cells[index + 1], at < 0 ? "" : this.chart.text(series[name][at]));
       });
@@ -159,8 +162,8 @@ class Chart {
       hooks: { setCursor: [() => this.#read()] },
       scales: { y: levels ? { dir: -1, range: wholeLevels } : { range: this.#range } },
       axes: [
-        { ...axis, values: (_, times) => times.map((at) => format.clock(new Date(1000 * at))), space: 80 },
-        { ...axis, size: 64, incrs: levels && [1, 2, 5], values: (_, ticks) => ticks.map(text) },
+        { ...axis, size: 28, space: 90, values: (_, times) => times.map(clock) },
+        { ...axis, size: 60, incrs: levels && [1, 2, 5], values: (_, ticks) => ticks.map(text) },
       ],
       series: [
         {},
@@ -172,7 +175,7 @@ class Chart {
           ...more,
         })),
       ],
-      bands: levels && [{ series: [3, 2], dir: 0, fill: () => colour("band") }],
+      bands: levels && [{ series: [2, 1], dir: 0, fill: () => colour("band") }],
     };
   }
 

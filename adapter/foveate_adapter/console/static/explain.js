@@ -15,7 +15,10 @@ let running = null;
 export function start() {
   find("file").addEventListener("change", (event) => take(event.target.files[0]));
   compare.addEventListener("change", () => ask());
-  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask();
+  });
   const zone = find("explain");
   for (const kind of ["dragenter", "dragover"]) {
     zone.addEventListener(kind, (event) => {

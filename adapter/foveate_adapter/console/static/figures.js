@@ -1,6 +1,7 @@
 // The figures at the top: one entry each of a description list.
 
 import * as format from "./format.js";
+import { UNKNOWN } from "./format.js";
 import { find, make, write } from "./page.js";
 
 /** Each: name, value, what it is judged by, and whether it is as it should be (null: no matter). */
@@ -53,19 +54,22 @@ const FIGURES = [
     name: "Power",
     value: ({ observation }) => format.watts(observation?.power_w),
     note: ({ observation }) => energy(observation),
+    whereKnown: true,
   },
 ];
 
 const shown = FIGURES.map(({ name, ...figure }) => {
   const value = make("dd", { class: "value" });
   const note = make("dd", { class: "note" });
-  find("figures").append(make("div", {}, make("dt", {}, name), value, note));
-  return { ...figure, value, note, read: figure.value, remark: figure.note };
+  const entry = make("div", {}, make("dt", {}, name), value, note);
+  find("figures").append(entry);
+  return { ...figure, entry, value, note, read: figure.value, remark: figure.note };
 });
 
 export function show(view) {
-  for (const { value, note, read, remark, good } of shown) {
+  for (const { entry, value, note, read, remark, good, whereKnown } of shown) {
     write(value, read(view));
+    entry.hidden = Boolean(whereKnown) && value.textContent === UNKNOWN;
     write(note, remark(view));
     const verdict = good?.(view) ?? null;
     value.dataset.good = verdict === null ? "" : String(verdict);
@@ -77,7 +81,6 @@ function below(low, high) {
 }
 
 function energy(observation) {
-  if (observation?.power_w == null) return "not measured on this server";
-  const served = observation.served_per_s;
-  return served ? `${format.joules(observation.power_w / served)} per answer` : "all GPUs, idle";
+  const served = observation?.served_per_s;
+  return served ? `${format.joules(observation.power_w / served)} per answer` : "of all GPUs";
 }

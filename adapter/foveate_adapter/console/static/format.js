@@ -1,6 +1,8 @@
-// Numbers as text. What is not known is a dash.
+// Numbers as text.
 
-const known = (write) => (value) => (value === null || value === undefined ? "–" : write(value));
+export const UNKNOWN = "–";
+
+const known = (write) => (value) => (value === null || value === undefined ? UNKNOWN : write(value));
 const digits = (value, most) =>
   value.toLocaleString("en", { maximumFractionDigits: most, useGrouping: true });
 
