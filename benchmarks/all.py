@@ -20,6 +20,7 @@ NAMES = (
     "control",
     "simulated",
     "detection",
+    "console",
 )
 
 if __name__ == "__main__":

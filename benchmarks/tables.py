@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/methods.md from ``benchmarks/results/*.json``.
+"""Write the tables of README.md and other documents from ``benchmarks/results/*.json``.
 
     python benchmarks/tables.py
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/methods.md")
+DOCUMENTS = ("README.md", "docs/methods.md", "docs/console.md")
 
 
 def render(text: str, results: Path = ROOT / "benchmarks" / "results") -> str:
@@ -109,6 +109,22 @@ def control(data: Mapping[str, Any]) -> str:
     )
 
 
+def console(data: Mapping[str, Any]) -> str:
+    paint, grown = data["first_paint_ms"], data["heap_growth"]
+    heaps = [reading["heap_mb"] for reading in data["memory"]]
+    rows = [
+        ("first paint", f"{paint['median']:.0f} ms (at most {paint['most']:.0f} ms)"),
+        ("updates", f"{data['updates_hz']:.1f}/s"),
+        (f"JavaScript heap, {data['minutes']} minutes", f"at most {max(heaps):.1f} MB"),
+        ("its growth once the history is full", "–" if grown is None else f"{100 * grown:.1f} %"),
+    ]
+    return (
+        f"{_markdown(('what', 'measured'), rows)}\n\n"
+        f"{paint['of']} first paints; Chromium {data['chromium']} beside the server. "
+        f"{_where(data)}; `python benchmarks/console.py --minutes {data['minutes']}`."
+    )
+
+
 def methods(data: Mapping[str, Any]) -> str:
     dense = data["rows"][0]
     order = {row["family"]: i for i, row in reversed([*enumerate(data["rows"])])}
@@ -197,6 +213,7 @@ _TABLES = {
     "control": ("control", control),
     "methods": ("methods", methods),
     "hierarchical": ("hierarchical", hierarchical),
+    "console": ("console", console),
 }
 
 if __name__ == "__main__":
