@@ -244,7 +244,7 @@ async def explain(
     if kind not in IMAGE_TYPES:
         raise HTTPException(415, f"Content-Type={kind!r}: expected {', '.join(IMAGE_TYPES)}")
     explainer: Explainer = request.app.state.explainer
-    return await explainer.explain(model.ladder, request.stream(), level, top)
+    return await explainer.explain(model, request.stream(), level, top)
 
 
 @_reads.get("/v1/models/{name}/decisions", responses=_refusals(_UNKNOWN))

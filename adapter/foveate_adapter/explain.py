@@ -17,6 +17,7 @@ import httpx
 from foveate.errors import BadImage, BadWish
 from foveate.ladder import Ladder
 from foveate_adapter.errors import Busy, TooLarge, UnknownLevel, UnknownModel, UpstreamError
+from foveate_adapter.model import Model
 from foveate_adapter.schema import ClassView, Explanation, Fate
 
 __all__ = ["MAX_BYTES", "Explainer", "fates"]
@@ -38,7 +39,7 @@ class Explainer:
         self._client = httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT_S, limits=limits)
 
     async def explain(
-        self, ladder: Ladder, image: AsyncIterator[bytes], level: str | None, top: int
+        self, model: Model, image: AsyncIterator[bytes], level: str | None, top: int
     ) -> Explanation:
         """The answer to a JPEG or PNG file at ``level``, a name or an index; None: the governor's.
 
@@ -46,22 +47,22 @@ class Explainer:
         :class:`~foveate.errors.BadImage`, :class:`Busy` and :class:`UpstreamError`.
         """
         try:
-            pin = {} if level is None else {"level": ladder.index(level)}
+            pin = {} if level is None else {"level": model.ladder.index(level)}
         except BadWish as error:
             raise UnknownLevel(str(error)) from error
         try:
             async with asyncio.timeout(_TIMEOUT_S), self._places:
-                reply = await self._ask(ladder.model, await _whole(image), pin, top)
+                reply = await self._ask(model.name, await _whole(image), pin, top)
         except TimeoutError as error:
             raise Busy(f"no answer within {_TIMEOUT_S:g} s") from error
         except httpx.HTTPError as error:
             raise UpstreamError(f"{self._url}: {type(error).__name__}: {error}") from error
         if reply.is_error:
-            raise self._refusal(ladder.model, reply)
+            raise self._refusal(model.name, reply)
         try:
             outputs = {output["name"]: output["data"] for output in reply.json()["outputs"]}
-            return _explanation(ladder, outputs)
-        except (KeyError, ValueError, TypeError, IndexError) as error:
+            return _explanation(model.ladder, outputs)
+        except (LookupError, ValueError, TypeError, ArithmeticError) as error:
             raise UpstreamError(f"{self._url}: {error!r} in {reply.text[:200]!r}") from error
 
     async def _ask(
