@@ -22,6 +22,7 @@ NAMES = (
     "control",
     "simulated",
     "detection",
+    "console",
 )
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/methods.md", "docs/calibration.md", "docs/scaling.md")
+DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 
 
 def render(text: str, results: Path = ROOT / "benchmarks" / "results") -> str:
@@ -107,6 +107,22 @@ def control(data: Mapping[str, Any]) -> str:
         f"{data['slo_ms']:g} ms. Always cheapest has the same arrivals. The bound is what could "
         f"have been recovered by who knew all arrivals. {_where(data)}, server on one core, client "
         f"on the other; `python benchmarks/control.py`."
+    )
+
+
+def console(data: Mapping[str, Any]) -> str:
+    paint, grown = data["first_paint_ms"], data["heap_growth"]
+    heaps = [reading["heap_mb"] for reading in data["memory"]]
+    rows = [
+        ("first paint", f"{paint['median']:.0f} ms (at most {paint['most']:.0f} ms)"),
+        ("updates", f"{data['updates_hz']:.1f}/s"),
+        (f"JavaScript heap, {data['minutes']} minutes", f"at most {max(heaps):.1f} MB"),
+        ("its growth once the history is full", "–" if grown is None else f"{100 * grown:.1f} %"),
+    ]
+    return (
+        f"{_markdown(('what', 'measured'), rows)}\n\n"
+        f"{paint['of']} first paints; Chromium {data['chromium']} beside the server. "
+        f"{_where(data)}; `python benchmarks/console.py --minutes {data['minutes']}`."
     )
 
 
@@ -391,6 +407,7 @@ _TABLES = {
     "compress": ("compress", compress),
     "selector": ("selector", selector),
     "ablation": ("selector", ablation),
+    "console": ("console", console),
 }
 
 if __name__ == "__main__":

@@ -23,6 +23,15 @@ READY_S = 300.0  # the first start on a machine measures its latency table
 _REGION = re.compile(r"/dev/shm/triton_\w+_shm_region_\S+")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="take time for good screenshots of the console, and write them to DIR",
+    )
+
+
 @dataclass
 class Served:
     """A running ``foveate serve``. Addresses are ``127.0.0.1:port``."""

@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     source: Literal["triton", "prometheus"] = "triton"
+    triton_url: str = Field(default="http://127.0.0.1:8000", pattern="^https?://")
     metrics_url: str = Field(default="http://127.0.0.1:8002/metrics", pattern="^https?://")
     # A Prometheus server that scrapes Triton, the label matchers that tell which Triton is meant
     # (``instance="10.0.0.7:8002"``), and how often it is scraped: nothing is newer than that.

@@ -64,6 +64,10 @@ def test_a_model_shows_what_is_known_of_it(client, controlled):
     assert seen["answers"] == {"0": 6, "2": 4}
     assert seen["attainment"] == pytest.approx(0.9)
     assert seen["age_p99_ms"] == pytest.approx(200)
+    assert seen["age_p50_ms"] == pytest.approx(100 * 5 / 9)
+    assert seen["quality"] == pytest.approx(0.6 * 0.9745 + 0.4 * 0.9645)
+    assert seen["tokens_per_image"] == pytest.approx(0.6 * 145 + 0.4 * 85)
+    assert seen["power_w"] is None
     assert shown["decision"]["reason"] == "slo-missed"
     assert shown["policy"]["sequence"] == 2
 
