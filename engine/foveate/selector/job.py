@@ -92,6 +92,7 @@ def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[
     """
     options.check()
     vit = load_vit(options.folder / WEIGHTS)
+    vit.config.require_plain("train-selector")
     blocks = parse_blocks(options.blocks, vit.config)
     times = block_times(options, vit)
     if blocks is not None:  # an impossible budget is refused before any image is read
