@@ -15,6 +15,7 @@ from rich.table import Table
 from foveate.calibration.command import calibrate
 from foveate.compress.command import compress
 from foveate.errors import FoveateError
+from foveate.importers.command import import_
 from foveate.train_selector import train_selector
 from foveate_adapter.simulate.cli import simulate
 from foveate_loadtest.cli import loadtest
@@ -117,6 +118,7 @@ def demo(
     raise typer.Exit(demo(repository, name))
 
 
+app.command("import")(import_)
 app.command()(loadtest)
 app.command()(simulate)
 app.command()(calibrate)

@@ -1,8 +1,9 @@
 """A Vision Transformer with timm's state-dict names.
 
 What checkpoints of the world differ in is brought to one form by ``foveate.importers``; the few
-choices that remain are fields of :class:`ViTConfig`. This is the dense model: what training uses, what a checkpoint is loaded into, and what level 0
-must equal. The packed pass that serves reduced levels is in ``engine.py`` and uses these weights.
+choices that remain are fields of :class:`ViTConfig`. This is the dense model: what training uses,
+what a checkpoint is loaded into, and what level 0 must equal. The packed pass that serves reduced
+levels is in ``engine.py`` and uses these weights.
 
 A *slim* variant (``foveate.compress``) has the same names but blocks of other sizes; its file says
 which in its metadata.
@@ -34,6 +35,7 @@ __all__ = [
     "ViT",
     "ViTConfig",
     "attend",
+    "describe",
     "load_vit",
     "pad_heads",
     "patchify",
@@ -374,12 +376,18 @@ def save_vit(model: ViT, path: Path, dtype: torch.dtype = torch.float16) -> None
     """Write weights (as ``dtype``) and the config (as metadata) to a safetensors file, at once:
     whoever reads the path meanwhile finds the old file or the new one."""
     tensors = {name: t.detach().to(dtype).contiguous() for name, t in model.state_dict().items()}
-    metadata = {key: str(getattr(model.config, key)) for key in _kinds()}
-    if model.config.blocks:
-        metadata["blocks"] = json.dumps([asdict(shape) for shape in model.config.blocks])
+    metadata = describe(model.config)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     save_file(tensors, scratch, metadata=metadata)
     scratch.replace(path)
+
+
+def describe(config: ViTConfig) -> dict[str, str]:
+    """The config as metadata of a safetensors file."""
+    metadata = {key: str(getattr(config, key)) for key in _kinds()}
+    if config.blocks:
+        metadata["blocks"] = json.dumps([asdict(shape) for shape in config.blocks])
+    return metadata
 
 
 def load_vit(path: Path, dtype: torch.dtype = torch.float32) -> ViT:

@@ -1,4 +1,4 @@
-"""Score: how unlike the others a token is, by the keys of its block; for models without a CLS token.
+"""Score: how unlike the others a token is, by the keys of its block; asks for no CLS token.
 
 s_i = 1 - cos(k_i, m), with keys averaged over heads, brought to unit length, and m their mean over
 the patches of the image. |m| (1 - s_i) is thus the mean cosine between a token and all of them:

@@ -1,6 +1,7 @@
 """Prune: keep the ``keep`` patch tokens of highest score, and CLS, registers and the like.
 
-Token order everywhere: CLS and other tokens that always stay, kept patches in raster order, then at most one package token.
+Token order everywhere: CLS and other tokens that always stay, kept patches in raster order, then at
+most one package token.
 
 =============== ======================================================================
 fate            what becomes of the others
