@@ -11,6 +11,7 @@ NAMES = (
     "levels",
     "compress",
     "forward",
+    "parity",
     "methods",
     "overhead",
     "control_cost",

@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/methods.md from ``benchmarks/results/*.json``.
+"""Write the tables of README.md and docs/*.md from ``benchmarks/results/*.json``.
 
     python benchmarks/tables.py
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/methods.md")
+DOCUMENTS = ("README.md", "docs/methods.md", "docs/models.md")
 
 
 def render(text: str, results: Path = ROOT / "benchmarks" / "results") -> str:
@@ -180,6 +180,36 @@ def hierarchical(data: Mapping[str, Any]) -> str:
     )
 
 
+def parity(data: Mapping[str, Any]) -> str:
+    rows = (
+        (
+            row["model"],
+            row["dims"],
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['max_difference']:.1e}",
+            f"{row['logit_std']:.2g}",
+            "same" if row["same_top5"] else "NOT the same",
+        )
+        for row in data["rows"]
+    )
+    dims, difference = "width x blocks, heads, size/patch", "largest difference of logits"
+    head = ("model", dims, "parameters", difference, "their deviation", "top 5")
+    e = data["environment"]
+    weighed = "".join(
+        f" The import of {row['model']} ({row['checkpoint_bytes'] / 2**30:.2f} GiB) took "
+        f"{row['memory_bytes']['most'] / 2**30:.2f} GiB of memory at most, libraries and mapped "
+        f"files included: {row['memory_bytes']['most'] / row['checkpoint_bytes']:.2f} times the "
+        "checkpoint."
+        for row in data["rows"]
+        if "memory_bytes" in row
+    )
+    missing = "".join(f"\n* not run: {name}: {why}" for name, why in data["missing"].items())
+    return (
+        f"{_markdown(head, rows)}\n{missing}\n{e['cpu']}, torch {e['torch']}, transformers "
+        f"{e['transformers']}, timm {e['timm']};{weighed} `python benchmarks/parity.py`."
+    )
+
+
 def _where(data: Mapping[str, Any]) -> str:
     e = data["environment"]
     return f"{e['cpu']} ({e['cores']} cores, shared), one thread, torch {e['torch']}"
@@ -197,6 +227,7 @@ _TABLES = {
     "control": ("control", control),
     "methods": ("methods", methods),
     "hierarchical": ("hierarchical", hierarchical),
+    "parity": ("parity", parity),
 }
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from foveate.telemetry import COUNTERS, GAUGES
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/methods.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/methods.md", "docs/models.md"])
 def test_tables_are_those_of_the_results(document: str) -> None:
     path = ROOT / "benchmarks" / "tables.py"
     spec = importlib.util.spec_from_file_location("tables", path)
@@ -28,7 +28,8 @@ def test_tables_are_those_of_the_results(document: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/methods.md"]
+    "document",
+    ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/methods.md", "docs/models.md"],
 )
 def test_what_documents_name_exists(document: str) -> None:
     text = (ROOT / document).read_text()

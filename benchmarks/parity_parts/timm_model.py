@@ -3,8 +3,9 @@
     python timm_model.py NAME FOLDER [JSON of arguments]
 
 A process of its own, for transformers cannot be imported where this torchvision can. Writes
-``config.json`` and ``model.safetensors`` (timm) or ``NAME.pth`` (``torchvision:NAME``, ``deit:NAME``
-as DeiT publishes it), and ``expected.safetensors``: images [8, H, W, 3] (uint8) and logits.
+``config.json`` and ``model.safetensors`` (timm) or ``NAME.pth`` (``torchvision:NAME``, and
+``deit:NAME`` as DeiT publishes it), and ``expected.safetensors``: images [8, H, W, 3] (uint8) and
+logits.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _zero_shot(model: Any, folder: Path, inputs: Tensor) -> Tensor:
 
 def _tokenizer(config: Any) -> Any:
     """A word for each word: what it is trained on does not matter to a random tower."""
-    words = sorted({*" ".join(NAMES).split(), *"a photo of This is".split(), "."})
+    words = sorted({*" ".join(NAMES).split(), "a", "photo", "of", "This", "is", "."})
     special = {"<pad>": 1, "<start>": config.bos_token_id, "<end>": config.eos_token_id}
     vocabulary = {word: 10 + index for index, word in enumerate(words)} | {"<unk>": 2} | special
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from foveate.accuracy.command import bench
 from foveate.calibration.command import calibrate
 from foveate.compress.command import compress
 from foveate.errors import FoveateError
@@ -124,6 +125,7 @@ app.command()(simulate)
 app.command()(calibrate)
 app.command()(compress)
 app.command()(train_selector)
+app.add_typer(bench, name="bench")
 
 
 @app.command()

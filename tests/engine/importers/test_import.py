@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from foveate.engine import Engine
-from foveate.errors import FoveateError, InputError, WeightsError
+from foveate.errors import FoveateError, InputError
 from foveate.importers.importer import Wishes, import_checkpoint
 from foveate.importers.source import find_source
 from foveate.ladder import Ladder
@@ -54,7 +55,9 @@ def weights(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
         "blocks.0.mlp.fc2.weight": (32, 64), "blocks.0.mlp.fc2.bias": (32,),
     }  # fmt: skip
     generator = torch.Generator().manual_seed(1)
-    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()} | changes
+    return {
+        name: torch.randn(shape, generator=generator) for name, shape in shapes.items()
+    } | changes
 
 
 @pytest.fixture
@@ -163,8 +166,7 @@ def test_weights_that_do_not_fit_are_named(
 ) -> None:
     changed = {name: t for name, t in (weights() | change).items() if t is not None}
     save_file(changed, folder / "model.safetensors")
-    with pytest.raises(AssertionError if not message else Exception, match=message):
-        raise Exception(refused(folder, tmp_path / "models"))
+    assert re.search(message, refused(folder, tmp_path / "models"))
 
 
 @pytest.mark.parametrize(
@@ -181,13 +183,14 @@ def test_other_architectures_are_refused_by_name(
     folder: Path, tmp_path: Path, architecture: str, message: str
 ) -> None:
     (folder / "config.json").write_text(json.dumps({**CONFIG, "architecture": architecture}))
-    with pytest.raises(Exception, match=message):
-        raise Exception(refused(folder, tmp_path / "models"))
+    assert re.search(message, refused(folder, tmp_path / "models"))
 
 
 def test_a_resnet_is_no_vit(tmp_path: Path) -> None:
     file = tmp_path / "resnet.pth"
-    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.bn1.bias": torch.zeros(9)}, file)
+    torch.save(
+        {"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.bn1.bias": torch.zeros(9)}, file
+    )
     assert "no Vision Transformer" in refused(file, tmp_path / "models")
 
 

@@ -90,9 +90,7 @@ def save_timm(name: str, folder: Path, arguments: dict[str, Any]) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_another_image_size_is_what_the_original_interpolates(
-    models: Any, tmp_path: Path
-) -> None:
+def test_another_image_size_is_what_the_original_interpolates(models: Any, tmp_path: Path) -> None:
     """Position embeddings for 160 pixels, by transformers' own interpolation."""
     images = models.pixels(160, images=2)
     logits = models.save("ViT-T/16-224", tmp_path / "checkpoint", images)
