@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from foveate.engine import Engine
-from foveate.errors import LadderError
+from foveate.errors import LadderError, WeightsError
 from foveate.forward import Routes
 from foveate.graphs import GraphEngine
 from foveate.schedule import Schedule
@@ -178,6 +178,13 @@ def test_other_heads_are_served_alike(
 def test_a_score_by_cls_needs_a_head_that_reads_it() -> None:
     with pytest.raises(LadderError, match=r"score='cls-value'.*pool='map'.*'key'"):
         Schedule.parse([prune(1, 14, "drop")], OTHERS["map"])
+
+
+@pytest.mark.parametrize(("name", "key"), [("map", "prefix=0"), ("mean", "prefix=3")])
+def test_what_knows_the_original_vit_only_says_so(name: str, key: str) -> None:
+    CONFIG.require_plain("compress")
+    with pytest.raises(WeightsError, match=f"compress: the model has {key}"):
+        OTHERS[name].require_plain("compress")
 
 
 def test_a_mean_counts_what_rows_stand_for(build_engine: Callable[..., Engine]) -> None:

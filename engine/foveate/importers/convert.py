@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.errors import InputError
+from foveate.errors import InputError, WeightsError
 from foveate.importers.positions import find_grid, interpolate
 from foveate.importers.recipe import Recipe
 from foveate.importers.tensors import Tensors
@@ -69,6 +69,12 @@ class _Reader:
             raise InputError(
                 f"{self.source.where}: dim={dim}, heads={recipe.heads}, depth={depth}: expected a "
                 "multiple of heads, and a block"
+            )
+        if head is None and not self._has("head.weight"):
+            name = recipe.layout.name("head.weight")
+            raise WeightsError(
+                f"{self.source.where}: key {name!r} is missing: without a classifier there are no "
+                "classes to serve"
             )
         classes = self._shape("head.weight")[0] if head is None else len(head[1])
         return ViTConfig(

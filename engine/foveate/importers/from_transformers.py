@@ -97,6 +97,11 @@ def recipe(
             f"{tensors.where}: hidden_act={activation!r}: expected {', '.join(_ACTIVATIONS)}"
         )
     image, patch = vision.get("image_size", 224), vision.get("patch_size", 16)
+    for key, value in (("image_size", image), ("patch_size", patch)):
+        if not isinstance(value, int):
+            raise WeightsError(
+                f"{tensors.where}: {key}={value!r}: expected one number, of a square"
+            )
     size, preprocess = _preprocess(processor, int(image), tensors.where)
     mean, std = _normalisation(processor)
     common: dict[str, Any] = {

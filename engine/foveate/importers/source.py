@@ -48,7 +48,7 @@ def find_source(text: str, config: Path | None = None) -> Source:
         given = _read_json(beside) if beside.exists() or config else None
         processor = _read_optional(path.with_name("preprocessor_config.json"))
         own = path.parent if given is not None and config is None else None
-        return Source(text, (path,), given, processor if own else None, own)
+        return Source(text, (path,), given, processor, own)
     else:
         raise InputError(f"{text}: no such file or folder; a hub's is named {HUB}OWNER/NAME")
     return Source(

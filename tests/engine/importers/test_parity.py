@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,10 +17,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from foveate.engine import Engine
+from foveate.errors import WeightsError
+from foveate.importers import from_timm
 from foveate.importers.check import compare
+from foveate.importers.convert import convert
 from foveate.importers.importer import Imported, Wishes, import_checkpoint
 from foveate.importers.original import open_original
 from foveate.importers.source import find_source
+from foveate.importers.tensors import Tensors
 
 ROOT = Path(__file__).parents[3]
 
@@ -81,13 +86,48 @@ def test_timm_and_torchvision(tmp_path: Path, name: str, arguments: dict[str, An
     check(tmp_path / "models", expected["images"], expected["logits"])
 
 
-def save_timm(name: str, folder: Path, arguments: dict[str, Any]) -> None:
-    script = ROOT / "benchmarks" / "parity_parts" / "timm_model.py"
-    command = [sys.executable, str(script), name, str(folder), json.dumps(arguments)]
+def test_every_vit_of_timm_is_read_as_timm_builds_it_or_refused() -> None:
+    """Heads, epsilon, activation and pooling, which files do not say, against timm's own code."""
+    script = ROOT / "benchmarks" / "parity_parts" / "timm_architectures.py"
+    architectures = json.loads(run_timm([sys.executable, str(script)]))
+    taken = 0
+    for name, facts in architectures.items():
+        shapes = {key: tuple(shape) for key, shape in facts["shapes"].items()}
+        tensors = Tensors(name, shapes, lambda key, shapes=shapes: torch.zeros(shapes[key]))
+        config = {"architecture": name, "pretrained_cfg": facts["pretrained_cfg"]}
+        try:
+            recipe = from_timm.recipe({**config, "global_pool": facts["pool"]}, tensors)
+            _, parts = convert(tensors, recipe, recipe.size)
+            for _ in parts:
+                pass
+        except WeightsError:
+            assert not facts["plain"] or REFUSED.search(name), name
+            continue
+        taken += 1
+        assert facts["plain"], name
+        assert (recipe.heads, recipe.eps) == (facts["heads"], facts["eps"]), name
+        assert recipe.activation == ACTIVATIONS[facts["activation"]], name
+        assert POOLS[facts["pool"]] == recipe.pool.replace("+dist", ""), name
+    assert taken > 100
+
+
+ACTIVATIONS = {"GELU none": "gelu", "GELUTanh": "gelu-tanh", "QuickGELU": "quick-gelu"}
+POOLS = {"token": "cls", "avg": "mean", "map": "map"}
+# Their blocks are plain; their stem, MLP, attention or last norm is not.
+REFUSED = re.compile("dinov2|tipsv2|intern|radio|dlittle|dwee|_r26|_r50|mci|rope|test_vit")
+
+
+def run_timm(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "No module named 'timm'" in done.stderr:
         pytest.skip("timm is not installed: benchmarks/hierarchical_parts/timm_models.py")
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def save_timm(name: str, folder: Path, arguments: dict[str, Any]) -> None:
+    script = ROOT / "benchmarks" / "parity_parts" / "timm_model.py"
+    run_timm([sys.executable, str(script), name, str(folder), json.dumps(arguments)])
 
 
 def test_another_image_size_is_what_the_original_interpolates(models: Any, tmp_path: Path) -> None:
