@@ -12,7 +12,6 @@ which in its metadata.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.errors import WeightsError
+from foveate.files import replacing
 from foveate.pooling import AttentionPool, mean_of_rows
 
 __all__ = [
@@ -373,13 +373,10 @@ def _norm(config: ViTConfig) -> nn.LayerNorm:
 
 
 def save_vit(model: ViT, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write weights (as ``dtype``) and the config (as metadata) to a safetensors file, at once:
-    whoever reads the path meanwhile finds the old file or the new one."""
+    """Write weights (as ``dtype``) and, as metadata, the config to a safetensors file; at once."""
     tensors = {name: t.detach().to(dtype).contiguous() for name, t in model.state_dict().items()}
-    metadata = describe(model.config)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, scratch, metadata=metadata)
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        save_file(tensors, scratch, metadata=describe(model.config))
 
 
 def describe(config: ViTConfig) -> dict[str, str]:

@@ -21,9 +21,7 @@ from foveate_loadtest.run import LoadtestConfig, run
 
 PUBLISHED_S = 0.5  # the plugin publishes more often than that
 EDGES_S = (0.0, *AGE_EDGES_S)
-# A machine that is slow for a moment stretches the way to the queue and back too, which ages do not
-# see; `pytest.approx` takes the wider of the two.
-CLOSE = {"abs": 0.010, "rel": 0.2}
+CLOSE_S = 0.010
 
 Numbers = Counter[tuple[str, str]]
 
@@ -66,8 +64,12 @@ def quantile(cumulative: Sequence[float], share: float) -> float:
 
 @pytest.fixture(scope="module")
 def calm(server: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Rows, Numbers]:
-    """A load that the server can carry."""
-    return sent(server, 120, 10, tmp_path_factory.mktemp("calm") / "rows.npz")
+    """A load that the server carries even where the machine is slow for a moment.
+
+    Close to what it can carry, waiting stretches, and on the way to the queue and back too, which
+    ages do not see.
+    """
+    return sent(server, 30, 20, tmp_path_factory.mktemp("calm") / "rows.npz")
 
 
 def test_ages_are_the_latencies_the_client_sees(calm: tuple[Rows, Numbers]) -> None:
@@ -78,7 +80,7 @@ def test_ages_are_the_latencies_the_client_sees(calm: tuple[Rows, Numbers]) -> N
     assert all(low <= high for low, high in pairwise(told))
     assert told[-1] >= len(latency), "all are counted, and a probe now and then"
     for share in (0.5, 0.95):
-        assert quantile(told, share) == pytest.approx(quantile(seen, share), **CLOSE)
+        assert quantile(told, share) == pytest.approx(quantile(seen, share), abs=CLOSE_S)
 
 
 def test_the_mean_age_is_what_triton_measures(calm: tuple[Rows, Numbers]) -> None:
@@ -86,7 +88,7 @@ def test_the_mean_age_is_what_triton_measures(calm: tuple[Rows, Numbers]) -> Non
     age_s = grown["foveate_age_seconds_sum", ""] / grown["foveate_age_seconds_count", ""]
     requests = grown["nv_inference_request_success", ""]
     measured_s = grown["nv_inference_request_duration_us", ""] / requests / 1e6
-    assert age_s == pytest.approx(measured_s, **CLOSE)
+    assert age_s == pytest.approx(measured_s, abs=CLOSE_S)
 
 
 def test_every_rejection_the_client_sees_is_counted(server: Any, tmp_path: Path) -> None:

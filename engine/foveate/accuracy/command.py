@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from foveate.options import REPOSITORY, Json, Name, Repository, Threads
 from foveate.repository import choose_model
 
 __all__ = ["bench"]
@@ -33,18 +34,16 @@ def accuracy(
             "labels.txt, or by WordNet numbers as ImageNet's are."
         ),
     ],
-    name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
-    repository: Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")] = Path(
-        "model_repository"
-    ),
+    name: Name = None,
+    repository: Repository = REPOSITORY,
     level: Annotated[
         list[int] | None,
         typer.Option(help="Index of a level; may be repeated.", show_default="all of them"),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    threads: Threads = 1,
+    as_json: Json = False,
 ) -> None:
     """Accuracy of the levels of a model on images with labels."""
     model = choose_model(repository, name)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from foveate.errors import InputError
+from foveate.options import REPOSITORY, Json, Repository
 
 if TYPE_CHECKING:
     from foveate.importers.check import Compared
@@ -29,9 +30,7 @@ def import_(
         ),
     ],
     name: Annotated[str, typer.Option(help="What the model is to be called.")],
-    repository: Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")] = Path(
-        "model_repository"
-    ),
+    repository: Repository = REPOSITORY,
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -70,7 +69,7 @@ def import_(
             dir_okay=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make a checkpoint of timm, Hugging Face or torchvision servable.
 

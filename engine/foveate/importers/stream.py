@@ -4,6 +4,7 @@ and a large checkpoint would be in memory twice."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -52,5 +53,7 @@ def write_safetensors(
             file.seek(data + left.pop(name))
             tensor.detach().contiguous().numpy().tofile(file)
             tell(len(shapes) - len(left), len(shapes))
+        file.flush()
+        os.fsync(file.fileno())  # or a rename could come through without what was written
     if left:
         raise WeightsError(f"{path}: nothing to write for {', '.join(left)}")
