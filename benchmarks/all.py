@@ -13,6 +13,7 @@ NAMES = (
     "selector",
     "calibrate",
     "forward",
+    "parity",
     "methods",
     "overhead",
     "control_cost",

@@ -264,6 +264,36 @@ def _simulated(data: Mapping[str, Any]) -> str:
     )
 
 
+def parity(data: Mapping[str, Any]) -> str:
+    rows = (
+        (
+            row["model"],
+            row["dims"],
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['max_difference']:.1e}",
+            f"{row['logit_std']:.2g}",
+            "same" if row["same_top5"] else "NOT the same",
+        )
+        for row in data["rows"]
+    )
+    dims, difference = "width x blocks, heads, size/patch", "largest difference of logits"
+    head = ("model", dims, "parameters", difference, "their deviation", "top 5")
+    e = data["environment"]
+    weighed = "".join(
+        f" The import of {row['model']} ({row['checkpoint_bytes'] / 2**30:.2f} GiB) took "
+        f"{row['memory_bytes']['most'] / 2**30:.2f} GiB of memory at most, libraries and mapped "
+        f"files included: {row['memory_bytes']['most'] / row['checkpoint_bytes']:.2f} times the "
+        "checkpoint."
+        for row in data["rows"]
+        if "memory_bytes" in row
+    )
+    missing = "".join(f"\n* not run: {name}: {why}" for name, why in data["missing"].items())
+    return (
+        f"{_markdown(head, rows)}\n{missing}\n{e['cpu']}, torch {e['torch']}, transformers "
+        f"{e['transformers']}, timm {e['timm']};{weighed} `python benchmarks/parity.py`."
+    )
+
+
 def calibration(data: Mapping[str, Any]) -> str:
     times = [level["ms_batch_8"] for level in data["levels"]]
     rows = (
@@ -403,6 +433,7 @@ _TABLES = {
     "scaling-routings": ("scaling", scaling_routings),
     "scaling-awaited": ("scaling", scaling_phases("capacity_awaited")),
     "scaling-zone": ("scaling", scaling_phases("zone_lost")),
+    "parity": ("parity", parity),
     "calibration": ("calibration", calibration),
     "compress": ("compress", compress),
     "selector": ("selector", selector),

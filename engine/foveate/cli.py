@@ -12,9 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from foveate.accuracy.command import bench
 from foveate.calibration.command import calibrate
 from foveate.compress.command import compress
 from foveate.errors import FoveateError
+from foveate.importers.command import import_
 from foveate.options import REPOSITORY, Admission, Json, Name, Repository
 from foveate.train_selector import train_selector
 from foveate_adapter.simulate.cli import simulate
@@ -111,11 +113,13 @@ def demo(
     raise typer.Exit(demo(repository, name))
 
 
+app.command("import")(import_)
 app.command()(loadtest)
 app.command()(simulate)
 app.command()(calibrate)
 app.command()(compress)
 app.command()(train_selector)
+app.add_typer(bench, name="bench")
 
 
 @app.command()

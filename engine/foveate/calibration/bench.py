@@ -73,7 +73,7 @@ class Bench:
         return Ladder(
             model=self.model,
             image_size=(config.height, config.width),
-            tokens=config.patches + 1,
+            tokens=config.tokens,
             levels=tuple(levels),
         )
 

@@ -86,6 +86,7 @@ def compress(
     if not _FILE.fullmatch(file) or file == source:
         raise InputError(f"out={file}: expected a name ending in .safetensors, other than {source}")
     dense = load_vit(folder / source)
+    dense.config.require_plain("compress")
     check_target(dense.config, target_macs, multiple=multiple, heads=heads, residual=residual)
     with _progress() as progress:
         fit, held_out = load_pair(

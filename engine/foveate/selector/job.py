@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from foveate.errors import InputError
 from foveate.images import Images, check_data, class_names, read_folder
+from foveate.preprocess import read_preprocess
 from foveate.selector.blocktable import BlockTable, measure_block, read_block_table
 from foveate.selector.budget import fit_counts, geometric
 from foveate.selector.decision import Fate
@@ -92,6 +93,7 @@ def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[
     """
     options.check()
     vit = load_vit(options.folder / WEIGHTS)
+    vit.config.require_plain("train-selector")
     blocks = parse_blocks(options.blocks, vit.config)
     times = block_table(options, vit)
     if blocks is not None:  # an impossible budget is refused before any image is read
@@ -189,8 +191,15 @@ def _counts(options: Options, problem: Problem, config: ViTConfig) -> dict[int, 
 
 def _images(options: Options, config: ViTConfig) -> Images:
     if options.data is not None:
-        names = class_names(options.repository / options.model)
-        return read_folder(options.data, config, names, most=options.images, seed=options.seed)
+        model = options.repository / options.model
+        return read_folder(
+            options.data,
+            config,
+            class_names(model),
+            read_preprocess(model),
+            most=options.images,
+            seed=options.seed,
+        )
     from foveate.digits.sets import training_images
 
     return training_images(options.images, options.seed)
