@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from foveate.errors import BadImage
+from foveate.parts import check_parts
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "decode_image"]
 
@@ -20,12 +21,14 @@ MAX_PIXELS = 32 * 10**6
 def decode_image(data: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Decode to RGB and resize (bilinear, antialiased) to [height, width, 3].
 
-    Size and header are checked before a pixel is decoded. Raises :class:`BadImage` with the reason.
+    Size, parts and header are checked before a pixel is decoded. Raises :class:`BadImage` with the
+    reason.
     """
     if not data:
         raise BadImage("IMAGE: 0 bytes; expected a JPEG or PNG file")
     if len(data) > MAX_BYTES:
         raise BadImage(f"IMAGE: {len(data)} bytes; the limit is {MAX_BYTES}")
+    check_parts(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Protocol
+
+from foveate.heartbeat import HEARTBEAT
 
 __all__ = ["AGE_EDGES_S", "COUNTERS", "GAUGES", "Metric", "Telemetry"]
 
@@ -33,6 +36,7 @@ COUNTERS = {
     "foveate_heartbeats_total": "Publications: the server keeps the numbers of a dead process",
 }
 GAUGES = {
+    HEARTBEAT: "When a model process last published, seconds since 1970; by process",
     "foveate_level": "Level the governor chose for the last batch",
     "foveate_batch_time_correction": "Measured over predicted batch time, as the governor uses it",
     "foveate_batch_gap_seconds": "Time between two batches while requests wait",
@@ -51,16 +55,22 @@ class Metric(Protocol):
 
 
 class Telemetry:
-    """Numbers of one model instance and the thread that publishes them.
+    """Numbers of one model process and the thread that publishes them.
 
     ``create(name, labels)`` makes a metric of the server; it is called once per label set.
+    ``process`` is the server's name of the instance, of which a model may have several.
     """
 
     def __init__(
-        self, create: Callable[[str, Mapping[str, str]], Metric], model: str, period_s: float = 0.15
+        self,
+        create: Callable[[str, Mapping[str, str]], Metric],
+        model: str,
+        process: str,
+        period_s: float = 0.15,
     ) -> None:
         self._create = create
         self._model = model
+        self._process = process
         self._period_s = period_s
         self._lock = threading.Lock()
         self._collect: Callable[[], None] = lambda: None
@@ -108,6 +118,7 @@ class Telemetry:
     def _publish(self) -> None:
         self._collect()
         self.count("foveate_heartbeats_total")
+        self.gauge(HEARTBEAT, time.time(), process=self._process)
         with self._lock:
             counts, self._counts = self._counts, defaultdict(float)
             gauges, self._gauges = self._gauges, {}
