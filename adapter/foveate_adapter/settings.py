@@ -15,7 +15,7 @@ from foveate_adapter.control import Config
 from foveate_adapter.errors import SettingsError
 from foveate_adapter.slo import Slo
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "is_loopback"]
 
 _PREFIX = "FOVEATE_ADAPTER_"
 
@@ -106,7 +106,7 @@ class Settings(BaseSettings):
             settings = Settings()  # type: ignore[call-arg]  # run_dir is in the environment
         except ValidationError as error:
             raise SettingsError(_first_problem(error)) from error
-        if settings.token is None and not _is_loopback(settings.host):
+        if settings.token is None and not is_loopback(settings.host):
             raise SettingsError(
                 f"{_PREFIX}HOST={settings.host!r}: beyond loopback anyone could change the SLO; "
                 f"set {_PREFIX}TOKEN"
@@ -120,7 +120,7 @@ class Settings(BaseSettings):
         return settings
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -7,6 +7,7 @@ moves is a sign of life. Standard library only: the supervisor and the adapter b
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 __all__ = ["HEARTBEAT", "Heartbeats", "Silence"]
@@ -14,7 +15,6 @@ __all__ = ["HEARTBEAT", "Heartbeats", "Silence"]
 HEARTBEAT = "foveate_heartbeat_timestamp_seconds"
 SILENT_S = 2.0  # a process that lives has a heartbeat every 0.15 s
 
-_SERIES = re.compile(rf"^{HEARTBEAT}\{{(.*?)\}} (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(model|process)="([^"]*)"')
 
 
@@ -45,9 +45,7 @@ class Heartbeats:
         Processes it does not name are forgotten: a restarted server starts without any.
         """
         seen = {}
-        for labels, value in _SERIES.findall(text):
-            names = dict(_LABEL.findall(labels))
-            key = names.get("model", ""), names.get("process", "")
+        for key, value in _series(text):
             last = self._seen.get(key)
             seen[key] = last if last is not None and last[0] == value else (value, at)
         self._seen = seen
@@ -59,3 +57,11 @@ class Heartbeats:
             for (model, process), (_, since) in self._seen.items()
             if at - since >= SILENT_S
         ]
+
+
+def _series(text: str) -> Iterator[tuple[tuple[str, str], str]]:
+    """Model and process, and the value; most lines are never looked at: this is done often."""
+    for part in text.split(f"\n{HEARTBEAT}{{")[1:]:
+        labels, _, value = part.partition("\n")[0].rpartition("} ")
+        names = dict(_LABEL.findall(labels))
+        yield (names.get("model", ""), names.get("process", "")), value
