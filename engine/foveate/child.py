@@ -76,12 +76,17 @@ class Child:
             self._copier.join(timeout=1)
         return list(self._tail)
 
-    def claim_shared_memory(self) -> None:
-        """Remember which shared memory files of Triton's Python backend belong to this process.
+    def claim(self) -> None:
+        """Remember which model processes of Triton's Python backend are its, and their shared
+        memory files.
 
-        Others may not read them any more: Triton makes them 0644 whatever the umask, and they hold
+        Others may not read those any more: Triton makes them 0644 whatever the umask, and they hold
         what clients send.
         """
+        for pid in _children(self._process.pid) - self._models.keys():
+            command, *words = _read(pid, "cmdline").split("\0")
+            if command.endswith(_STUB):
+                self._models[pid] = next(filter(_INSTANCE.fullmatch, words), str(pid))
         with contextlib.suppress(OSError):  # it may be ending
             maps = Path(f"/proc/{self._process.pid}/maps").read_text()
             for region in set(_REGION.findall(maps)) - self._regions:
@@ -89,20 +94,16 @@ class Child:
                 Path(region).chmod(0o600)
 
     def dead_models(self) -> list[str]:
-        """Names of its model processes that have died since they were first looked for.
+        """Names of the claimed model processes that have died.
 
         Tritonserver neither restarts nor even buries them.
         """
-        for pid in _children(self._process.pid) - self._models.keys():
-            command, *words = _read(pid, "cmdline").split("\0")
-            if command.endswith(_STUB):
-                self._models[pid] = next(filter(_INSTANCE.fullmatch, words), str(pid))
         return [name for pid, name in self._models.items() if not _lives(pid)]
 
     def stop(self, grace_s: float) -> None:
         """SIGTERM, ``grace_s`` seconds later SIGKILL; then remove what it may have left behind."""
         if self.returncode is None:
-            self.claim_shared_memory()
+            self.claim()
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace_s)

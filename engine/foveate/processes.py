@@ -67,7 +67,7 @@ class TritonProcess:
                     raise ServerError(f"{model}: {reason}")
                 if time.monotonic() > deadline:
                     raise ServerError(f"{model}: no answer in {self.START_S:g} s: {reason}")
-                child.claim_shared_memory()
+                child.claim()
                 time.sleep(0.1)
                 answer, reason = infer(self._client, self._http, model)
         self._watchdog = Watchdog(self._client, self._http, self._metrics, self._models)
