@@ -20,6 +20,9 @@ NAMES = (
     "control",
     "simulated",
     "detection",
+    "fuzz",
+    "flood",
+    "soak",
 )
 
 if __name__ == "__main__":
