@@ -4,8 +4,8 @@
 
 Coverage-guided (atheris, libFuzzer), from seeds that are valid. An input is a find if it raises
 anything but the error promised for bad input, takes three seconds of processor time, five minutes
-of waiting or 2 GiB of memory; it is then written to ``build/fuzz/``. ``--target`` runs one target and
-replaces its part of the result.
+of waiting or 2 GiB of memory; it is then written to ``build/fuzz/``. ``--target`` runs one target
+and replaces its part of the result.
 """
 
 from __future__ import annotations
