@@ -31,10 +31,11 @@ test: $(READY) $(TIMM) ## Run the tests: kernels in Triton's interpreter, the re
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreter
 	$(BIN)/python -m pytest
 
-check: $(READY) ## Lint and type-check
+check: $(READY) ## Lint, type-check, look for known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit.py
 
 long: $(READY) ## Long measurements; writes benchmarks/results/*.json
 	$(BIN)/python benchmarks/all.py

@@ -24,6 +24,9 @@ NAMES = (
     "simulated",
     "detection",
     "console",
+    "fuzz",
+    "flood",
+    "soak",
 )
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from foveate_adapter.model import open_models
 from foveate_adapter.settings import Settings
 from foveate_adapter.sources import open_source
 
+MOST_CONNECTIONS = 256  # more are answered 503
+
 _log = logging.getLogger(__name__)
 
 
@@ -25,7 +27,10 @@ async def serve(settings: Settings) -> None:
     """Run loop and API until a signal. Raises :class:`FoveateError` when it cannot start."""
     models = open_models(settings, epoch=time.time_ns())
     metrics = Metrics(models)
-    app = create_app(settings, models, metrics, leaving=lambda: server.should_exit)
+    source = open_source(settings, [model.name for model in models])
+    app = create_app(
+        settings, models, metrics, source.heartbeats, leaving=lambda: server.should_exit
+    )
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -34,12 +39,12 @@ async def serve(settings: Settings) -> None:
             access_log=False,
             log_level="warning",
             timeout_graceful_shutdown=1,
+            limit_concurrency=MOST_CONNECTIONS,
         )
     )
     names = ", ".join(model.name for model in models)
     _log.info("http://%s:%d controls %s", settings.host, settings.port, names)
     async with asyncio.TaskGroup() as group:
-        source = open_source(settings, [model.name for model in models])
         tasks = [group.create_task(run(models, metrics, source, settings.beat_hz))]
         if settings.slo_url is not None:
             tasks.append(group.create_task(central.follow(settings.slo_url, models)))

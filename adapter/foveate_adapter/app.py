@@ -24,6 +24,7 @@ from starlette.routing import Match
 
 import foveate
 from foveate.errors import BadImage
+from foveate.heartbeat import Heartbeats
 from foveate_adapter import console
 from foveate_adapter.errors import (
     Busy,
@@ -38,12 +39,13 @@ from foveate_adapter.explain import Explainer
 from foveate_adapter.metrics import Metrics
 from foveate_adapter.model import Model
 from foveate_adapter.schema import DecisionView, Explanation, ModelView, PinWish, Problem
-from foveate_adapter.settings import Settings
+from foveate_adapter.settings import Settings, is_loopback
 from foveate_adapter.slo import Slo, SloWish
 
 __all__ = ["create_app"]
 
 EVENT_PERIOD_S = 0.2
+MOST_BYTES = 64 * 2**10  # of a wish
 IMAGE_TYPES = ("image/jpeg", "image/png", "application/octet-stream")
 
 _STATUS: Mapping[type[Exception], int] = {
@@ -62,16 +64,19 @@ def create_app(
     settings: Settings,
     models: Sequence[Model],
     metrics: Metrics,
+    heartbeats: Heartbeats | None = None,
     *,
     leaving: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
     """The API over ``models``; the loop that controls them runs beside it.
 
+    ``heartbeats`` are those of all processes of the server, which is not ready while one is silent.
     Event streams, which have no end of their own, end when ``leaving`` says so.
     """
     app = FastAPI(title="Foveate adapter", version=foveate.__version__)
     app.state.models = {model.name: model for model in models}
     app.state.metrics = metrics
+    app.state.heartbeats = heartbeats or Heartbeats()
     app.state.leaving = leaving
     app.state.explainer = Explainer(settings.triton_url)
     for kind in _STATUS:
@@ -80,7 +85,11 @@ def create_app(
     app.add_exception_handler(405, _wrong_method)
     app.include_router(_reads)
     if settings.token is None:
-        app.include_router(_writes)
+        app.include_router(
+            _writes,
+            dependencies=[Depends(_refuse_other_names)],
+            responses=_refusals({403: "Asked by a name that is not this machine's"}),
+        )
     else:
         app.state.token = settings.token.get_secret_value().encode()
         app.include_router(
@@ -131,6 +140,15 @@ async def _authorize(
         raise HTTPException(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
 
 
+async def _refuse_other_names(request: Request) -> None:
+    """Without a token the API trusts its machine, but not the pages in its browsers: one whose name
+    was made to point here (DNS rebinding) still says that name.
+    """
+    name = request.url.hostname or ""
+    if not is_loopback(name):
+        raise HTTPException(403, f"Host={name!r}: without a token only loopback names are served")
+
+
 def _refusals(reasons: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "description": why} for status, why in reasons.items()}
 
@@ -141,6 +159,7 @@ _One = Annotated[Model, Depends(_model)]
 _Moment = Annotated[AwareDatetime, BeforeValidator(datetime.fromisoformat)]
 _UNKNOWN = {404: "No such model, or no such level"}
 _CONTRADICTION = {409: "It contradicts what is in force, or this adapter is read-only"}
+_LARGE = {413: f"The body is larger than {MOST_BYTES} bytes"}
 _UNREADABLE = {400: "The body cannot be decoded"}
 _reads, _writes = APIRouter(), APIRouter()
 
@@ -156,10 +175,14 @@ async def healthz() -> str:
     response_class=PlainTextResponse,
     responses={503: {"description": "Why not, one model a line", "content": {"text/plain": {}}}},
 )
-async def readyz(models: _All) -> PlainTextResponse:
-    """Every model is under control: ours or, if this adapter is read-only, another one's."""
+async def readyz(request: Request, models: _All) -> PlainTextResponse:
+    """Every model is under control: ours or, if this adapter is read-only, another one's. And every
+    model process of the server lives.
+    """
     now = time.monotonic()
-    problems = [problem for model in models.values() if (problem := model.problem(now))]
+    heartbeats: Heartbeats = request.app.state.heartbeats
+    problems = [str(silence) for silence in heartbeats.silent(now)]
+    problems += [problem for model in models.values() if (problem := model.problem(now))]
     return PlainTextResponse("\n".join(problems) or "ok", 503 if problems else 200)
 
 
@@ -188,7 +211,10 @@ async def list_slos(models: _All) -> dict[str, Slo]:
 
 @_writes.put(
     "/v1/models/{name}/slo",
-    responses=_refusals(_UNREADABLE | _UNKNOWN | _CONTRADICTION | {507: "It cannot be stored"}),
+    responses=_refusals(
+        _UNREADABLE | _UNKNOWN | _CONTRADICTION | _LARGE | {507: "It cannot be stored"}
+    ),
+    max_body_size=MOST_BYTES,
 )
 async def set_slo(model: _One, wish: SloWish) -> ModelView:
     """In force with the next decision, within a scrape period; remembered over restarts."""
@@ -196,7 +222,11 @@ async def set_slo(model: _One, wish: SloWish) -> ModelView:
     return ModelView.of(model)
 
 
-@_writes.put("/v1/models/{name}/pin", responses=_refusals(_UNREADABLE | _UNKNOWN | _CONTRADICTION))
+@_writes.put(
+    "/v1/models/{name}/pin",
+    responses=_refusals(_UNREADABLE | _UNKNOWN | _CONTRADICTION | _LARGE),
+    max_body_size=MOST_BYTES,
+)
 async def pin(model: _One, wish: PinWish) -> ModelView:
     """Serve everything at one level until it is unpinned or the pin expires."""
     until = math.inf if wish.expires_s is None else time.monotonic() + wish.expires_s

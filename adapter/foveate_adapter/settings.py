@@ -15,7 +15,7 @@ from foveate_adapter.control import Config
 from foveate_adapter.errors import SettingsError
 from foveate_adapter.slo import Slo
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "is_loopback"]
 
 _PREFIX = "FOVEATE_ADAPTER_"
 
@@ -25,37 +25,99 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, populate_by_name=True)
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    source: Literal["triton", "prometheus"] = "triton"
-    triton_url: str = Field(default="http://127.0.0.1:8000", pattern="^https?://")
-    metrics_url: str = Field(default="http://127.0.0.1:8002/metrics", pattern="^https?://")
-    # A Prometheus server that scrapes Triton, the label matchers that tell which Triton is meant
-    # (``instance="10.0.0.7:8002"``), and how often it is scraped: nothing is newer than that.
-    prometheus_url: str | None = Field(default=None, pattern="^https?://")
-    prometheus_selector: str = ""
-    prometheus_scrape_s: float = Field(default=15.0, ge=0.1, le=300.0)
-    repository: Path = Path("model_repository")
+    host: str = Field(
+        default="127.0.0.1", description="address the API listens on; beyond loopback with a token"
+    )
+    port: int = Field(default=8080, ge=0, le=65535, description="port the API listens on")
+    source: Literal["triton", "prometheus"] = Field(
+        default="triton", description="where metrics are read"
+    )
+    triton_url: str = Field(
+        default="http://127.0.0.1:8000",
+        pattern="^https?://",
+        description="Triton's HTTP endpoint, to explain an image",
+    )
+    metrics_url: str = Field(
+        default="http://127.0.0.1:8002/metrics",
+        pattern="^https?://",
+        description="Triton's metrics, for source triton",
+    )
+    prometheus_url: str | None = Field(
+        default=None,
+        pattern="^https?://",
+        description="a Prometheus server that scrapes Triton, for source prometheus",
+    )
+    prometheus_selector: str = Field(
+        default="",
+        description='label matchers of the one Triton that is meant: instance="10.0.0.7:8002"',
+    )
+    prometheus_scrape_s: float = Field(
+        default=15.0,
+        ge=0.1,
+        le=300.0,
+        description="how often Prometheus scrapes it, s: nothing is newer than that",
+    )
+    repository: Path = Field(
+        default=Path("model_repository"), description="model repository, for its ladders"
+    )
     # The model process is told by FOVEATE_RUN_DIR; both must name the same folder.
     run_dir: Path = Field(
         validation_alias=AliasChoices(f"{_PREFIX}RUN_DIR", "FOVEATE_RUN_DIR"),
+        description="folder shared with the model processes; FOVEATE_RUN_DIR will do",
     )
-    state_dir: Path | None = None  # where SLOs outlive the process; None: run_dir
-    models: Annotated[tuple[str, ...], NoDecode] = ()  # empty: every ladder in the repository
-    scrape_hz: float | None = Field(default=None, ge=1.0, le=100.0)  # None: 20, Prometheus: 1
-    # The SLO of a model without a stored one. What is set here also replaces what was stored
-    # before ``slo_given_at``: a command line is newer than any file.
-    slo_ms: float = Field(default=200.0, gt=0.0, le=3_600_000.0)
-    objective: float = Field(default=0.99, gt=0.0, lt=1.0)
-    min_quality: float = Field(default=0.0, ge=0.0, le=1.0)
-    slo_given_at: AwareDatetime | None = None
-    slo_url: str | None = Field(default=None, pattern="^https?://")  # JSON of {model: SLO}
-    lease_ms: int = Field(default=2000, ge=500, le=60_000)
-    # "local": the policy word in run_dir. A URL: the control models of the Triton server there,
-    # which want a secret; run_dir is then ours alone.
-    publish: str = Field(default="local", pattern="^(local|https?://.+)$")
-    control_secret_file: Path | None = None
-    token: SecretStr | None = Field(default=None, min_length=1)
+    state_dir: Path | None = Field(
+        default=None, description="where SLOs are remembered; without it in run_dir"
+    )
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="models to control, separated by commas; empty: every ladder there is",
+    )
+    scrape_hz: float | None = Field(
+        default=None,
+        ge=1.0,
+        le=100.0,
+        description="how often to look, decide and renew the lease; without it 20, Prometheus 1",
+    )
+    # What is set here also replaces what was stored before ``slo_given_at``: a command line is
+    # newer than any file.
+    slo_ms: float = Field(
+        default=200.0,
+        gt=0.0,
+        le=3_600_000.0,
+        description="latency to hold for a model without a stored SLO, ms",
+    )
+    objective: float = Field(
+        default=0.99, gt=0.0, lt=1.0, description="share of requests to answer within it"
+    )
+    min_quality: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="levels below this quality are never used"
+    )
+    slo_given_at: AwareDatetime | None = Field(
+        default=None,
+        description="ISO 8601; the last three, where set, replace what was stored before",
+    )
+    slo_url: str | None = Field(
+        default=None,
+        pattern="^https?://",
+        description="a central place of SLOs, read every minute: JSON of {model: SLO}",
+    )
+    lease_ms: int = Field(
+        default=2000,
+        ge=500,
+        le=60_000,
+        description="how long a policy holds when no further one comes, ms",
+    )
+    publish: str = Field(
+        default="local",
+        pattern="^(local|https?://.+)$",
+        description="local: policies go to run_dir; or the URL of a Triton with control models",
+    )
+    control_secret_file: Path | None = Field(
+        default=None, description="file of the secret shared with that Triton"
+    )
+    token: SecretStr | None = Field(
+        default=None, min_length=1, description="bearer token that writes need"
+    )
 
     @field_validator("models", mode="before")
     @classmethod
@@ -107,7 +169,7 @@ class Settings(BaseSettings):
             settings = Settings()  # type: ignore[call-arg]  # run_dir is in the environment
         except ValidationError as error:
             raise SettingsError(_first_problem(error)) from error
-        if settings.token is None and not _is_loopback(settings.host):
+        if settings.token is None and not is_loopback(settings.host):
             raise SettingsError(
                 f"{_PREFIX}HOST={settings.host!r}: beyond loopback anyone could change the SLO; "
                 f"set {_PREFIX}TOKEN"
@@ -121,7 +183,7 @@ class Settings(BaseSettings):
         return settings
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:

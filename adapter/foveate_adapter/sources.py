@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from foveate.heartbeat import Heartbeats
 from foveate_adapter.errors import ScrapeError
 from foveate_adapter.observe import METRICS, Sample, collect, parse, series_key
 from foveate_adapter.page import Page
@@ -24,9 +25,13 @@ TIMEOUT_S = 0.5
 
 
 class Source(Protocol):
-    """``read`` raises :class:`ScrapeError` when there is no answer, or none we can read."""
+    """``read`` raises :class:`ScrapeError` when there is no answer, or none we can read.
+
+    ``heartbeats`` are those of every process on the server, also of models without a ladder.
+    """
 
     url: str
+    heartbeats: Heartbeats
 
     def read(self) -> Mapping[str, Sample]: ...
 
@@ -36,12 +41,14 @@ class TritonSource:
 
     def __init__(self, url: str, models: Sequence[str]) -> None:
         self.url = url
+        self.heartbeats = Heartbeats()
         self._models = models
         self._page = Page(url, TIMEOUT_S)
 
     def read(self) -> Mapping[str, Sample]:
         at = time.monotonic()  # before the queue is read: rather a batch too few than too many
         text = self._page.read()
+        self.heartbeats.see(text, at)
         return {model: parse(text, model, at) for model in self._models}
 
 
@@ -56,6 +63,7 @@ class PrometheusSource:
     def __init__(self, url: str, models: Sequence[str], selector: str, scrape_s: float) -> None:
         """``selector`` holds further label matchers; together they must fit one Triton server."""
         self.url = f"{url.rstrip('/')}/api/v1/query"
+        self.heartbeats = Heartbeats()  # none are seen: Prometheus has rules for them
         names, known = "|".join(METRICS), "|".join(map(re.escape, models))
         matchers = [f"__name__=~`{names}`", f"model=~`{known}`", selector]
         window = f"{round(3000 * scrape_s)}ms"  # one scrape may be late, another one fail

@@ -77,7 +77,7 @@ class TritonPythonModel:
             folder,
             self._max_batch,
             ModelSettings.read(),
-            Telemetry(plugin.metric_factory(), name),
+            Telemetry(plugin.metric_factory(), name, args["model_instance_name"]),
             torch.device("cpu"),
         )
         self._queue: deque[Waiting] = deque()

@@ -17,6 +17,8 @@ from pathlib import Path
 __all__ = ["Child"]
 
 _PR_SET_PDEATHSIG = 1
+_STUB = "triton_python_backend_stub"
+_INSTANCE = re.compile(r"[^/]+_\d+_\d+")  # the server's name of a model process: digits_0_0
 _REGION = re.compile(r"/dev/shm/triton_\w+_backend_shm_region_\S+")
 _libc = ctypes.CDLL(None)  # loaded here: after the fork it is too late to take an import lock
 
@@ -40,6 +42,7 @@ class Child:
         self.name = name
         self._tail: deque[str] = deque(maxlen=400)
         self._regions: set[str] = set()
+        self._models: dict[int, str] = {}  # its model processes: process id, name
         self._process = subprocess.Popen(
             command,
             env=dict(environment),
@@ -73,22 +76,34 @@ class Child:
             self._copier.join(timeout=1)
         return list(self._tail)
 
-    def claim_shared_memory(self) -> None:
-        """Remember which shared memory files of Triton's Python backend belong to this process.
+    def claim(self) -> None:
+        """Remember which model processes of Triton's Python backend are its, and their shared
+        memory files.
 
-        Others may not read them any more: Triton makes them 0644 whatever the umask, and they hold
+        Others may not read those any more: Triton makes them 0644 whatever the umask, and they hold
         what clients send.
         """
+        for pid in _children(self._process.pid) - self._models.keys():
+            command, *words = _read(pid, "cmdline").split("\0")
+            if command.endswith(_STUB):
+                self._models[pid] = next(filter(_INSTANCE.fullmatch, words), str(pid))
         with contextlib.suppress(OSError):  # it may be ending
             maps = Path(f"/proc/{self._process.pid}/maps").read_text()
             for region in set(_REGION.findall(maps)) - self._regions:
                 self._regions.add(region)
                 Path(region).chmod(0o600)
 
+    def dead_models(self) -> list[str]:
+        """Names of the claimed model processes that have died.
+
+        Tritonserver neither restarts nor even buries them.
+        """
+        return [name for pid, name in self._models.items() if not _lives(pid)]
+
     def stop(self, grace_s: float) -> None:
         """SIGTERM, ``grace_s`` seconds later SIGKILL; then remove what it may have left behind."""
         if self.returncode is None:
-            self.claim_shared_memory()
+            self.claim()
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace_s)
@@ -104,3 +119,21 @@ class Child:
             self._tail.append(line.rstrip("\n"))
             with contextlib.suppress(OSError):  # a closed terminal must not block the process
                 print(f"{self.name}: {line}", end="", file=sys.stderr, flush=True)
+
+
+def _children(pid: int) -> set[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    with contextlib.suppress(OSError):  # it may be ending
+        return {int(child) for task in tasks for child in task.read_text().split()}
+    return set()
+
+
+def _lives(pid: int) -> bool:
+    """Whether it is neither gone nor a zombie."""
+    return _read(pid, "stat").rpartition(") ")[2][:1] not in ("", "Z", "X")
+
+
+def _read(pid: int, name: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+    return ""

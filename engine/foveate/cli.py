@@ -103,6 +103,27 @@ def serve(
 
 
 @app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="JPEG or PNG files.", exists=True)],
+    model: Annotated[str, typer.Option(help="Model.")] = "digits",
+    url: Annotated[str, typer.Option(help="HTTP host:port of the server.")] = "127.0.0.1:8000",
+    top: Annotated[int, typer.Option(min=1, help="Classes to name.")] = 3,
+    level: Annotated[str | None, typer.Option(help="Level, by name or index.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a running server what is on images of your own."""
+    from foveate.classify import ask
+
+    answers = [ask(url, model, image, top=top, level=level) for image in images]
+    if as_json:
+        typer.echo(json.dumps([asdict(answer) for answer in answers], indent=1))
+        return
+    for answer in answers:
+        classes = ", ".join(f"{guess.label} ({guess.score:.2f})" for guess in answer.classes)
+        typer.echo(f"{answer.image}: {classes}, at level {answer.level}")
+
+
+@app.command()
 def demo(
     name: Name = None,
     repository: Repository = REPOSITORY,

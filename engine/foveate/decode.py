@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from foveate.errors import BadImage
+from foveate.parts import check_parts
 from foveate.preprocess import Preprocess
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "decode_image"]
@@ -26,15 +27,17 @@ def decode_image(
 ) -> npt.NDArray[np.uint8]:
     """Decode to RGB, resize and cut to [height, width, 3].
 
-    Size and header are checked before a pixel is decoded. Raises :class:`BadImage` with the reason.
+    Size, parts and header are checked before a pixel is decoded. Raises :class:`BadImage` with the
+    reason.
     """
     if not data:
         raise BadImage("IMAGE: 0 bytes; expected a JPEG or PNG file")
     if len(data) > MAX_BYTES:
         raise BadImage(f"IMAGE: {len(data)} bytes; the limit is {MAX_BYTES}")
+    check_parts(data)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
+            warnings.simplefilter("ignore")  # a client's file is no reason to write to our log
             file = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
             columns, rows = file.size
             if columns * rows > MAX_PIXELS:

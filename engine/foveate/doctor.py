@@ -6,15 +6,19 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from foveate.errors import FoveateError, ServerError
 from foveate.repository import check_repository
-from foveate.serve import ServeOptions, check_ports
+from foveate.serve import ServeOptions, check_ports, state_dir
 from foveate.server import find_libpython, find_wheel
+from foveate.settings import ModelSettings
+from foveate_adapter.settings import Settings
 
 __all__ = ["Finding", "Verdict", "examine"]
 
@@ -61,7 +65,28 @@ def examine(options: ServeOptions) -> Iterator[Finding]:
             yield Finding(option, Verdict.OK, f"{port} is free")
         except ServerError as error:
             yield Finding(option, Verdict.WARNING, str(error))
+    yield _tried("state folder", lambda: _writable(state_dir()))
+    yield _tried("environment", _read_environment)
     yield _tried("repository", lambda: ", ".join(check_repository(options.repository)))
+
+
+def _writable(folder: Path) -> str:
+    """``folder``, where latencies, the server and the admin key are kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return str(folder)
+    except OSError as error:
+        raise ServerError(f"FOVEATE_STATE_DIR={folder}: {error.strerror}") from error
+
+
+def _read_environment() -> str:
+    """Our variables, as the processes will read them."""
+    given = sorted(key for key in os.environ if key.startswith("FOVEATE_"))
+    os.environ.setdefault("FOVEATE_RUN_DIR", "/")  # it will be made
+    ModelSettings.read()
+    Settings.from_environment()
+    return ", ".join(given) or "no variable of ours is set"
 
 
 def _embedded() -> Iterator[Finding]:

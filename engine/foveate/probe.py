@@ -2,7 +2,7 @@
 
 Tritonserver never restarts a dead model process, and before 26.01 keeps calling the model ready,
 so the only proof is an inference. It is made at start, and by the :class:`Watchdog` when a model
-has not answered anybody for a while or requests begin to fail.
+has not answered anybody for a while, requests begin to fail, or its heartbeat stops.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from dataclasses import dataclass
 
 import httpx
 
+from foveate.heartbeat import Heartbeats, Silence
+
 __all__ = ["REQUEST_ID", "Answer", "Watchdog", "ailments", "infer", "open_client"]
 
 REQUEST_ID = "foveate-probe"
 _TIMEOUT_S = 5.0
 _PROOF_LASTS_S = 5.0
 _STRIKES = 2
+_PATIENCE_S = 30.0  # a full batch of the largest images we decode takes half of that
 _COUNTER = re.compile(
     r'^nv_inference_request_(success|failure)\{.*?\bmodel="([^"]+)".*\} (\S+)$', re.MULTILINE
 )
@@ -108,7 +111,11 @@ class _Counts:
 
 
 class Watchdog:
-    """Calls for a restart when a model fails twice in a row to answer a blank image."""
+    """Calls for a restart when a model fails twice in a row to answer a blank image.
+
+    Once is enough if its heartbeat has stopped. While that goes on, a model that says nothing may
+    be busy, and is given time.
+    """
 
     def __init__(
         self, client: httpx.Client, http: str, metrics: str, models: Sequence[str]
@@ -117,8 +124,10 @@ class Watchdog:
         self._http = http
         self._metrics = metrics
         self._counts = dict.fromkeys(models, _Counts())
+        self._answered_at = dict.fromkeys(models, time.monotonic())
         self._proved_at = dict.fromkeys(models, time.monotonic())
         self._strikes = dict.fromkeys(models, 0)
+        self._heartbeats = Heartbeats()
 
     def trouble(self) -> str | None:
         """What is wrong with the server, None if nothing is known to be. Call about once a second.
@@ -126,40 +135,53 @@ class Watchdog:
         Costs one scrape while requests succeed; blocks for a few seconds if a model hangs.
         """
         for model in self._counts:
-            if reason := self._look_at(model):
-                self._strikes[model] += 1
-                if self._strikes[model] == _STRIKES:
-                    return f"{model}: {reason}"
-            else:
-                self._strikes[model] = 0
+            silence, reason = self._look_at(model)
+            self._strikes[model] = self._strikes[model] + 1 if reason else 0
+            if reason and silence:
+                return f"{model}: {silence}, {reason}"
+            if self._strikes[model] == _STRIKES:
+                return f"{model}: {reason}"
         return None
 
-    def _look_at(self, model: str) -> str | None:
+    def _look_at(self, model: str) -> tuple[Silence | None, str | None]:
+        """Whether its heartbeat has stopped, and what else is wrong with a model."""
         try:
-            before, counts = self._counts[model], self._scrape(model)
-            self._counts[model] = counts
-            if counts.answered > before.answered and counts.failed == before.failed:
-                self._proved_at[model] = time.monotonic()
-            elapsed = time.monotonic() - self._proved_at[model]
-            if elapsed < _PROOF_LASTS_S and not self._strikes[model]:
-                return None
-            answer, reason = infer(self._client, self._http, model)
-            # Behind a long queue a probe may time out while others are being answered.
-            crowded = answer is Answer.SILENT and self._scrape(model).answered > counts.answered
+            text = self._client.get(self._metrics).raise_for_status().text
         except httpx.HTTPError as error:
-            return f"no metrics: {error!r}"
-        if answer in (Answer.GOOD, Answer.BUSY) or crowded:
-            self._proved_at[model] = time.monotonic()
-            return None
-        return reason
+            return None, f"no metrics: {error!r}"
+        now = time.monotonic()
+        self._heartbeats.see(text, now)
+        silent = (one for one in self._heartbeats.silent(now) if one.model == model)
+        silence = next(silent, None)
+        return silence, self._doubt(model, _counts(text, model), stopped=silence is not None)
 
-    def _scrape(self, model: str) -> _Counts:
-        text = self._client.get(self._metrics).raise_for_status().text
-        found = _COUNTER.findall(text)
-        return _Counts(
-            answered=sum(float(n) for what, name, n in found if (what, name) == ("success", model)),
-            failed=sum(float(n) for what, _, n in found if what == "failure"),
-        )
+    def _doubt(self, model: str, counts: _Counts, *, stopped: bool) -> str | None:
+        """Why it seems unable to answer; asks it if nobody else has of late."""
+        before = self._counts[model]
+        self._counts[model] = counts
+        now = time.monotonic()
+        if counts.answered > before.answered:
+            self._answered_at[model] = now
+            if counts.failed == before.failed:
+                self._proved_at[model] = now
+        doubted = stopped or self._strikes[model]
+        if now - self._proved_at[model] < _PROOF_LASTS_S and not doubted:
+            return None
+        answer, reason = infer(self._client, self._http, model)
+        now = time.monotonic()
+        if answer in (Answer.GOOD, Answer.BUSY):
+            self._answered_at[model] = self._proved_at[model] = now
+            return None
+        patient = now - self._answered_at[model] < _PATIENCE_S
+        return None if answer is Answer.SILENT and patient and not stopped else reason
+
+
+def _counts(text: str, model: str) -> _Counts:
+    found = _COUNTER.findall(text)
+    return _Counts(
+        answered=sum(float(n) for what, name, n in found if (what, name) == ("success", model)),
+        failed=sum(float(n) for what, _, n in found if what == "failure"),
+    )
 
 
 def _blank(name: str, datatype: str, shape: Sequence[int]) -> bytes:

@@ -26,12 +26,16 @@ _NOISE = re.compile(r"^([IW]\d{4} |\+[-=]|\| )")  # Triton's information, warnin
 
 
 class TritonProcess:
-    """Tritonserver. Restarted when it dies or when a model stops answering, within bounds."""
+    """Tritonserver. Restarted when it or a model process dies, or a model stops answering.
+
+    Each restart within a minute waits longer than the one before; after three it is over.
+    """
 
     START_S = 300.0  # a first start also measures the latency of every level
     DRAIN_S = 15.0
     WEDGED_S = 2.0  # a server with a dead model process does not end by itself
     RESTARTS, WITHIN_S = 3, 60.0
+    PAUSE_S = 1.0
 
     def __init__(
         self,
@@ -63,7 +67,7 @@ class TritonProcess:
                     raise ServerError(f"{model}: {reason}")
                 if time.monotonic() > deadline:
                     raise ServerError(f"{model}: no answer in {self.START_S:g} s: {reason}")
-                child.claim_shared_memory()
+                child.claim()
                 time.sleep(0.1)
                 answer, reason = infer(self._client, self._http, model)
         self._watchdog = Watchdog(self._client, self._http, self._metrics, self._models)
@@ -73,12 +77,15 @@ class TritonProcess:
         assert self._child is not None
         if self._child.returncode is not None:
             reason: str | None = f"it died ({self._child.ending})"
+        elif dead := self._child.dead_models():
+            reason = f"model process {dead[0]} died"
         else:
             reason = self._watchdog.trouble()
         if reason is None:
             return
         now = time.monotonic()
-        if len(self._restarted_at) == self.RESTARTS and now < self._restarted_at[0] + self.WITHIN_S:
+        recent = sum(now < at + self.WITHIN_S for at in self._restarted_at)
+        if recent == self.RESTARTS:
             raise ServerError(
                 f"tritonserver failed again after {self.RESTARTS} restarts in {self.WITHIN_S:g} s: "
                 f"{reason}"
@@ -86,6 +93,7 @@ class TritonProcess:
         self._restarted_at.append(now)
         _report(f"restarting tritonserver: {reason}")
         self._child.stop(self.WEDGED_S)
+        time.sleep(recent * self.PAUSE_S)
         self.start()
         _report("tritonserver answers again")
 

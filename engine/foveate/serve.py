@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from foveate.admin import admin_key
 from foveate.errors import ServerError
 from foveate.message import read_secret
 from foveate.processes import AdapterProcess, TritonProcess
@@ -75,6 +76,7 @@ def serve(options: ServeOptions) -> int:
     else:
         server = installed_server(options.server_bin, state)
     host = check_host(server, options.host)
+    key = admin_key(state)
     models = check_repository(options.repository)
     if options.control is not None:
         read_secret(options.control)  # the model processes would fail less clearly
@@ -96,7 +98,7 @@ def serve(options: ServeOptions) -> int:
         settings = _model_settings(options, run_dir, state)
         processes: list[TritonProcess | AdapterProcess] = [
             TritonProcess(
-                server_command(server, repositories, host, ports),
+                server_command(server, repositories, host, ports, key),
                 server_environment(server, options.threads, settings, os.environ),
                 http,
                 metrics,

@@ -12,7 +12,6 @@ import hashlib
 import ipaddress
 import os
 import platform
-import secrets
 import shutil
 import sys
 import sysconfig
@@ -23,6 +22,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from foveate.admin import ADMIN_HEADER, RESTRICTED
 from foveate.errors import ServerError
 
 __all__ = [
@@ -158,10 +158,14 @@ def check_host(server: Server, host: str) -> str:
 
 
 def server_command(
-    server: Server, repositories: Sequence[Path], host: str, ports: Ports
+    server: Server, repositories: Sequence[Path], host: str, ports: Ports, admin_key: str
 ) -> list[str]:
-    """Command line of the server. Models are fixed for its life: no control interface."""
-    command = [
+    """Command line of the server. Models are fixed for its life: no control interface.
+
+    What is not inference, or reading about it, needs ``admin_key`` as a header.
+    """
+    restricted = f"{','.join(RESTRICTED)}:{ADMIN_HEADER}={admin_key}"
+    return [
         str(server.binary),
         *(f"--model-repository={repository}" for repository in repositories),
         f"--backend-directory={server.backends}",
@@ -172,20 +176,13 @@ def server_command(
         f"--metrics-address={host}",
         f"--metrics-port={ports.metrics}",
         "--model-control-mode=none",
+        f"--http-restricted-api={restricted}",
+        f"--grpc-restricted-protocol={restricted}",
         # Completing a configuration imports the model a second time, in a process of its own.
         "--disable-auto-complete-config",
         "--exit-timeout-secs=10",
         "--log-verbose=0",
     ]
-    if not ipaddress.IPv4Address(host).is_loopback:
-        # Nobody is told these keys, so nobody beyond this machine reaches these interfaces.
-        http, grpc = secrets.token_hex(), secrets.token_hex()
-        closed = "model-repository,shared-memory,trace,logging"
-        command += [
-            f"--http-restricted-api={closed}:foveate-key={http}",
-            f"--grpc-restricted-protocol={closed}:foveate-key={grpc}",
-        ]
-    return command
 
 
 def server_environment(

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,13 +30,29 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run_dir: Path
-    state_dir: Path = Field(default_factory=default_state_dir)
-    threads: Annotated[int, Field(ge=1)] = 1
-    admission: Literal["on", "off"] = "on"
-    pin_cap: Annotated[float, Field(gt=0, le=1)] = 0.1
-    slo_ms: Annotated[float, Field(gt=0)] = 200.0
-    control_secret_file: Path | None = None  # shared with remote adapters
+    run_dir: Path = Field(
+        description="folder shared with the adapter: policy words, latency tables"
+    )
+    state_dir: Path = Field(
+        default_factory=default_state_dir,
+        description="what outlives a run: measured latencies, the laid-out server, the admin key",
+    )
+    threads: int = Field(default=1, ge=1, description="CPU threads of each model process")
+    admission: Literal["on", "off"] = Field(
+        default="on", description="refuse at once what cannot be answered in time"
+    )
+    pin_cap: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="share of the time that exact and pinned requests get under pressure",
+    )
+    slo_ms: float = Field(
+        default=200.0, gt=0, description="latency to hold while no adapter says otherwise, ms"
+    )
+    control_secret_file: Path | None = Field(
+        default=None, description="file of the secret shared with adapters on other hosts"
+    )
 
     @staticmethod
     def read(environ: Mapping[str, str] = os.environ) -> ModelSettings:

@@ -14,6 +14,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from foveate.heartbeat import HEARTBEAT
+
 __all__ = ["AGE_EDGES_S", "COUNTERS", "GAUGES", "Metric", "Telemetry"]
 
 #: Upper edges of the age histogram: geometric, 1 ms to about 10 s.
@@ -36,7 +38,7 @@ COUNTERS = {
 }
 GAUGES = {
     "foveate_build_info": "Always 1; versions and device of the model process",
-    "foveate_heartbeat_timestamp_seconds": "Last publication, seconds since 1970",
+    HEARTBEAT: "When a model process last published, seconds since 1970; by process",
     "foveate_level": "Level the governor chose for the last batch",
     "foveate_batch_time_correction": "Measured over predicted batch time, as the governor uses it",
     "foveate_batch_gap_seconds": "Time between two batches while requests wait",
@@ -55,16 +57,22 @@ class Metric(Protocol):
 
 
 class Telemetry:
-    """Numbers of one model instance and the thread that publishes them.
+    """Numbers of one model process and the thread that publishes them.
 
     ``create(name, labels)`` makes a metric of the server; it is called once per label set.
+    ``process`` is the server's name of the instance, of which a model may have several.
     """
 
     def __init__(
-        self, create: Callable[[str, Mapping[str, str]], Metric], model: str, period_s: float = 0.15
+        self,
+        create: Callable[[str, Mapping[str, str]], Metric],
+        model: str,
+        process: str,
+        period_s: float = 0.15,
     ) -> None:
         self._create = create
         self._model = model
+        self._process = process
         self._period_s = period_s
         self._lock = threading.Lock()
         self._collect: Callable[[], None] = lambda: None
@@ -112,7 +120,7 @@ class Telemetry:
     def _publish(self) -> None:
         self._collect()
         self.count("foveate_heartbeats_total")
-        self.gauge("foveate_heartbeat_timestamp_seconds", time.time())
+        self.gauge(HEARTBEAT, time.time(), process=self._process)
         with self._lock:
             counts, self._counts = self._counts, defaultdict(float)
             gauges, self._gauges = self._gauges, {}

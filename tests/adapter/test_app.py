@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pytest
 from fastapi.testclient import TestClient
@@ -10,18 +11,20 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from foveate.heartbeat import HEARTBEAT, Heartbeats
 from foveate_adapter.app import create_app
 from foveate_adapter.metrics import Metrics
 from foveate_adapter.model import open_models
 from foveate_adapter.observe import parse
 
 MODEL = "/v1/models/digits"
+LocalClient = partial(TestClient, base_url="http://127.0.0.1:8080")
 DEFAULT = {"latency_ms": 200, "objective": 0.99, "min_quality": 0, "goal": "latency"}
 
 
 @pytest.fixture
 def client(settings, model):
-    return TestClient(create_app(settings, [model], Metrics([model])))
+    return LocalClient(create_app(settings, [model], Metrics([model])))
 
 
 @pytest.fixture
@@ -144,7 +147,7 @@ def test_an_slo_that_cannot_be_stored_is_507_and_not_in_force(settings, table, t
     taken = tmp_path / "taken"
     taken.write_text("a file where the folder should be")
     (model,) = open_models(settings.model_copy(update={"state_dir": taken}), epoch=1)
-    client = TestClient(create_app(settings, [model], Metrics([model])))
+    client = LocalClient(create_app(settings, [model], Metrics([model])))
     reply = client.put(f"{MODEL}/slo", json={"latency_ms": 99})
     assert reply.status_code == 507
     assert str(taken / "digits" / "slo.json") in reply.json()["detail"]
@@ -190,7 +193,7 @@ def test_a_pin_under_the_quality_floor_is_a_conflict(client):
 
 def test_writes_need_the_token_when_there_is_one(settings, model):
     secured = settings.model_copy(update={"token": SecretStr("sesame")})
-    client = TestClient(create_app(secured, [model], Metrics([model])))
+    client = LocalClient(create_app(secured, [model], Metrics([model])))
     for headers in ({}, {"Authorization": "Bearer öpen"}, {"Authorization": "Basic sesame"}):
         encoded = {key: value.encode() for key, value in headers.items()}
         for reply in (
@@ -203,6 +206,46 @@ def test_writes_need_the_token_when_there_is_one(settings, model):
     allowed = {"Authorization": "Bearer sesame"}
     assert client.delete(f"{MODEL}/pin", headers=allowed).status_code == 200
     assert client.get(MODEL).status_code == 200, "reading is free"
+
+
+def test_without_a_token_only_loopback_names_may_write(client, model):
+    """A page of another site whose name was made to point at this machine says its own name."""
+    for host in ("rebound.example", "rebound.example:8080", "10.0.0.7"):
+        reply = client.put(f"{MODEL}/slo", json={"latency_ms": 1}, headers={"Host": host})
+        assert reply.status_code == 403, host
+    assert model.slo.latency_s == 0.2
+    for host in ("localhost:8080", "127.0.0.1", "[::1]:8080"):
+        assert client.delete(f"{MODEL}/pin", headers={"Host": host}).status_code == 200, host
+
+
+def test_a_large_body_is_refused_before_it_is_held(client, model):
+    large = iter([b'{"latency_ms": ', b" " * 2**16, b"1}"])
+    for content in (b" " * 2**17, large):
+        reply = client.put(
+            f"{MODEL}/slo", content=content, headers={"Content-Type": "application/json"}
+        )
+        assert reply.status_code == 413
+    assert model.slo.latency_s == 0.2
+
+
+def test_a_silent_process_of_the_server_is_a_reason_not_to_be_ready(settings, model):
+    """Also one without a ladder, which nobody controls."""
+    now = time.monotonic()
+    model.step(None, now)
+    model.seen_at = now
+    text = f'# TYPE\n{HEARTBEAT}{{model="digits_decode",process="digits_decode_0_0"}} 1.5\n'
+
+    def reply(last_moved_at):
+        heartbeats = Heartbeats()
+        heartbeats.see(text, last_moved_at)
+        return LocalClient(create_app(settings, [model], Metrics([model]), heartbeats)).get(
+            "/readyz"
+        )
+
+    assert reply(now).is_success
+    silent = reply(now - 2.5)
+    assert silent.status_code == 503
+    assert "no heartbeat of digits_decode_0_0 for 2." in silent.text
 
 
 def test_the_document_asks_for_a_token_only_where_there_is_one(client):
@@ -236,7 +279,7 @@ def test_a_read_only_adapter_says_so_and_takes_no_wishes(client, settings, model
     model.step(None, time.monotonic())
     (second,) = open_models(settings, epoch=8)
     second.step(None, time.monotonic())
-    reader = TestClient(create_app(settings, [second], Metrics([second])))
+    reader = LocalClient(create_app(settings, [second], Metrics([second])))
     shown = reader.get(MODEL).json()
     assert shown["read_only"] is True
     assert "epoch 7" in shown["problem"]

@@ -29,7 +29,7 @@ class Recorder:
 
 def test_counts_add_up_over_many_publications() -> None:
     recorder = Recorder()
-    telemetry = Telemetry(recorder.create, "digits", period_s=0.001)
+    telemetry = Telemetry(recorder.create, "digits", "digits_0_0", period_s=0.001)
     for index in range(5000):
         telemetry.count("foveate_answers_total", level=str(index % 2), slo="met")
         telemetry.gauge("foveate_level", index)
@@ -43,7 +43,7 @@ def test_counts_add_up_over_many_publications() -> None:
 
 def test_age_buckets_are_cumulative() -> None:
     recorder = Recorder()
-    telemetry = Telemetry(recorder.create, "digits", period_s=0.001)
+    telemetry = Telemetry(recorder.create, "digits", "digits_0_0", period_s=0.001)
     ages = [0.0005, 0.001, 0.003, 0.05, 0.05, 7.0, 1e6]
     for age in ages:
         telemetry.age(age)

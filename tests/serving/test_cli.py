@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+from PIL import Image
 
-def foveate(*arguments: str) -> subprocess.CompletedProcess[str]:
+from foveate.digits import images
+
+
+def foveate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "foveate.cli", *arguments],
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=60,
@@ -55,6 +63,52 @@ def test_health_is_a_real_inference_of_every_model(server: Any, repository: Path
     sick = health(server.grpc)  # speaks another protocol
     assert sick.returncode == 1
     assert [line.split(":")[0] for line in sick.stderr.splitlines()] == ["digits", "digits_decode"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "subject"),
+    [
+        ("FOVEATE_STATE_DIR=/proc/foveate", "state folder"),
+        ("FOVEATE_PIN_CAP=2", "environment"),
+        ("FOVEATE_ADAPTER_SLO=5", "environment"),
+        ("FOVEATE_ADAPTER_HOST=0.0.0.0", "environment"),
+    ],
+)
+def test_doctor_names_the_variable_that_would_stop_it(
+    repository: Path, variable: str, subject: str
+) -> None:
+    key, value = variable.split("=")
+    done = foveate("doctor", "--json", f"--repository={repository}", **{key: value})
+    failures = {f["subject"]: f["detail"] for f in json.loads(done.stdout) if f["verdict"] != "ok"}
+    assert done.returncode == 1
+    assert key in failures[subject]
+    assert value in failures[subject]
+
+
+def test_classify_says_what_is_on_an_image(server: Any, tmp_path: Path) -> None:
+    pixels, labels = images.test_set(1)
+    file = tmp_path / "mine.png"
+    Image.fromarray(pixels[0]).save(file)
+    told = foveate("classify", str(file), f"--url={server.http}", "--level=dense")
+    assert told.stdout.startswith(f"{file}: {labels[0]} (")
+    assert told.stdout.endswith(", at level 0\n")
+    answers = json.loads(
+        foveate("classify", str(file), f"--url={server.http}", "--json", "--top=2").stdout
+    )
+    assert [len(answer["classes"]) for answer in answers] == [2]
+
+
+def test_classify_tells_in_one_line_why_not(
+    server: Any, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("no image")
+    nobody = foveate("classify", str(file), f"--url=127.0.0.1:{free_port()}")
+    assert "is `foveate serve` ready?" in nobody.stderr
+    refused = foveate("classify", str(file), f"--url={server.http}")
+    assert "neither JPEG nor PNG" in refused.stderr
+    for done in (nobody, refused):
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
 def test_errors_are_told_in_one_line(tmp_path: Path) -> None:

@@ -134,6 +134,17 @@ BOMB = (
 )
 
 
+def progressive_jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (2000, 2000)).save(buffer, "JPEG", progressive=True)
+    return buffer.getvalue()
+
+
+# Its last scan, a few bytes, has the decoder go over every pixel once more.
+PROGRESSIVE = progressive_jpeg()
+SCAN = PROGRESSIVE[PROGRESSIVE.rfind(b"\xff\xc4") : -2]
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -143,8 +154,19 @@ BOMB = (
         (image_file(PIXELS[0], "JPEG")[:700], "cannot be decoded"),
         (BOMB, "400000000 pixels"),
         (image_file(PIXELS[0], "GIF"), "neither JPEG nor PNG"),
+        (PROGRESSIVE[:-2] + 200_000 * SCAN, "more than 32 scans"),
+        (BOMB[:33] + 1_000_000 * png_chunk(b"tEXt", b""), "more than 20000 chunks"),
     ],
-    ids=["empty", "text", "gif-header", "truncated-jpeg", "huge-header", "gif"],
+    ids=[
+        "empty",
+        "text",
+        "gif-header",
+        "truncated-jpeg",
+        "huge-header",
+        "gif",
+        "many-scans",
+        "many-chunks",
+    ],
 )
 def test_a_bad_file_fails_alone_with_the_reason(infer: Infer, data: bytes, reason: str) -> None:
     with pytest.raises(InferenceServerException, match=reason) as failure:

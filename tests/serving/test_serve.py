@@ -14,9 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
 
 from foveate.probe import ailments
 
+ROOT = Path(__file__).parents[2]
 ZEROS = bytes(96 * 96 * 3)
 
 
@@ -79,6 +82,32 @@ def test_what_clients_send_is_not_readable_by_others(server: Any) -> None:
     assert len(regions) == 2
     assert {region.stat().st_mode & 0o777 for region in regions} == {0o600}
     assert server.run_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_changes_the_server_needs_the_admin_key(server: Any) -> None:
+    url = f"http://{server.http}/v2"
+    closed = {
+        "repository/index": None,
+        "repository/models/digits/unload": None,
+        "systemsharedmemory/region/region/register": {"key": "/x", "offset": 0, "byte_size": 1},
+        "logging": {"log_file": "/tmp/log"},
+        "trace/setting": {"trace_level": ["TENSORS"]},
+    }
+    for path, body in closed.items():
+        refused = httpx.post(f"{url}/{path}", json=body)
+        assert refused.status_code == 403, path
+        assert "foveate-admin-key" in refused.text
+    with grpc.InferenceServerClient(server.grpc) as client:
+        with pytest.raises(InferenceServerException, match="restricted"):
+            client.get_model_repository_index()
+        key_file = ROOT / ".state" / "admin-key"
+        assert key_file.stat().st_mode & 0o777 == 0o600
+        key = {"foveate-admin-key": key_file.read_text().strip()}
+        assert httpx.post(f"{url}/repository/index", headers=key).is_success
+        (header,) = key
+        client.get_model_repository_index({f"triton-grpc-protocol-{header}": key[header]})
+    unload = httpx.post(f"{url}/repository/models/digits/unload", headers=key)
+    assert "not allowed" in unload.text, "models are what they were at start"
 
 
 def test_embedded_server_does_not_leave_loopback(refused_serve: Callable[..., str]) -> None:
@@ -198,17 +227,44 @@ def test_killed_server_returns(victim: Any) -> None:
     assert not [region for region in left if region.exists()]
 
 
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "stuck"])
-def test_model_process_returns(serve: Callable[..., Any], fault: signal.Signals) -> None:
+def fault(served: Any, model: str, number: signal.Signals) -> None:
+    """Send a signal to a model process."""
+    (triton,) = served.children("tritonserver")
+    (process,) = served.children(rf"python_backend_stub.* {model}_0_0 ", of=triton)
+    os.kill(process, number)
+
+
+@pytest.mark.parametrize(
+    ("model", "number", "reason"),
+    [
+        ("digits", signal.SIGSTOP, "digits: no heartbeat of digits_0_0 for "),
+        ("digits_decode", signal.SIGKILL, "model process digits_decode_0_0 died"),
+    ],
+    ids=["stuck", "dead"],
+)
+def test_model_process_returns(
+    serve: Callable[..., Any], model: str, number: signal.Signals, reason: str
+) -> None:
     """Triton itself would call the model ready and fail every request for ever."""
     victim = serve("--no-adapter")
-    (triton,) = victim.children("tritonserver")
-    (model,) = victim.children(r"python_backend_stub.* digits_0_0 ", of=triton)
-    os.kill(model, fault)
-    assert ailments(f"http://{victim.http}", ["digits"]), "a probe notices, too"
-    victim.await_log("restarting tritonserver: digits: ")
+    fault(victim, model, number)
+    assert ailments(f"http://{victim.http}", [model]), "a probe notices, too"
+    victim.await_log(f"restarting tritonserver: {reason}")
     victim.await_log("tritonserver answers again")
     assert classify(victim) == 200
+
+
+def test_model_process_that_keeps_dying_ends_serving(start_server: Callable[..., Any]) -> None:
+    served = start_server("--no-adapter")
+    served.await_ready()
+    for restarts in range(3):
+        fault(served, "digits", signal.SIGKILL)
+        while served.log.count("tritonserver answers again") == restarts:
+            assert served.process.poll() is None, served.log
+            time.sleep(0.1)
+    fault(served, "digits", signal.SIGKILL)
+    assert served.process.wait(60) == 1
+    assert "failed again after 3 restarts in 60 s: model process digits_0_0 died" in served.log
 
 
 def test_nothing_survives_a_killed_supervisor(start_server: Callable[..., Any]) -> None:

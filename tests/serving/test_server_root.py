@@ -100,10 +100,17 @@ def test_only_an_installed_server_leaves_loopback(tmp_path: Path, host: str) -> 
         check_host(embedded, host)
     installed = installed_server(embedded.binary, tmp_path)
     assert check_host(installed, host) == host
-    command = " ".join(server_command(installed, [tmp_path], host, PORTS))
-    assert f"--http-address={host}" in command
-    for interface in ("model-repository", "shared-memory", "logging", "trace"):
-        assert interface in command
+    assert f"--http-address={host}" in server_command(installed, [tmp_path], host, PORTS, "key")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_what_changes_a_server_needs_the_admin_key(tmp_path: Path, host: str) -> None:
+    command = server_command(embedded_server(tmp_path), [tmp_path], host, PORTS, "key")
+    for option in ("--http-restricted-api=", "--grpc-restricted-protocol="):
+        (value,) = [word for word in command if word.startswith(option)]
+        assert value.endswith(":foveate-admin-key=key")
+        for interface in ("model-repository", "shared-memory", "logging", "trace"):
+            assert interface in value
 
 
 @pytest.mark.parametrize("host", ["example.org", "::1", ""])

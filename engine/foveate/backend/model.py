@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import json
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -45,22 +46,24 @@ class TritonPythonModel:
         check_tensors(pb_utils)
         config = json.loads(args["model_config"])
         component = config["parameters"]["component"]["string_value"]
+        name, folder = args["model_name"], Path(args["model_repository"]) / args["model_version"]
         if component == "decode":
+            telemetry = self._telemetry = open_telemetry(args)
             height, width, _ = config["output"][0]["dims"]
             texts = {key: value["string_value"] for key, value in config["parameters"].items()}
             to_pixels = partial(
                 decode_image, height=height, width=width, preprocess=Preprocess.parse(texts)
             )
-            self._answer: Answerer = partial(decode, to_pixels=to_pixels)
+            self._answer: Answerer = partial(decode, to_pixels=to_pixels, telemetry=telemetry)
             return
         settings = ModelSettings.read()
         check_instances(config)
-        name, folder = args["model_name"], Path(args["model_repository"]) / args["model_version"]
         if component == "control":
             self._control = Control(name.removesuffix(CONTROL_SUFFIX), settings)
+            self._telemetry = open_telemetry(args)
             self._answer = partial(publish, control=self._control)
             return
-        telemetry = Telemetry(metric_factory(), name)
+        telemetry = open_telemetry(args)
         on_gpu = args["model_instance_kind"] == "GPU"
         device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
         self._classifier = Classifier(
@@ -77,11 +80,22 @@ class TritonPythonModel:
             self._classifier.close()
         if hasattr(self, "_control"):
             self._control.close()
+        if hasattr(self, "_telemetry"):
+            self._telemetry.close()
 
 
-def decode(requests: list[Any], to_pixels: Callable[[bytes], Any]) -> list[Any]:
+def open_telemetry(args: Mapping[str, str]) -> Telemetry:
+    return Telemetry(metric_factory(), args["model_name"], args["model_instance_name"])
+
+
+def decode(
+    requests: list[Any], to_pixels: Callable[[bytes], Any], telemetry: Telemetry
+) -> list[Any]:
     """IMAGE (bytes) -> PIXELS; a bad image fails alone."""
-    return [guard(decode_one, request, to_pixels) for request in requests]
+    answers = [guard(decode_one, request, to_pixels) for request in requests]
+    if errors := sum(answer.has_error() for answer in answers):
+        telemetry.count("foveate_errors_total", errors)
+    return answers
 
 
 def decode_one(request: Any, to_pixels: Callable[[bytes], Any]) -> Any:
@@ -163,7 +177,7 @@ def guard(step: Callable[..., Any], *args: Any) -> Any:
     except PolicyError as error:
         return refuse(str(error), pb_utils.TritonError.UNAVAILABLE)
     except Exception as error:  # the server would fail the whole batch and send the traceback
-        pb_utils.Logger.log_error(f"{type(error).__name__}: {error}")
+        pb_utils.Logger.log_error(traceback.format_exc())
         return refuse(f"internal error: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
 
 
