@@ -14,6 +14,7 @@ NAMES = (
     "calibrate",
     "forward",
     "parity",
+    "import_memory",
     "methods",
     "overhead",
     "control_cost",

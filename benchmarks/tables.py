@@ -279,18 +279,19 @@ def parity(data: Mapping[str, Any]) -> str:
     dims, difference = "width x blocks, heads, size/patch", "largest difference of logits"
     head = ("model", dims, "parameters", difference, "their deviation", "top 5")
     e = data["environment"]
-    weighed = "".join(
-        f" The import of {row['model']} ({row['checkpoint_bytes'] / 2**30:.2f} GiB) took "
-        f"{row['memory_bytes']['most'] / 2**30:.2f} GiB of memory at most, libraries and mapped "
-        f"files included: {row['memory_bytes']['most'] / row['checkpoint_bytes']:.2f} times the "
-        "checkpoint."
-        for row in data["rows"]
-        if "memory_bytes" in row
-    )
     missing = "".join(f"\n* not run: {name}: {why}" for name, why in data["missing"].items())
     return (
         f"{_markdown(head, rows)}\n{missing}\n{e['cpu']}, torch {e['torch']}, transformers "
-        f"{e['transformers']}, timm {e['timm']};{weighed} `python benchmarks/parity.py`."
+        f"{e['transformers']}, timm {e['timm']}; `python benchmarks/parity.py`."
+    )
+
+
+def import_memory(data: Mapping[str, Any]) -> str:
+    size, most, before = (data[key] / 2**30 for key in ("checkpoint", "most", "before"))
+    return (
+        f"Importing a {data['model']} of {size:.2f} GiB takes {most:.2f} GiB at most, "
+        f"{before:.2f} GiB of libraries and the mapped checkpoint included: {most / size:.2f} "
+        f"times the checkpoint (`python benchmarks/import_memory.py`)."
     )
 
 
@@ -434,6 +435,7 @@ _TABLES = {
     "scaling-awaited": ("scaling", scaling_phases("capacity_awaited")),
     "scaling-zone": ("scaling", scaling_phases("zone_lost")),
     "parity": ("parity", parity),
+    "import-memory": ("import_memory", import_memory),
     "calibration": ("calibration", calibration),
     "compress": ("compress", compress),
     "selector": ("selector", selector),

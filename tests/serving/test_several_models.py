@@ -71,7 +71,6 @@ def served(
     folder = tmp_path_factory.mktemp("several")
     both = shutil.copytree(repository, folder / "models")
     import_checkpoint(find_source(str(checkpoint(folder / "checkpoint"))), both, "fish")
-    (both / ".models-half" / "half" / "1").mkdir(parents=True)  # TEMPORARY
     served = start_server(repository=both)
     served.await_ready()
     yield served
