@@ -344,6 +344,7 @@ def ablation(data: Mapping[str, Any]) -> str:
     rows = (
         (
             row["case"],
+            f"{row['gradients']['answers'] / row['gradients']['ratio']:.2g}",
             shares(row["aim"]),
             shares(row["drawn"]),
             shares(row["threshold"]),
@@ -352,7 +353,15 @@ def ablation(data: Mapping[str, Any]) -> str:
         )
         for row in data["ablation"]
     )
-    head = ("case", "aim", "left, drawn", "left, threshold", "spread of log-odds", "top-1, top-k")
+    head = (
+        "gradient through attention",
+        "of answers / of ratio loss",
+        "aim",
+        "left, drawn",
+        "left, threshold",
+        "spread of log-odds",
+        "top-1, top-k",
+    )
     return _markdown(head, rows)
 
 

@@ -146,6 +146,27 @@ def test_masked_attention_of_the_living_does_not_see_the_dropped(
         torch.testing.assert_close(masked[:, :, [i]], own, atol=1e-4, rtol=1e-4)
 
 
+@given(seed=st.integers(0, 1000), sharpness=st.sampled_from([1.0, 4.0, 16.0]))
+@settings(max_examples=30, deadline=None)
+def test_the_gradient_of_a_dropped_token_is_the_change_by_its_return(
+    seed: int, sharpness: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v, wanted = torch.randn(4, 1, 2, 10, 8, generator=generator).double()
+    alive = torch.tensor([[1.0] * 6 + [0.0] * 4]).double().requires_grad_()
+    (masked_attention(sharpness * q, k, v, alive, eps=0.0) * wanted).sum().backward()
+    assert alive.grad is not None
+    for token in range(6, 10):
+        returned = alive.detach().clone()
+        returned[0, token] = 1
+        before, after = (
+            masked_attention(sharpness * q, k, v, mask, eps=0.0)
+            for mask in (alive.detach(), returned)
+        )
+        change = ((after - before) * wanted).sum()
+        torch.testing.assert_close(alive.grad[0, token], change, atol=1e-9, rtol=1e-6)
+
+
 def test_package_is_the_weighted_mean() -> None:
     x = torch.tensor([[[1.0, 0.0], [3.0, 2.0], [9.0, 9.0]]])
     weight = torch.tensor([[0.25, 0.75, 0.0]])
