@@ -253,7 +253,7 @@ def _verdict(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{100 * row['attainment']:.2f} %",
         "–" if row["p99_ms"] is None else f"{row['p99_ms']:.0f} ms",
         f"{100 * row['rejected']:.2f} %",
-        "–" if row["recovered"] is None else f"{row['recovered']:.2f}",
+        "–" if row["recovered"] is None else f"{round(row['recovered'], 2) + 0.0:.2f}",
     )
 
 
