@@ -266,8 +266,7 @@ def test_an_image_can_be_dropped(open_console: Callable[..., Console], server: A
     expect(console.page.locator("#verdict")).to_contain_text(str(LABELS[2]))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", WIDE), ("dark", PHONE)])
 def test_it_is_for_everybody(
     open_console: Callable[..., Console], server: Any, scheme: str, viewport: dict[str, int]
 ) -> None:
