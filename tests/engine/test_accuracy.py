@@ -43,7 +43,7 @@ def test_shares_are_those_of_the_engine(folder: Path, repository: Path) -> None:
         assert row.top1 == pytest.approx((best[:, 0] == truth).float().mean().item())
         assert row.top5 == pytest.approx((best == truth[:, None]).any(1).float().mean().item())
         assert row.agreement == pytest.approx((best[:, 0] == dense).float().mean().item())
-        assert row.low <= row.top1 <= row.high
+        assert row.low - 1e-9 <= row.top1 <= row.high + 1e-9  # rounding, at all or none
         assert row.n == 40
 
 

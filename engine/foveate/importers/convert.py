@@ -66,7 +66,7 @@ class _Reader:
         while self._has("norm1.weight", depth):
             depth += 1
         if dim % recipe.heads or not depth:
-            raise InputError(
+            raise WeightsError(
                 f"{self.source.where}: dim={dim}, heads={recipe.heads}, depth={depth}: expected a "
                 "multiple of heads, and a block"
             )

@@ -15,7 +15,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner
 
+from foveate.cli import app
 from foveate.engine import Engine
 from foveate.errors import WeightsError
 from foveate.importers import from_timm
@@ -156,3 +158,20 @@ def test_a_file_is_answered_as_by_the_original_and_its_processor(
     for compared in compare(tmp_path / "model", files, original):
         assert compared.same, compared
         assert compared.difference <= 1e-4
+
+
+def test_the_command_shows_both_side_by_side(
+    checkpoint: Callable[[str], Any], models: Any, tmp_path: Path
+) -> None:
+    folder, image = checkpoint("ViT-T/16-224").folder, tmp_path / "one.png"
+    Image.fromarray(models.pixels(250, images=1).numpy()[0]).save(image)
+    command = ["import", str(folder), f"--repository={tmp_path / 'models'}", f"--check={image}"]
+    shown = CliRunner().invoke(app, [*command, "--name=one"])
+    assert shown.exit_code == 0, shown.output
+    assert "transformers vit, 192 x 12 blocks, 196 patches, 1000 classes" in shown.stdout
+    assert f"{image}: the same, logits differ by" in shown.stdout
+    facts = json.loads(CliRunner().invoke(app, [*command, "--name=two", "--json"]).stdout)
+    (checked,) = facts["checked"]
+    assert [name for name, _ in checked["ours"]] == [name for name, _ in checked["original"]]
+    assert len(checked["ours"]) == 5
+    assert checked["difference"] <= 1e-4
