@@ -27,12 +27,14 @@ CONFIG = {
     "global_pool": "token",
     "pretrained_cfg": {"input_size": [3, 384, 384], "crop_pct": 1.0, "interpolation": "bicubic"},
 }
-_IMPORT = """\
-import json, resource, sys
+_IMPORT = r"""
+import json, re, sys
 from pathlib import Path
 from foveate.importers.importer import import_checkpoint
 from foveate.importers.source import find_source
-most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not getrusage, whose maximum is also that of the process this one was forked from.
+status = Path("/proc/self/status")
+most = lambda: 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
 before = most()
 import_checkpoint(find_source(sys.argv[1]), Path(sys.argv[2]), "model")
 print(json.dumps({"before": before, "most": most()}))

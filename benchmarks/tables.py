@@ -279,9 +279,10 @@ def parity(data: Mapping[str, Any]) -> str:
     dims, difference = "width x blocks, heads, size/patch", "largest difference of logits"
     head = ("model", dims, "parameters", difference, "their deviation", "top 5")
     e = data["environment"]
-    missing = "".join(f"\n* not run: {name}: {why}" for name, why in data["missing"].items())
+    missing = "".join(f"\n* {name}: {why}" for name, why in data["missing"].items())
+    rest = f"Not run:\n{missing}\n\n" if missing else ""
     return (
-        f"{_markdown(head, rows)}\n{missing}\n{e['cpu']}, torch {e['torch']}, transformers "
+        f"{_markdown(head, rows)}\n\n{rest}{e['cpu']}, torch {e['torch']}, transformers "
         f"{e['transformers']}, timm {e['timm']}; `python benchmarks/parity.py`."
     )
 
@@ -289,9 +290,9 @@ def parity(data: Mapping[str, Any]) -> str:
 def import_memory(data: Mapping[str, Any]) -> str:
     size, most, before = (data[key] / 2**30 for key in ("checkpoint", "most", "before"))
     return (
-        f"Importing a {data['model']} of {size:.2f} GiB takes {most:.2f} GiB at most, "
-        f"{before:.2f} GiB of libraries and the mapped checkpoint included: {most / size:.2f} "
-        f"times the checkpoint (`python benchmarks/import_memory.py`)."
+        f"Importing a {data['model']} of {size:.2f} GiB takes {most:.2f} GiB at most,\n"
+        f"{before:.2f} GiB of libraries and the mapped checkpoint included: {most / size:.2f} times the\n"
+        f"checkpoint (`python benchmarks/import_memory.py`)."
     )
 
 
