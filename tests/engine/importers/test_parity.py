@@ -116,7 +116,9 @@ def test_every_vit_of_timm_is_read_as_timm_builds_it_or_refused() -> None:
 ACTIVATIONS = {"GELU none": "gelu", "GELUTanh": "gelu-tanh", "QuickGELU": "quick-gelu"}
 POOLS = {"token": "cls", "avg": "mean", "map": "map"}
 # Their blocks are plain; their stem, MLP, attention or last norm is not.
-REFUSED = re.compile("giant_.*(dinov2|tipsv2)|intern|radio|dlittle|dwee|_r26|_r50|_r_s16|resnet|mci")
+REFUSED = re.compile(
+    "giant_.*(dinov2|tipsv2)|intern|radio|dlittle|dwee|_r26|_r50|_r_s16|resnet|mci"
+)
 
 
 def run_timm(command: list[str]) -> str:
