@@ -291,8 +291,8 @@ def import_memory(data: Mapping[str, Any]) -> str:
     size, most, before = (data[key] / 2**30 for key in ("checkpoint", "most", "before"))
     return (
         f"Importing a {data['model']} of {size:.2f} GiB takes {most:.2f} GiB at most,\n"
-        f"{before:.2f} GiB of libraries and the mapped checkpoint included: {most / size:.2f} times "
-        f"the\ncheckpoint (`python benchmarks/import_memory.py`)."
+        f"{before:.2f} GiB of libraries and the mapped checkpoint included: "
+        f"{most / size:.2f} times the\ncheckpoint (`python benchmarks/import_memory.py`)."
     )
 
 
