@@ -24,6 +24,7 @@ from foveate_loadtest.run import LoadtestConfig, run
 PUBLISHED_S = 0.5  # the plugin publishes more often than that
 EDGES_S = (0.0, *AGE_EDGES_S)
 CLOSE_S = 0.010
+BUCKET = AGE_EDGES_S[1] / AGE_EDGES_S[0] - 1  # wide, as a share of where it starts
 
 Numbers = Counter[tuple[str, str]]
 
@@ -77,7 +78,10 @@ def calm(server: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Rows, N
 
 
 def test_ages_are_the_latencies_the_client_sees(calm: tuple[Rows, Numbers]) -> None:
-    """But for the way there and back, which takes what Triton's own measure lacks."""
+    """But for the way there and back, which takes what Triton's own measure lacks.
+
+    To a bucket of the histogram and no closer: in a client without a processor, answers wait.
+    """
     rows, grown = calm
     latency = rows.done - rows.sent
     way_s = float(np.mean(latency)) - of_triton(grown)
@@ -87,7 +91,8 @@ def test_ages_are_the_latencies_the_client_sees(calm: tuple[Rows, Numbers]) -> N
     assert all(low <= high for low, high in pairwise(told))
     assert told[-1] >= len(latency), "all are counted, and a probe now and then"
     for share in (0.5, 0.95):
-        assert quantile(told, share) + way_s == pytest.approx(quantile(seen, share), abs=CLOSE_S)
+        close = pytest.approx(quantile(seen, share), rel=BUCKET, abs=CLOSE_S)
+        assert quantile(told, share) + way_s == close
 
 
 def test_every_series_is_there_from_the_start(server: Any, repository: Path) -> None:
