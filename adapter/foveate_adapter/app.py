@@ -21,6 +21,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import AwareDatetime, BeforeValidator
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 import foveate
@@ -56,6 +57,7 @@ _STATUS: Mapping[type[Exception], int] = {
     TooLarge: 413,
     Busy: 503,
     UpstreamError: 502,
+    ClientDisconnect: 400,  # nobody is there to be told
 }
 
 
