@@ -10,6 +10,8 @@ NAMES = (
     "kernel_budgets",
     "levels",
     "compress",
+    "selector",
+    "calibrate",
     "forward",
     "methods",
     "overhead",

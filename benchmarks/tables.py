@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/methods.md", "docs/console.md")
+DOCUMENTS = ("README.md", "docs/methods.md", "docs/calibration.md", "docs/console.md")
 
 
 def render(text: str, results: Path = ROOT / "benchmarks" / "results") -> str:
@@ -196,6 +196,123 @@ def hierarchical(data: Mapping[str, Any]) -> str:
     )
 
 
+def calibration(data: Mapping[str, Any]) -> str:
+    times = [level["ms_batch_8"] for level in data["levels"]]
+    rows = (
+        (
+            f"`{level['name']}`",
+            f"{ms:.1f}",
+            f"{times[0] / ms:.2f}×",
+            f"{100 * level['quality']:.2f} ({100 * level['low']:.1f}–{100 * level['high']:.1f})",
+            f"{100 * level['agreement']:.2f}",
+            f"{level['kl']:.4f}",
+        )
+        for level, ms in zip(data["levels"], times, strict=True)
+    )
+    head = ("level", "batch of 8, ms", "speed-up", "top-1, %", "agreement, %", "KL")
+    contests = []
+    for contest in data["contests"]:
+        best = max(contest["uniform"].items(), key=lambda item: item[1]["quality"])
+        value, low, high = (100 * x for x in best[1]["ladder_is_better_by"])
+        contests.append(
+            (
+                f"{contest['budget_ms']:.1f}",
+                f"`{data['levels'][contest['level']]['name']}`",
+                f"{100 * contest['quality']:.1f}",
+                f"{best[0]} ({len(contest['uniform'])} fit)",
+                f"{100 * best[1]['quality']:.1f}",
+                f"{value:+.1f} ({low:+.1f} to {high:+.1f})",
+            )
+        )
+    contest_head = ("budget, ms", "level", "top-1, %", "best uniform", "top-1, %", "difference")
+    n = data["contests"][0]["n"] if data["contests"] else 0
+    return (
+        f"{_markdown(head, rows)}\n\n"
+        f"At each budget against the best of all uniform schedules that fit, on {n} images:\n\n"
+        f"{_markdown(contest_head, contests)}\n\n"
+        f"{_where(data)}; `python benchmarks/calibrate.py`."
+    )
+
+
+def compress(data: Mapping[str, Any]) -> str:
+    base = data["rows"]["dense"]["top1"]
+    rows = (
+        (
+            variant,
+            f"{100 * row['macs_ratio']:.1f} %",
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['time_ratio_batch_1']:.2f}",
+            f"{row['time_ratio_batch_8']:.2f}",
+            f"{100 * row['top1']:.2f} ({100 * (row['top1'] - base):+.2f})",
+            f"{100 * row['agreement']:.2f}",
+        )
+        for variant, row in data["rows"].items()
+    )
+    head = (
+        "weights",
+        "MACs",
+        "parameters",
+        "time, batch 1",
+        "time, batch 8",
+        "top-1, %",
+        "agreement, %",
+    )
+    return (
+        f"{_markdown(head, rows)}\n\n"
+        f"Times are shares of the dense model's. {_where(data)}; `python benchmarks/compress.py`."
+    )
+
+
+def selector(data: Mapping[str, Any]) -> str:
+    ratios = list(data["counts"])
+    rows = [
+        (
+            "CLS attention × value norm" if name == "cls-value" else name,
+            str(method.get("parameters", 0)),
+            *(f"{100 * method['top1'][ratio]['top1']:.2f}" for ratio in ratios),
+        )
+        for name, method in data["methods"].items()
+    ]
+    head = (
+        "tokens chosen by",
+        "parameters",
+        *("top-1 at " + "-".join(str(n) for n in data["counts"][r].values()) for r in ratios),
+    )
+    return (
+        f"{_markdown(head, rows)}\n\n"
+        f"{data['images']} held-out images; the dense model: {100 * data['dense']['top1']:.2f} %. "
+        f"{_where(data)}; `python benchmarks/selector.py`."
+    )
+
+
+def ablation(data: Mapping[str, Any]) -> str:
+    def shares(values: Iterable[float]) -> str:
+        return ", ".join(f"{value:.2f}" for value in values)
+
+    rows = (
+        (
+            row["case"],
+            f"{row['gradients']['answers'] / row['gradients']['ratio']:.2g}",
+            shares(row["aim"]),
+            shares(row["drawn"]),
+            shares(row["threshold"]),
+            shares(row["log_odds_std"]),
+            f"{100 * row['top1_top_k']['top1']:.1f} %",
+        )
+        for row in data["ablation"]
+    )
+    head = (
+        "gradient through attention",
+        "of answers / of ratio loss",
+        "aim",
+        "left, drawn",
+        "left, threshold",
+        "spread of log-odds",
+        "top-1, top-k",
+    )
+    return _markdown(head, rows)
+
+
 def _where(data: Mapping[str, Any]) -> str:
     e = data["environment"]
     return f"{e['cpu']} ({e['cores']} cores, shared), one thread, torch {e['torch']}"
@@ -214,6 +331,10 @@ _TABLES = {
     "methods": ("methods", methods),
     "hierarchical": ("hierarchical", hierarchical),
     "console": ("console", console),
+    "calibration": ("calibration", calibration),
+    "compress": ("compress", compress),
+    "selector": ("selector", selector),
+    "ablation": ("selector", ablation),
 }
 
 if __name__ == "__main__":

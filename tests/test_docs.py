@@ -15,7 +15,10 @@ from foveate.telemetry import COUNTERS, GAUGES
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/methods.md", "docs/console.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "docs/methods.md", "docs/calibration.md", "docs/console.md"],
+)
 def test_tables_are_those_of_the_results(document: str) -> None:
     path = ROOT / "benchmarks" / "tables.py"
     spec = importlib.util.spec_from_file_location("tables", path)

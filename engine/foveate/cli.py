@@ -15,6 +15,7 @@ from rich.table import Table
 from foveate.calibration.command import calibrate
 from foveate.compress.command import compress
 from foveate.errors import FoveateError
+from foveate.options import REPOSITORY, Admission, Json, Name, Repository
 from foveate.train_selector import train_selector
 from foveate_adapter.simulate.cli import simulate
 from foveate_loadtest.cli import loadtest
@@ -39,18 +40,16 @@ app = _App(
     help="Serve Vision Transformers that hold a latency SLO by spending fewer tokens.",
 )
 
-Repository = Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")]
 Host = Annotated[str, typer.Option(help="IPv4 address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 ServerBin = Annotated[
     Path | None, typer.Option(help="Another tritonserver than the embedded one.", dir_okay=False)
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @app.command()
 def serve(
-    repository: Repository = Path("model_repository"),
+    repository: Repository = REPOSITORY,
     host: Host = "127.0.0.1",
     http_port: Port = 8000,
     grpc_port: Port = 8001,
@@ -70,12 +69,7 @@ def serve(
             help="Hold exact and pinned requests to a tenth of the time under pressure.",
         ),
     ] = True,
-    admission: Annotated[
-        bool,
-        typer.Option(
-            "--admission/--no-admission", help="Refuse requests that would miss their deadline."
-        ),
-    ] = True,
+    admission: Admission = True,
     server_bin: ServerBin = None,
     control: Annotated[
         Path | None,
@@ -108,8 +102,8 @@ def serve(
 
 @app.command()
 def demo(
-    name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
-    repository: Repository = Path("model_repository"),
+    name: Name = None,
+    repository: Repository = REPOSITORY,
 ) -> None:
     """Serve the demo model, send it a burst, compare with fixed levels; about two minutes."""
     from foveate.demo import demo
@@ -126,7 +120,7 @@ app.command()(train_selector)
 
 @app.command()
 def doctor(
-    repository: Repository = Path("model_repository"),
+    repository: Repository = REPOSITORY,
     host: Host = "127.0.0.1",
     http_port: Port = 8000,
     grpc_port: Port = 8001,

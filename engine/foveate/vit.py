@@ -10,7 +10,6 @@ which in its metadata.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.errors import WeightsError
+from foveate.files import replacing
 
 __all__ = [
     "Block",
@@ -241,15 +241,13 @@ class ViT(nn.Module):
 
 
 def save_vit(model: ViT, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write weights (as ``dtype``) and the config (as metadata) to a safetensors file, at once:
-    whoever reads the path meanwhile finds the old file or the new one."""
+    """Write weights (as ``dtype``) and, as metadata, the config to a safetensors file; at once."""
     tensors = {name: t.detach().to(dtype).contiguous() for name, t in model.state_dict().items()}
     metadata = {key: str(getattr(model.config, key)) for key in _kinds()}
     if model.config.blocks:
         metadata["blocks"] = json.dumps([asdict(shape) for shape in model.config.blocks])
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, scratch, metadata=metadata)
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        save_file(tensors, scratch, metadata=metadata)
 
 
 def load_vit(path: Path, dtype: torch.dtype = torch.float32) -> ViT:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from foveate.options import REPOSITORY, Admission, Json, Name, Repository
 from foveate.repository import choose_model
 from foveate_loadtest.choices import Shape
 
@@ -21,10 +22,8 @@ __all__ = ["simulate"]
 
 
 def simulate(
-    name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
-    repository: Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")] = Path(
-        "model_repository"
-    ),
+    name: Name = None,
+    repository: Repository = REPOSITORY,
     latency: Annotated[
         Path | None,
         typer.Option(
@@ -64,13 +63,8 @@ def simulate(
     noise: Annotated[
         float, typer.Option(min=0, help="Of batch times: standard deviation of the logarithm.")
     ] = 0.0,
-    admission: Annotated[
-        bool,
-        typer.Option(
-            "--admission/--no-admission", help="Refuse requests that would miss their deadline."
-        ),
-    ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    admission: Admission = True,
+    as_json: Json = False,
 ) -> None:
     """Compare controllers on one load, on a virtual clock; no server is needed."""
     from foveate.ladder import Ladder
