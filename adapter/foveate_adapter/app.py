@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AwareDatetime, BeforeValidator
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 import foveate
@@ -57,6 +58,7 @@ _STATUS: Mapping[type[Exception], int] = {
     TooLarge: 413,
     Busy: 503,
     UpstreamError: 502,
+    ClientDisconnect: 400,  # nobody is there to be told
 }
 
 

@@ -121,36 +121,43 @@ def console(open_console: Callable[..., Console], guarded: Any) -> Console:
 
 
 @pytest.fixture
-def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., None]:
-    """``picture(console, name, after_s, part=None)``: a screenshot, of the whole page or a part."""
-    folder = request.config.getoption("--pictures")
+def linger(request: pytest.FixtureRequest, console: Console) -> Callable[[float], None]:
+    """``linger(seconds)``: wait, if pictures are wanted, for there to be something to see."""
+    wanted = request.config.getoption("--pictures") is not None
+    return lambda seconds: console.page.wait_for_timeout(1000 * seconds if wanted else 0)
 
-    def take(console: Console, name: str, after_s: float, part: str | None = None) -> None:
-        if folder is not None:
-            console.page.wait_for_timeout(1000 * after_s)
-        path = (folder or tmp_path) / f"{name}.png"
-        if part is None:
-            console.page.screenshot(path=path)
-        else:
-            console.page.locator(part).screenshot(path=path)
+
+@pytest.fixture
+def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Locator, str], None]:
+    """``picture(locator, name)``: a screenshot."""
+    folder = request.config.getoption("--pictures") or tmp_path
+
+    def take(locator: Locator, name: str) -> None:
+        path = folder / f"{name}.png"
+        locator.screenshot(path=path)
         assert path.stat().st_size > 10_000
 
     return take
 
 
 def test_a_new_slo_moves_the_level(
-    console: Console, guarded: Any, load: Callable[..., Any], picture: Callable[..., None]
+    console: Console,
+    guarded: Any,
+    load: Callable[..., Any],
+    linger: Callable[[float], None],
+    picture: Callable[..., None],
 ) -> None:
     page = console.page
     expect(console.figure("Rate").locator(".value")).to_contain_text("/s")
     with load(guarded, in_flight=8) as running:
-        picture(console, "_", after_s=20)
+        linger(20)
         console.fill(latency_ms=60)
         console.press("Set SLO")
         expect(page.locator("#message")).to_have_text("SLO set")
         expect(console.figure("Latency p99").locator(".note")).to_contain_text("SLO 60 ms")
         console.await_levels(lambda level: level >= 2)
-        picture(console, "console", after_s=20)
+        linger(20)
+        picture(page.locator("body"), "console")
         console.fill(latency_ms=200, min_quality=0.9735)
         console.press("Set SLO")
         expect(page.locator("#levels tbody tr", has_text="yes")).to_have_count(2)
@@ -242,7 +249,7 @@ def test_an_image_is_classified_and_its_patches_shown(
         expect(card.get_by_role("img")).to_have_accessible_name(f"144 patches: {told}")
         best = card.locator("tbody tr").first
         expect(best).to_contain_text(f"{100 * float(answers.scores[0].max()):.2f} %")
-    picture(console, "image", after_s=0, part="#explain")
+    picture(page.locator("#explain"), "image")
     page.locator("#compare").select_option("1")
     expect(page.locator("article[data-level='1'] .fates")).to_contain_text("108 dropped")
     page.set_input_files("#file", {**DIGIT, "buffer": b"no image"})
@@ -323,7 +330,10 @@ def test_it_holds_five_minutes_and_no_more(
           const decisions = await import("/console/decisions.js");
           await decisions.load(view);
           const decision = { ...view.decision, model: view.name };
-          for (let n = 0; n < 300; n += 1) decisions.add({ ...decision, time: `${n}` }, view);
+          for (let n = 0; n < 300; n += 1) {
+            const time = new Date(Date.now() + 1000 * n).toISOString();
+            decisions.add({ ...decision, time }, view);
+          }
           return document.querySelectorAll("#decisions tbody tr").length;
         }""",
         view,
@@ -347,11 +357,11 @@ def test_several_models_and_a_word_that_another_adapter_has(
     eventually(lambda: adapter.api.get("/healthz").is_success, "adapter")
     page = open_console(adapter.api.base_url.netloc.decode()).page
     expect(page.locator("#problem")).to_contain_text("another adapter")
-    expect(page.locator("#slo fieldset")).to_be_disabled()
+    expect(page.locator("#latency_ms")).to_be_disabled()
     page.get_by_label("Model", exact=True).select_option("faces")
     expect(page).to_have_title("faces – Foveate")
     expect(page.locator("#problem")).to_contain_text("faces: ")
-    expect(page.locator("#slo fieldset")).to_be_enabled()
+    expect(page.locator("#latency_ms")).to_be_enabled()
 
 
 def test_it_comes_back_when_the_adapter_does(console: Console, guarded: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,17 @@ def test_what_is_no_image_is_refused_with_the_reason(
 def test_an_unknown_level_is_named(server: Any) -> None:
     reply = explain(server, png(PIXELS[0]), level="dence")
     assert (reply.status_code, "level='dence'" in reply.json()["detail"]) == (404, True)
+
+
+def test_who_hangs_up_within_an_image_disturbs_nobody(server: Any) -> None:
+    host, port = server.adapter.split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            b"POST /v1/models/digits/explain HTTP/1.1\r\nHost: here\r\n"
+            b"Content-Type: image/png\r\nContent-Length: 1000\r\n\r\nsome bytes"
+        )
+    assert explain(server, png(PIXELS[0])).status_code == 200
+    assert "Traceback" not in server.log
 
 
 def test_no_request_finds_the_document_wrong(server: Any, tmp_path: Path) -> None:

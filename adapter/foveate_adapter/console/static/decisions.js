@@ -25,13 +25,14 @@ let name = null;
 /** Begin with what the adapter remembers of a model; again after a pause, which may have had more. */
 export async function load(view) {
   name = view.name;
-  const past = await decisions(name).catch(() => []);
-  if (name === view.name) body.replaceChildren(...past.map((item) => row(item, view.levels)));
+  const past = await decisions(name).catch(() => null);
+  if (past && name === view.name) body.replaceChildren(...past.map((item) => row(item, view.levels)));
 }
 
 export function add(decision, view) {
   if (decision.model !== name) return;
-  if (body.firstElementChild?.dataset.time === decision.time) return; // it came with load()
+  const newest = body.firstElementChild?.dataset.time;
+  if (Date.parse(decision.time) <= Date.parse(newest)) return; // it came with load()
   body.prepend(row(decision, view.levels));
   if (body.children.length > MOST) body.lastElementChild.remove();
 }

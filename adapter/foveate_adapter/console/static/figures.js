@@ -1,59 +1,58 @@
 // The figures at the top: one entry each of a description list.
 
 import * as format from "./format.js";
-import { UNKNOWN } from "./format.js";
 import { find, make, write } from "./page.js";
 
-/** Each: name, value, what it is judged by, and whether it is as it should be (null: no matter). */
+/** Each: name, value, remark, and whether it is as it should be (null: not known). */
 const FIGURES = [
   {
     name: "Rate",
-    value: ({ decision }) => format.perSecond(decision?.load_per_s),
-    note: ({ observation }) => `${format.perSecond(observation?.served_per_s)} answered`,
+    read: ({ decision }) => format.perSecond(decision?.load_per_s),
+    remark: ({ observation }) => `${format.perSecond(observation?.served_per_s)} answered`,
   },
   {
     name: "Latency p99",
-    value: ({ observation }) => format.ms(observation?.age_p99_ms),
-    note: ({ observation, slo }) =>
+    read: ({ observation }) => format.ms(observation?.age_p99_ms),
+    remark: ({ observation, slo }) =>
       `p50 ${format.ms(observation?.age_p50_ms)}, SLO ${format.ms(slo.latency_ms)}`,
     good: ({ observation, slo }) => below(observation?.age_p99_ms, slo.latency_ms),
   },
   {
     name: "In time",
-    value: ({ observation }) => format.percent(observation?.attainment),
-    note: ({ slo }) => `objective ${format.percent(slo.objective)}`,
+    read: ({ observation }) => format.percent(observation?.attainment),
+    remark: ({ slo }) => `objective ${format.percent(slo.objective)}`,
     good: ({ observation, slo }) => below(slo.objective, observation?.attainment),
   },
   {
     name: "Error budget",
-    value: ({ decision }) => format.tenths(decision?.credit),
-    note: ({ decision }) => (decision?.credit < 0 ? "misses in debt" : "misses still allowed"),
+    read: ({ decision }) => format.tenths(decision?.credit),
+    remark: ({ decision }) => (decision?.credit < 0 ? "misses in debt" : "misses still allowed"),
     good: ({ decision }) => below(0, decision?.credit),
   },
   {
     name: "Level",
-    value: ({ observation }) => format.count(observation?.level),
-    note: ({ observation, levels }) => levels[observation?.level]?.name ?? "no batch yet",
+    read: ({ observation }) => format.count(observation?.level),
+    remark: ({ observation, levels }) => levels[observation?.level]?.name ?? "no batch yet",
   },
   {
     name: "Queue",
-    value: ({ observation }) => format.count(observation?.queue_depth),
-    note: () => "requests waiting",
+    read: ({ observation }) => format.count(observation?.queue_depth),
+    remark: () => "requests waiting",
   },
   {
     name: "Served quality",
-    value: ({ observation }) => format.percent(observation?.quality),
-    note: ({ levels }) => `level 0 has ${format.percent(levels[0].quality)}`,
+    read: ({ observation }) => format.percent(observation?.quality),
+    remark: ({ levels }) => `level 0 has ${format.percent(levels[0].quality)}`,
   },
   {
     name: "Tokens per image",
-    value: ({ observation }) => format.tenths(observation?.tokens_per_image),
-    note: () => "in the last block",
+    read: ({ observation }) => format.tenths(observation?.tokens_per_image),
+    remark: () => "in the last block",
   },
   {
     name: "Power",
-    value: ({ observation }) => format.watts(observation?.power_w),
-    note: ({ observation }) => energy(observation),
+    read: ({ observation }) => format.watts(observation?.power_w),
+    remark: ({ observation }) => energy(observation),
     whereKnown: true,
   },
 ];
@@ -63,16 +62,15 @@ const shown = FIGURES.map(({ name, ...figure }) => {
   const note = make("dd", { class: "note" });
   const entry = make("div", {}, make("dt", {}, name), value, note);
   find("figures").append(entry);
-  return { ...figure, entry, value, note, read: figure.value, remark: figure.note };
+  return { ...figure, entry, value, note };
 });
 
 export function show(view) {
-  for (const { entry, value, note, read, remark, good, whereKnown } of shown) {
+  for (const { read, remark, good, whereKnown, entry, value, note } of shown) {
     write(value, read(view));
-    entry.hidden = Boolean(whereKnown) && value.textContent === UNKNOWN;
     write(note, remark(view));
-    const verdict = good?.(view) ?? null;
-    value.dataset.good = verdict === null ? "" : String(verdict);
+    value.dataset.good = good?.(view) ?? "";
+    entry.hidden = Boolean(whereKnown) && value.textContent === format.UNKNOWN;
   }
 }
 

@@ -23,7 +23,8 @@ export async function submit(form, action) {
   }
 }
 
-function clear(form) {
+/** Take back what was told. */
+export function clear(form) {
   for (const output of form.querySelectorAll(".error")) output.textContent = "";
   for (const field of form.elements) {
     field.removeAttribute("aria-invalid");

@@ -1,7 +1,7 @@
 // The SLO editor. A field that is being edited is left alone, the others show what is in force.
 
 import { setSlo } from "./api.js";
-import { number, submit } from "./form.js";
+import { clear, number, submit } from "./form.js";
 import { find } from "./page.js";
 
 const form = find("slo");
@@ -37,7 +37,7 @@ export function show(view) {
 function undo() {
   edited.clear();
   if (current) show(current);
-  submit(form, () => {}); // and no reasons any more
+  clear(form);
 }
 
 function read(key) {
