@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TIMM := .timm/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check long clean
@@ -17,10 +18,16 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# Apart from the others, and without what it depends on: beside a CPU build of torch its torchvision
+# would keep transformers from being imported. Tests that need it say so where it cannot be had.
+$(TIMM): $(READY)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .timm \
+		timm==1.0.31 torchvision==0.28.0 && touch $@
+
 demo: $(READY) ## Serve the demo model, send it a burst, compare with fixed levels (about 3 minutes)
 	$(BIN)/foveate demo
 
-test: $(READY) ## Run the tests: kernels in Triton's interpreter, the rest on the real server
+test: $(READY) $(TIMM) ## Run the tests: kernels in Triton's interpreter, the rest on the real server
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreter
 	$(BIN)/python -m pytest
 

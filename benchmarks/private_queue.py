@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import typer
 
-from foveate.local import Addresses
+from foveate.local import Addresses, free_ports
 from foveate.processes import AdapterProcess, TritonProcess
 from foveate.serve import state_dir
 from foveate.server import Ports, embedded_server, server_command, server_environment
@@ -72,7 +71,7 @@ def serving(variant: Variant, source: Path, core: int) -> Iterator[Addresses]:
         repository.mkdir()
         run_dir.mkdir(mode=0o700)
         variant.lay_out(source, repository / source.name)
-        http, grpc, metrics, port = _free_ports()
+        http, grpc, metrics, port = free_ports(4)
         server = embedded_server(state_dir())
         settings = {
             "FOVEATE_RUN_DIR": str(run_dir),
@@ -178,14 +177,6 @@ def main(
             "runs": runs,
         },
     )
-
-
-def _free_ports() -> list[int]:
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(4)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 if __name__ == "__main__":

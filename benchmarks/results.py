@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["bars", "environment", "save"]
+__all__ = ["RESULTS", "bars", "environment", "save"]
 
 RESULTS = Path(__file__).parent / "results"
 

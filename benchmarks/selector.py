@@ -30,11 +30,12 @@ from foveate.digits.sets import held_out_images, training_images
 from foveate.images import Images
 from foveate.selector.masked import masked_forward
 from foveate.selector.module import Selector
+from foveate.selector.objectives import gumbel_objective
 from foveate.selector.pruned import Score, by_attention, by_selector, pruned_forward
 from foveate.selector.recipe import Recipe, after_warm_up
 from foveate.selector.report import threshold_report
 from foveate.selector.split import split
-from foveate.selector.train import Trained, train
+from foveate.selector.train import Trained, random_start, train
 from foveate.vit import ViT, load_vit
 from results import RESULTS, environment, save
 
@@ -112,19 +113,39 @@ def told(
 
 
 def ablations(steps: int) -> dict[str, Recipe]:
-    """Short end-to-end trainings from a random start, with and without DynamicViT's two terms."""
-    plain = Recipe(
+    """Short end-to-end trainings from a random start: what their gradients are made of."""
+    ours = Recipe(
         counts=counts(0.4), method="gumbel", steps=steps, batch=16, every=steps, patience=10**6
     )
-    naive = replace(plain, eps=0.0, diagonal=False)
+    slopes = replace(ours, secant=False)
+    bare = replace(slopes, eps=0.0, diagonal=False)
     mild = {block: round(144 * 0.4 ** ((i + 1) / 3)) for i, block in enumerate(BLOCKS)}
     return {
-        "DynamicViT's masked softmax": plain,
-        "without eps and diagonal": naive,
-        "without them, ten times the ratio loss": replace(naive, sparsity_weight=20.0),
-        "DynamicViT's, 0.4 left in the end": replace(plain, counts=mild),
-        "DynamicViT's, a tenth of the rate": replace(plain, rate=3e-4),
+        "secants": ours,
+        "secants, 0.4 left in the end": replace(ours, counts=mild),
+        "slopes, as in DynamicViT": slopes,
+        "slopes, without eps and diagonal": bare,
+        "slopes, without them, ten times the ratio loss": replace(bare, sparsity_weight=20.0),
     }
+
+
+def gradients(vit: ViT, recipe: Recipe, images: Images) -> dict[str, float]:
+    """Norms at the random start: of the ratio loss as weighted, and of the loss of the answers."""
+    norms = {}
+    for term, weights in {
+        "ratio": {"kl_weight": 0.0, "token_weight": 0.0},
+        "answers": {"sparsity_weight": 0.0},
+    }.items():
+        selectors = random_start(vit, recipe)
+        batch = images[: recipe.batch]
+        batch = replace(batch, labels=None) if term == "ratio" else batch
+        noise = torch.Generator().manual_seed(recipe.seed)
+        loss = gumbel_objective(vit, vit, selectors, batch, replace(recipe, **weights), noise)
+        weights_of = [w for selector in selectors.values() for w in selector.parameters()]
+        found = torch.autograd.grad(loss, weights_of, allow_unused=True)
+        parts = [part.norm() for part in found if part is not None]
+        norms[term] = torch.stack(parts).norm().item()
+    return norms
 
 
 def ablate(
@@ -133,14 +154,17 @@ def ablate(
     """Shares left after each selector: aimed at, drawn as in training, and by the threshold.
 
     If the drawn shares are near the aim while the threshold keeps everything or nothing, and
-    log-odds hardly differ between tokens, it is the noise that selects.
+    log-odds hardly differ between tokens, it is the noise that selects. If the gradient of the
+    answers dwarfs that of the ratio loss, the aim is not even heard: both are clipped as one.
     """
+    norms = gradients(vit, recipe, learning)
     trained, seconds = told(case, recipe, vit, learning, validation)
     noise = torch.Generator().manual_seed(0)
     row = {
         "case": case,
         "images": recipe.steps * recipe.batch,
         "cpu_seconds": seconds,
+        "gradients": norms,
         "aim": [n / 144 for n in recipe.counts.values()],
         "drawn": drawn_shares(vit, trained.selectors, validation, noise),
         "threshold": drawn_shares(vit, trained.selectors, validation, None),

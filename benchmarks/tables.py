@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/methods.md from ``benchmarks/results/*.json``.
+"""Write the tables of README.md and of ``docs/`` from ``benchmarks/results/*.json``.
 
     python benchmarks/tables.py
 
@@ -8,13 +8,14 @@ Each table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/methods.md")
+DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 
 
 def render(text: str, results: Path = ROOT / "benchmarks" / "results") -> str:
@@ -109,6 +110,22 @@ def control(data: Mapping[str, Any]) -> str:
     )
 
 
+def console(data: Mapping[str, Any]) -> str:
+    paint, grown = data["first_paint_ms"], data["heap_growth"]
+    heaps = [reading["heap_mb"] for reading in data["memory"]]
+    rows = [
+        ("first paint", f"{paint['median']:.0f} ms (at most {paint['most']:.0f} ms)"),
+        ("updates", f"{data['updates_hz']:.1f}/s"),
+        (f"JavaScript heap, {data['minutes']} minutes", f"at most {max(heaps):.1f} MB"),
+        ("its growth once the history is full", "–" if grown is None else f"{100 * grown:.1f} %"),
+    ]
+    return (
+        f"{_markdown(('what', 'measured'), rows)}\n\n"
+        f"{paint['of']} first paints; Chromium {data['chromium']} beside the server. "
+        f"{_where(data)}; `python benchmarks/console.py --minutes {data['minutes']}`."
+    )
+
+
 def methods(data: Mapping[str, Any]) -> str:
     dense = data["rows"][0]
     order = {row["family"]: i for i, row in reversed([*enumerate(data["rows"])])}
@@ -180,6 +197,222 @@ def hierarchical(data: Mapping[str, Any]) -> str:
     )
 
 
+def scaling_capacity(data: Mapping[str, Any]) -> str:
+    loads = (1_000, 10_000, 100_000, 1_000_000)
+    rows = (
+        (
+            f"`{level['level']}`",
+            f"{100 * level['quality']:.2f} %",
+            f"{level['capacity']:.0f}",
+            *(f"{math.ceil(load / (0.8 * level['capacity'])):,}" for load in loads),
+        )
+        for level in data["levels"]
+    )
+    head = ("level", "quality", "images/s of a replica", *(f"for {load:,}/s" for load in loads))
+    return f"{_markdown(head, rows)}\n\n{_simulated(data)}"
+
+
+def scaling_sizes(data: Mapping[str, Any]) -> str:
+    rows = (
+        (f"{row['replicas']:,}", f"{row['requests_per_s']:,.0f}", *_verdict(row))
+        for row in data["sizes"]
+    )
+    head = ("replicas", "requests/s", *_VERDICT)
+    return (
+        f"{_markdown(head, rows)}\n\nLoad {data['load']:g} of the cheapest level's capacity, "
+        f"routed to the shorter of two. {_simulated(data)}"
+    )
+
+
+def scaling_routings(data: Mapping[str, Any]) -> str:
+    rows = (
+        (
+            row["fleet"],
+            row["routing"] + (f", {1000 * row['view_s']:g} ms old" if row["view_s"] else ""),
+            *_verdict(row),
+        )
+        for row in data["routings"]
+    )
+    head = ("replicas", "routing", *_VERDICT)
+    return f"{_markdown(head, rows)}\n\n{_simulated(data)}"
+
+
+def scaling_phases(part: str) -> Callable[[Mapping[str, Any]], str]:
+    def table(data: Mapping[str, Any]) -> str:
+        rows = ((row["policy"], row["phase"], *_verdict(row)) for row in data[part])
+        return f"{_markdown(('', '', *_VERDICT), rows)}\n\n{_simulated(data)}"
+
+    return table
+
+
+_VERDICT = ("in time", "p99", "lost or rejected", "recovered")
+
+
+def _verdict(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{100 * row['attainment']:.2f} %",
+        "–" if row["p99_ms"] is None else f"{row['p99_ms']:.0f} ms",
+        f"{100 * row['rejected']:.2f} %",
+        "–" if row["recovered"] is None else f"{round(row['recovered'], 2) + 0.0:.2f}",
+    )
+
+
+def _simulated(data: Mapping[str, Any]) -> str:
+    return (
+        f"Simulated, SLO {data['slo_ms']:g} ms, batch times of `results/levels.json`; "
+        "`python benchmarks/scaling.py`."
+    )
+
+
+def parity(data: Mapping[str, Any]) -> str:
+    rows = (
+        (
+            row["model"],
+            row["dims"],
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['max_difference']:.1e}",
+            f"{row['logit_std']:.2g}",
+            "same" if row["same_top5"] else "NOT the same",
+        )
+        for row in data["rows"]
+    )
+    dims, difference = "width x blocks, heads, size/patch", "largest difference of logits"
+    head = ("model", dims, "parameters", difference, "their deviation", "top 5")
+    e = data["environment"]
+    missing = "".join(f"\n* {name}: {why}" for name, why in data["missing"].items())
+    rest = f"Not run:\n{missing}\n\n" if missing else ""
+    return (
+        f"{_markdown(head, rows)}\n\n{rest}{e['cpu']}, torch {e['torch']}, transformers "
+        f"{e['transformers']}, timm {e['timm']}; `python benchmarks/parity.py`."
+    )
+
+
+def import_memory(data: Mapping[str, Any]) -> str:
+    size, most, before = (data[key] / 2**30 for key in ("checkpoint", "most", "before"))
+    return (
+        f"Importing a {data['model']} of {size:.2f} GiB takes {most:.2f} GiB at most,\n"
+        f"{before:.2f} GiB of libraries and the mapped checkpoint included: "
+        f"{most / size:.2f} times the\ncheckpoint (`python benchmarks/import_memory.py`)."
+    )
+
+
+def calibration(data: Mapping[str, Any]) -> str:
+    times = [level["ms_batch_8"] for level in data["levels"]]
+    rows = (
+        (
+            f"`{level['name']}`",
+            f"{ms:.1f}",
+            f"{times[0] / ms:.2f}×",
+            f"{100 * level['quality']:.2f} ({100 * level['low']:.1f}–{100 * level['high']:.1f})",
+            f"{100 * level['agreement']:.2f}",
+            f"{level['kl']:.4f}",
+        )
+        for level, ms in zip(data["levels"], times, strict=True)
+    )
+    head = ("level", "batch of 8, ms", "speed-up", "top-1, %", "agreement, %", "KL")
+    contests = []
+    for contest in data["contests"]:
+        best = max(contest["uniform"].items(), key=lambda item: item[1]["quality"])
+        value, low, high = (100 * x for x in best[1]["ladder_is_better_by"])
+        contests.append(
+            (
+                f"{contest['budget_ms']:.1f}",
+                f"`{data['levels'][contest['level']]['name']}`",
+                f"{100 * contest['quality']:.1f}",
+                f"{best[0]} ({len(contest['uniform'])} fit)",
+                f"{100 * best[1]['quality']:.1f}",
+                f"{value:+.1f} ({low:+.1f} to {high:+.1f})",
+            )
+        )
+    contest_head = ("budget, ms", "level", "top-1, %", "best uniform", "top-1, %", "difference")
+    n = data["contests"][0]["n"] if data["contests"] else 0
+    return (
+        f"{_markdown(head, rows)}\n\n"
+        f"At each budget against the best of all uniform schedules that fit, on {n} images:\n\n"
+        f"{_markdown(contest_head, contests)}\n\n"
+        f"{_where(data)}; `python benchmarks/calibrate.py`."
+    )
+
+
+def compress(data: Mapping[str, Any]) -> str:
+    base = data["rows"]["dense"]["top1"]
+    rows = (
+        (
+            variant,
+            f"{100 * row['macs_ratio']:.1f} %",
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['time_ratio_batch_1']:.2f}",
+            f"{row['time_ratio_batch_8']:.2f}",
+            f"{100 * row['top1']:.2f} ({100 * (row['top1'] - base):+.2f})",
+            f"{100 * row['agreement']:.2f}",
+        )
+        for variant, row in data["rows"].items()
+    )
+    head = (
+        "weights",
+        "MACs",
+        "parameters",
+        "time, batch 1",
+        "time, batch 8",
+        "top-1, %",
+        "agreement, %",
+    )
+    return (
+        f"{_markdown(head, rows)}\n\n"
+        f"Times are shares of the dense model's. {_where(data)}; `python benchmarks/compress.py`."
+    )
+
+
+def selector(data: Mapping[str, Any]) -> str:
+    ratios = list(data["counts"])
+    rows = [
+        (
+            "CLS attention × value norm" if name == "cls-value" else name,
+            str(method.get("parameters", 0)),
+            *(f"{100 * method['top1'][ratio]['top1']:.2f}" for ratio in ratios),
+        )
+        for name, method in data["methods"].items()
+    ]
+    head = (
+        "tokens chosen by",
+        "parameters",
+        *("top-1 at " + "-".join(str(n) for n in data["counts"][r].values()) for r in ratios),
+    )
+    return (
+        f"{_markdown(head, rows)}\n\n"
+        f"{data['images']} held-out images; the dense model: {100 * data['dense']['top1']:.2f} %. "
+        f"{_where(data)}; `python benchmarks/selector.py`."
+    )
+
+
+def ablation(data: Mapping[str, Any]) -> str:
+    def shares(values: Iterable[float]) -> str:
+        return ", ".join(f"{value:.2f}" for value in values)
+
+    rows = (
+        (
+            row["case"],
+            f"{row['gradients']['answers'] / row['gradients']['ratio']:.2g}",
+            shares(row["aim"]),
+            shares(row["drawn"]),
+            shares(row["threshold"]),
+            shares(row["log_odds_std"]),
+            f"{100 * row['top1_top_k']['top1']:.1f} %",
+        )
+        for row in data["ablation"]
+    )
+    head = (
+        "gradient through attention",
+        "of answers / of ratio loss",
+        "aim",
+        "left, drawn",
+        "left, threshold",
+        "spread of log-odds",
+        "top-1, top-k",
+    )
+    return _markdown(head, rows)
+
+
 def _where(data: Mapping[str, Any]) -> str:
     e = data["environment"]
     return f"{e['cpu']} ({e['cores']} cores, shared), one thread, torch {e['torch']}"
@@ -197,6 +430,18 @@ _TABLES = {
     "control": ("control", control),
     "methods": ("methods", methods),
     "hierarchical": ("hierarchical", hierarchical),
+    "scaling-capacity": ("scaling", scaling_capacity),
+    "scaling-sizes": ("scaling", scaling_sizes),
+    "scaling-routings": ("scaling", scaling_routings),
+    "scaling-awaited": ("scaling", scaling_phases("capacity_awaited")),
+    "scaling-zone": ("scaling", scaling_phases("zone_lost")),
+    "parity": ("parity", parity),
+    "import-memory": ("import_memory", import_memory),
+    "calibration": ("calibration", calibration),
+    "compress": ("compress", compress),
+    "selector": ("selector", selector),
+    "ablation": ("selector", ablation),
+    "console": ("console", console),
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import re
@@ -13,12 +14,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 READY_S = 300.0  # the first start on a machine measures its latency table
 _REGION = re.compile(r"/dev/shm/triton_\w+_shm_region_\S+")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="take time for good screenshots of the console, and write them to DIR",
+    )
 
 
 @dataclass
@@ -79,6 +90,15 @@ class Served:
             if time.monotonic() > deadline:
                 pytest.fail(f"foveate serve did not write {text!r}:\n{self.log[-4000:]}")
             time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def module() -> Iterator[Callable[[str], Any]]:
+    """``module("gpu_parts.rows")``: a module of the benchmarks."""
+    before = list(sys.path)
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    yield importlib.import_module
+    sys.path[:] = before
 
 
 @pytest.fixture(scope="session")

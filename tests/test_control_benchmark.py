@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +15,6 @@ from foveate_loadtest.rows import Outcome, Rows
 
 ROOT = Path(__file__).parent.parent
 CAPACITIES = (110.0, 160.0, 220.0, 300.0, 400.0)
-
-
-@pytest.fixture
-def module() -> Iterator[Callable[[str], Any]]:
-    """``module("control_parts.book")``: a module of the benchmarks."""
-    before = list(sys.path)
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield importlib.import_module
-    sys.path[:] = before
 
 
 def rows(intended: list[float], done: list[float], level: list[int]) -> Rows:

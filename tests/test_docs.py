@@ -12,11 +12,16 @@ from typer.main import get_command
 
 from foveate.cli import app
 from foveate.telemetry import COUNTERS, GAUGES
+from foveate_adapter.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
+OF_ADAPTER = re.findall(r"^# TYPE (\w+)", Metrics([]).text()[0].decode(), re.M)
+PACKAGES = ("foveate_kernels", "foveate_adapter", "foveate_loadtest")
+DOCS = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
+KNOWN = {*COUNTERS, *GAUGES, *OF_ADAPTER, *PACKAGES}
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/methods.md"])
+@pytest.mark.parametrize("document", ["README.md", *DOCS])
 def test_tables_are_those_of_the_results(document: str) -> None:
     path = ROOT / "benchmarks" / "tables.py"
     spec = importlib.util.spec_from_file_location("tables", path)
@@ -36,30 +41,18 @@ def test_the_configuration_reference_is_what_the_settings_say() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "SECURITY.md",
-        "docs/concepts.md",
-        "docs/design.md",
-        "docs/methods.md",
-        "docs/quickstart.md",
-        "docs/upgrading.md",
-    ],
+    ["README.md", "CONTRIBUTING.md", "SECURITY.md", *DOCS],
 )
 def test_what_documents_name_exists(document: str) -> None:
     text = (ROOT / document).read_text()
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    for command in re.findall(r"`?foveate ([a-z-]+)\b", text):
+    for command in re.findall(r"(?<!-n )foveate ([a-z-]+)\b", text):
         if command not in ("is", "spends", "refuses", "serves"):
             assert command in commands, command
-    for path in re.findall(r"`((?:engine|tests|benchmarks|docs|adapter)/[\w/.-]+\.\w+)`", text):
+    folders = "engine|tests|benchmarks|deploy|docs|adapter"
+    for path in re.findall(rf"`((?:{folders})/[\w/.-]+\.\w+)`", text):
         assert (ROOT / path).exists(), path
     for metric in re.findall(r"`(foveate_\w+)`", text):
-        assert metric in {**COUNTERS, **GAUGES} or metric in {
-            "foveate_kernels",
-            "foveate_adapter",
-            "foveate_loadtest",
-        }, metric
+        assert metric in KNOWN, metric
     for target in re.findall(r"`make (\w+)`", text):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), target

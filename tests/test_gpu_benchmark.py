@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,6 @@ import torch
 ROOT = Path(__file__).parent.parent
 OPERATORS = sorted(path.stem for path in (ROOT / "benchmarks" / "ops").glob("*.py"))
 OPERATORS.remove("case")
-
-
-@pytest.fixture
-def module() -> Iterator[Callable[[str], Any]]:
-    """``module("gpu_parts.rows")``: a module of the benchmarks."""
-    before = list(sys.path)
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield importlib.import_module
-    sys.path[:] = before
 
 
 def dry_run(out: Path, *part: str) -> dict[str, dict[str, Any]]:

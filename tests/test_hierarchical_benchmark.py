@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def part() -> Iterator[Callable[[str], Any]]:
+def part(module: Callable[[str], Any]) -> Callable[[str], Any]:
     """``part("swin")``: a module of ``benchmarks/hierarchical_parts``."""
-    before = list(sys.path)
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield lambda name: importlib.import_module(f"hierarchical_parts.{name}")
-    sys.path[:] = before
+    return lambda name: module(f"hierarchical_parts.{name}")
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,15 +17,6 @@ from foveate.vit import ViT, ViTConfig, load_vit
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "model_repository" / "digits" / "1"
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def module() -> Iterator[Callable[[str], Any]]:
-    """``module("methods_parts.int8")``: a module of the benchmarks."""
-    before = list(sys.path)
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield importlib.import_module
-    sys.path[:] = before
 
 
 @pytest.fixture(scope="module")

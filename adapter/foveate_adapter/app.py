@@ -19,29 +19,44 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import AwareDatetime, BeforeValidator
 from starlette.routing import Match
 
 import foveate
+from foveate.errors import BadImage
 from foveate.heartbeat import Heartbeats
-from foveate_adapter.errors import Conflict, StateError, UnknownLevel, UnknownModel
+from foveate_adapter import console
+from foveate_adapter.errors import (
+    Busy,
+    Conflict,
+    StateError,
+    TooLarge,
+    UnknownLevel,
+    UnknownModel,
+    UpstreamError,
+)
+from foveate_adapter.explain import Explainer
 from foveate_adapter.metrics import Metrics
 from foveate_adapter.model import Model
-from foveate_adapter.schema import DecisionView, ModelView, PinWish, Problem
+from foveate_adapter.schema import DecisionView, Explanation, ModelView, PinWish, Problem
 from foveate_adapter.settings import Settings, is_loopback
 from foveate_adapter.slo import Slo, SloWish
 
 __all__ = ["create_app"]
 
-EVENT_PERIOD_S = 0.25
+EVENT_PERIOD_S = 0.2
 MOST_BYTES = 64 * 2**10  # of a wish
+IMAGE_TYPES = ("image/jpeg", "image/png", "application/octet-stream")
 
 _STATUS: Mapping[type[Exception], int] = {
     UnknownModel: 404,
     UnknownLevel: 404,
     Conflict: 409,
     StateError: 507,
+    BadImage: 400,
+    TooLarge: 413,
+    Busy: 503,
+    UpstreamError: 502,
 }
 
 
@@ -63,6 +78,7 @@ def create_app(
     app.state.metrics = metrics
     app.state.heartbeats = heartbeats or Heartbeats()
     app.state.leaving = leaving
+    app.state.explainer = Explainer(settings.triton_url)
     for kind in _STATUS:
         app.add_exception_handler(kind, _refuse)
     app.add_exception_handler(RequestValidationError, _misfit)
@@ -79,6 +95,7 @@ def create_app(
         app.include_router(
             _writes, dependencies=[Depends(_authorize)], responses=_refusals({401: "No token"})
         )
+    console.mount(app)
     return app
 
 
@@ -171,8 +188,9 @@ async def readyz(request: Request, models: _All) -> PlainTextResponse:
 
 @_reads.get("/metrics", response_class=PlainTextResponse)
 async def exposition(request: Request) -> Response:
-    """The adapter's own metrics, for Prometheus."""
-    return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    """The adapter's own metrics: Prometheus text, or OpenMetrics if asked for."""
+    text, content_type = request.app.state.metrics.text(request.headers.get("accept", ""))
+    return Response(text, media_type=content_type)
 
 
 @_reads.get("/v1/models")
@@ -223,6 +241,42 @@ async def unpin(model: _One) -> ModelView:
     return ModelView.of(model)
 
 
+@_writes.post(
+    "/v1/models/{name}/explain",
+    responses=_refusals(
+        _UNREADABLE
+        | _UNKNOWN
+        | {413: "The image is too large", 415: "Neither a JPEG nor a PNG file"}
+        | {502: "The Triton server cannot be reached", 503: "It is busy: try again"}
+    ),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}} for kind in IMAGE_TYPES
+            },
+        }
+    },
+)
+async def explain(
+    request: Request,
+    model: _One,
+    level: Annotated[
+        str | None, Query(description="a name or an index; without it the governor chooses")
+    ] = None,
+    top: Annotated[int, Query(ge=1, le=100, description="classes to name")] = 5,
+) -> Explanation:
+    """Classify one image and tell what became of its patches. It is a request like any other: it
+    counts in every figure, and under pressure it may be refused.
+    """
+    # Other sites' pages may send some types unasked; none of these.
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind not in IMAGE_TYPES:
+        raise HTTPException(415, f"Content-Type={kind!r}: expected {', '.join(IMAGE_TYPES)}")
+    explainer: Explainer = request.app.state.explainer
+    return await explainer.explain(model, request.stream(), level, top)
+
+
 @_reads.get("/v1/models/{name}/decisions", responses=_refusals(_UNKNOWN))
 async def list_decisions(
     model: _One,
@@ -243,15 +297,16 @@ async def list_decisions(
     responses={200: {"description": "It does not end", "content": {"text/event-stream": {}}}},
 )
 async def stream_events(request: Request, models: _All) -> StreamingResponse:
-    """Server-sent events: ``model``, the state of each model four times a second, and
+    """Server-sent events: ``model``, the state of each model five times a second, and
     ``decision``, each decision that changed reason or range.
     """
     events = _events(models, request.app.state.leaving)
-    return StreamingResponse(events, media_type="text/event-stream")
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 async def _events(models: Mapping[str, Model], leaving: Callable[[], bool]) -> AsyncIterator[str]:
-    told = time.monotonic()
+    due = told = time.monotonic()
     while not leaving():
         since, told = told, time.monotonic()
         for model in models.values():
@@ -261,7 +316,8 @@ async def _events(models: Mapping[str, Model], leaving: Callable[[], bool]) -> A
             for item in later:
                 view = DecisionView.of(item).model_dump(mode="json")
                 yield _event("decision", {"model": model.name, **view})
-        await asyncio.sleep(EVENT_PERIOD_S)
+        due = max(due + EVENT_PERIOD_S, time.monotonic())
+        await asyncio.sleep(due - time.monotonic())
 
 
 def _event(kind: str, data: Mapping[str, Any]) -> str:

@@ -119,6 +119,7 @@ class Decision:
     dearest: int
     cheapest: int
     load: float | None = None  # requests per second, smoothed
+    demand: float | None = None  # that load in shares of what level 0 carries
     queue_depth: int | None = None
     credit: float = 0.0
 
@@ -149,6 +150,7 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         dearest=state.dearest if only is None else only,
         cheapest=config.levels[-1] if only is None else only,
         load=state.load,
+        demand=_demand(config, state, observation),
         queue_depth=observation.queue_depth,
         credit=state.credit,
     )
@@ -253,6 +255,14 @@ def _first_fit(config: Config, state: State, observation: Observation, share: fl
         if stable and full * one + last <= share * config.slo_s:
             return level
     return None
+
+
+def _demand(config: Config, state: State, observation: Observation) -> float | None:
+    """Seconds of work at level 0 that arrive in a second; above 1 quality must be spent."""
+    if state.load is None:
+        return None
+    batch = config.table.batches[-1]
+    return state.images * state.load * _cycle_s(config, observation, 0, batch) / batch
 
 
 def _one_dearer(config: Config, level: int | None) -> int:

@@ -8,8 +8,12 @@ FoveateError
 │   ├── StateError      a file of the state folder that cannot be read or written; names it
 │   ├── UnknownModel    a model this adapter does not control; names those it does
 │   ├── UnknownLevel    a level the ladder does not have; names those it has
+│   ├── TooLarge        an image of more bytes than the model takes
+│   ├── Busy            the server refuses more work at the moment, or does not answer in time
+│   ├── UpstreamError   the server cannot be reached, or answers nothing we understand
 │   └── Conflict        a wish that contradicts what is in force: a pin under the quality floor, a
 │                       quality no level has, any wish while another adapter publishes
+├── BadImage            bytes that are not an image (from ``foveate.errors``)
 ├── BadWish             a level or quality the ladder does not have (from ``foveate.errors``)
 └── PolicyError         a policy word that cannot be written (from ``foveate.errors``)
 """
@@ -20,13 +24,16 @@ from foveate.errors import FoveateError
 
 __all__ = [
     "AdapterError",
+    "Busy",
     "Conflict",
     "RemoteError",
     "ScrapeError",
     "SettingsError",
     "StateError",
+    "TooLarge",
     "UnknownLevel",
     "UnknownModel",
+    "UpstreamError",
 ]
 
 
@@ -56,6 +63,18 @@ class UnknownModel(AdapterError):
 
 class UnknownLevel(AdapterError):
     """A level the ladder does not have."""
+
+
+class TooLarge(AdapterError):
+    """An image of more bytes than the model takes."""
+
+
+class Busy(AdapterError):
+    """The server refuses more work at the moment, or does not answer in time."""
+
+
+class UpstreamError(AdapterError):
+    """The server cannot be reached, or answers nothing we understand."""
 
 
 class Conflict(AdapterError):

@@ -6,6 +6,7 @@ Missing is None, never zero: a server that says nothing about a model is not an 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -38,6 +39,7 @@ _LEVEL = "foveate_level"
 _CORRECTION = "foveate_batch_time_correction"
 _GAP = "foveate_batch_gap_seconds"
 _HEARTBEATS = "foveate_heartbeats_total"
+_ENERGY = re.compile(r"^nv_energy_consumption\{[^}]*\} (\S+)", re.MULTILINE)
 
 # Name of each counter we read, and the labels that tell its series apart. Labels not listed here
 # (``version``) are summed over.
@@ -68,6 +70,7 @@ class Sample:
     at: float  # seconds, monotonic
     counters: Mapping[Key, float]
     gauges: Mapping[str, float]
+    joules: float | None = None  # taken so far by all GPUs of the server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,9 @@ class Observation:
     missed: float | None = None  # of the answers, those after the SLO
     rejected: float | None = None  # because the deadline could not be met
     capped: float | None = None  # rejections of exact and pinned requests over their share
+    age_p50_s: float | None = None
     age_p99_s: float | None = None
+    power_w: float | None = None  # of all GPUs of the server, whoever uses them
     level: int | None = None  # of the latest batch
     correction: float | None = None  # measured / predicted batch time
     gap_s: float | None = None  # from the end of a batch to the next while requests wait
@@ -136,7 +141,7 @@ def parse(text: str, model: str, at: float) -> Sample:
             raise ScrapeError(f"metrics of {model!r}: {line!r}: {error}") from error
         if whose == model:
             series.append((key, value))
-    return collect(series, at)
+    return replace(collect(series, at), joules=_joules(text))
 
 
 def collect(series: Iterable[tuple[Key, float]], at: float) -> Sample:
@@ -235,6 +240,7 @@ def observe(previous: Sample | None, sample: Sample, slo_s: float | None = None)
     now = replace(
         now,
         interval_s=sample.at - previous.at,
+        power_w=_power(previous, sample),
         served=served,
         arrivals=arrivals,
         images=moved.get((_IMAGES,), 0.0) / succeeded if succeeded else None,
@@ -245,13 +251,15 @@ def observe(previous: Sample | None, sample: Sample, slo_s: float | None = None)
     if late is None:
         late = sum(n for key, n in moved.items() if key[2:] == ("missed",))
     capped = moved.get((_REJECTIONS, "pin-cap"), 0.0)
+    ages = _ages(change)
     return replace(
         now,
         answers=_by_level(change),
         missed=late,
         rejected=_sum(moved, _REJECTIONS) - capped,
         capped=capped,
-        age_p99_s=_quantile(change, 0.99),
+        age_p50_s=_quantile(ages, 0.5),
+        age_p99_s=_quantile(ages, 0.99),
     )
 
 
@@ -278,9 +286,29 @@ def _by_level(change: Mapping[tuple[str, ...], float]) -> dict[int, float]:
     return answers
 
 
-def _quantile(change: Mapping[tuple[str, ...], float], q: float) -> float | None:
-    """Quantile of the age histogram, linear within a bucket; beyond the last edge, that edge."""
-    buckets = sorted((float(key[1]), n) for key, n in change.items() if key[0] == _AGES)
+def _joules(text: str) -> float | None:
+    """Energy all GPUs have taken. Raises :class:`ScrapeError` if that is no number."""
+    if "nv_energy_consumption{" not in text:
+        return None
+    try:
+        return sum(float(value) for value in _ENERGY.findall(text))
+    except ValueError as error:
+        raise ScrapeError(f"nv_energy_consumption: {error}") from error
+
+
+def _power(previous: Sample, sample: Sample) -> float | None:
+    if previous.joules is None or sample.joules is None or sample.joules < previous.joules:
+        return None
+    return (sample.joules - previous.joules) / (sample.at - previous.at)
+
+
+def _ages(change: Mapping[tuple[str, ...], float]) -> list[tuple[float, float]]:
+    """Edges and cumulative counts of the age histogram."""
+    return sorted((float(key[1]), n) for key, n in change.items() if key[0] == _AGES)
+
+
+def _quantile(buckets: Sequence[tuple[float, float]], q: float) -> float | None:
+    """Quantile of a histogram, linear within a bucket; beyond the last edge, that edge."""
     if not buckets or buckets[-1][1] <= 0:
         return None
     rank = q * buckets[-1][1]

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 
 from foveate.errors import PolicyError
+from foveate.files import replacing
 from foveate.message import PolicyMessage, read_secret, seal
 from foveate.policy import Policy, PolicyWriter, policy_path
 from foveate_adapter.actuate import Writer
@@ -137,10 +138,9 @@ class RemoteWriter:
 
 def _save(path: Path, text: str) -> None:
     """Replace the file at once. Raises :class:`RemoteError` naming it if that cannot be."""
-    scratch = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        scratch.write_text(text)
-        scratch.replace(path)
+        with replacing(path) as scratch:
+            scratch.write_text(text)
     except OSError as error:
         raise RemoteError(f"{path}: cannot save its latency table: {error}") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +14,7 @@ from foveate_adapter.control import Reason
 from foveate_adapter.model import Decided, Model
 from foveate_adapter.slo import Slo
 
-__all__ = ["DecisionView", "ModelView", "PinWish", "Problem"]
+__all__ = ["ClassView", "DecisionView", "Explanation", "Fate", "ModelView", "PinWish", "Problem"]
 
 
 class Problem(BaseModel):
@@ -69,8 +71,40 @@ class ObservationView(BaseModel):
     answers: dict[int, int] | None = Field(description="by level")
     attainment: float | None = Field(description="share answered within the SLO")
     degraded: float | None = Field(description="share of the answers above level 0")
+    quality: float | None = Field(description="mean of the answers, on the ladder's scale")
+    tokens_per_image: float | None = Field(description="mean of the answers, in the last block")
+    age_p50_ms: float | None
     age_p99_ms: float | None
+    power_w: float | None = Field(description="of all GPUs of the server")
     correction: float | None = Field(description="measured / predicted batch time")
+
+
+class ClassView(BaseModel):
+    index: int
+    label: str | None
+    score: float = Field(description="probability")
+
+
+class Fate(StrEnum):
+    """What became of a patch."""
+
+    KEPT = "kept"  # it has a token of its own
+    MERGED = "merged"  # it shares one with patches like it
+    WORD = "word"  # so it does, with patches of the same visual word
+    PACKAGED = "packaged"  # it is in the one token that stands for all of little importance
+    DROPPED = "dropped"
+
+
+class Explanation(BaseModel):
+    """How one image was answered. Patches are in raster order, ``rows`` by ``columns``."""
+
+    level: int
+    level_name: str
+    classes: list[ClassView] = Field(description="best first")
+    rows: int
+    columns: int
+    tokens: list[int] = Field(description="where each patch went; -1 dropped, -2 packaged")
+    fates: list[Fate] = Field(description="what became of each patch")
 
 
 class DecisionView(BaseModel):
@@ -170,6 +204,7 @@ def _observation(model: Model) -> ObservationView | None:
     window = model.window()
     if window is None:
         return None
+    answers = {} if window.answers is None else {k: n for k, n in window.answers.items() if n}
     return ObservationView(
         window_s=model.window_s,
         load_per_s=window.load,
@@ -181,6 +216,16 @@ def _observation(model: Model) -> ObservationView | None:
         else {k: round(n) for k, n in window.answers.items()},
         attainment=window.attainment,
         degraded=window.degraded,
+        quality=_mean(answers, model.ladder.quality),
+        tokens_per_image=_mean(answers, lambda level: model.ladder.levels[level].tokens[-1]),
+        age_p50_ms=None if window.age_p50_s is None else window.age_p50_s * 1000,
         age_p99_ms=None if window.age_p99_s is None else window.age_p99_s * 1000,
+        power_w=window.power_w,
         correction=window.correction,
     )
+
+
+def _mean(answers: Mapping[int, float], value: Callable[[int], float]) -> float | None:
+    """Of the value of a level, over answers by level; None without answers."""
+    total = sum(answers.values())
+    return sum(n * value(level) for level, n in answers.items()) / total if total else None

@@ -32,6 +32,11 @@ class Settings(BaseSettings):
     source: Literal["triton", "prometheus"] = Field(
         default="triton", description="where metrics are read"
     )
+    triton_url: str = Field(
+        default="http://127.0.0.1:8000",
+        pattern="^https?://",
+        description="Triton's HTTP endpoint, to explain an image",
+    )
     metrics_url: str = Field(
         default="http://127.0.0.1:8002/metrics",
         pattern="^https?://",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from foveate.files import replacing
 from foveate_adapter.control import Goal
 from foveate_adapter.errors import StateError
 
@@ -92,19 +92,10 @@ class SloFile:
         Raises :class:`StateError` naming the file; the old one is then still there.
         """
         stored = _Stored(model=self._model, stored_at=datetime.now(UTC), slo=slo)
-        scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with scratch.open("w") as file:
-                    file.write(stored.model_dump_json(indent=1, by_alias=True) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                scratch.replace(self.path)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    scratch.unlink()
-                raise
+            with replacing(self.path) as scratch:
+                scratch.write_text(stored.model_dump_json(indent=1, by_alias=True) + "\n")
             _sync_folder(self.path.parent)
         except OSError as error:
             raise StateError(f"{self.path}: cannot store the SLO: {error.strerror}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from control_parts.runs import Run
+from foveate.files import replacing
 from foveate.ladder import Ladder, LatencyTable
 from foveate_loadtest.arrivals import Schedule
 from results import environment
@@ -44,9 +45,8 @@ class Book:
 
     def save(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self._path.with_suffix(".tmp")
-        scratch.write_text(json.dumps(self.data, indent=1) + "\n")
-        scratch.replace(self._path)
+        with replacing(self._path) as scratch:
+            scratch.write_text(json.dumps(self.data, indent=1) + "\n")
 
     @property
     def measured(self) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from foveate.files import replacing
+
 __all__ = ["CONTEXT_LOST", "OutOfTime", "Rows", "source_digest", "table", "tried"]
 
 CONTEXT_LOST = 75  # what a worker exits with when its GPU context is gone: start another
@@ -177,9 +179,8 @@ def _leave_if_context_is_lost() -> None:
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(_plain(data), indent=1) + "\n")
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        scratch.write_text(json.dumps(_plain(data), indent=1) + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate import governor
+from foveate import __version__, governor
 from foveate.engine import Engine
 from foveate.errors import BadWish
 from foveate.governor import PLAIN, Decision, Observation, Rejection, State, Wish
@@ -121,6 +121,7 @@ class Classifier:
         # Batches since the last publication; appending is all a batch pays for its metrics.
         self._batches: deque[tuple[tuple[Wish, ...], Decision, float]] = deque()
         telemetry.collect_with(self._collect)
+        self._begin_counting(latency.device)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | Refusal]:
         """Answer a batch: one entry per request, in order."""
@@ -131,7 +132,11 @@ class Classifier:
             policy=self._policy.read(),
         )
         self._state, decision = governor.decide(self._config, self._state, observation)
-        answers = self._run(requests, decision)
+        try:
+            answers = self._run(requests, decision)
+        except Exception:
+            self._telemetry.count("foveate_failures_total", len(requests))
+            raise
         seconds = (time.monotonic_ns() - start) / 1e9
         self._state = governor.settle(self._state, decision, seconds)
         self._batches.append((observation.wishes, decision, seconds))
@@ -174,6 +179,27 @@ class Classifier:
             token_map = result.token_map[rows] if result.token_map is not None else None
             answers.append(Answer(result.scores[rows], level, token_map))
         return answers
+
+    def _begin_counting(self, device: str) -> None:
+        """Have every series from the start: a rate does not see how a new one began."""
+        telemetry = self._telemetry
+        telemetry.gauge(
+            "foveate_build_info",
+            1,
+            component="model",
+            version=__version__,
+            torch=torch.__version__,
+            device=device,
+        )
+        for level in map(str, range(len(self.ladder.levels))):
+            for slo in ("met", "missed"):
+                telemetry.count("foveate_answers_total", 0, level=level, slo=slo)
+            telemetry.count("foveate_batches_total", 0, level=level)
+            telemetry.count("foveate_batch_seconds_total", 0, level=level)
+        for reason in Rejection:
+            telemetry.count("foveate_rejections_total", 0, reason=reason.value)
+        for name in ("foveate_errors_total", "foveate_failures_total", "foveate_tokens_total"):
+            telemetry.count(name, 0)
 
     def _collect(self) -> None:
         """Count the batches since the last time; runs in the telemetry thread."""

@@ -12,9 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from foveate.accuracy.command import bench
 from foveate.calibration.command import calibrate
 from foveate.compress.command import compress
 from foveate.errors import FoveateError
+from foveate.importers.command import import_
+from foveate.options import REPOSITORY, Admission, Json, Name, Repository
 from foveate.train_selector import train_selector
 from foveate_adapter.simulate.cli import simulate
 from foveate_loadtest.cli import loadtest
@@ -39,18 +42,16 @@ app = _App(
     help="Serve Vision Transformers that hold a latency SLO by spending fewer tokens.",
 )
 
-Repository = Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")]
 Host = Annotated[str, typer.Option(help="IPv4 address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 ServerBin = Annotated[
     Path | None, typer.Option(help="Another tritonserver than the embedded one.", dir_okay=False)
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @app.command()
 def serve(
-    repository: Repository = Path("model_repository"),
+    repository: Repository = REPOSITORY,
     host: Host = "127.0.0.1",
     http_port: Port = 8000,
     grpc_port: Port = 8001,
@@ -70,12 +71,7 @@ def serve(
             help="Hold exact and pinned requests to a tenth of the time under pressure.",
         ),
     ] = True,
-    admission: Annotated[
-        bool,
-        typer.Option(
-            "--admission/--no-admission", help="Refuse requests that would miss their deadline."
-        ),
-    ] = True,
+    admission: Admission = True,
     server_bin: ServerBin = None,
     control: Annotated[
         Path | None,
@@ -129,8 +125,8 @@ def classify(
 
 @app.command()
 def demo(
-    name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
-    repository: Repository = Path("model_repository"),
+    name: Name = None,
+    repository: Repository = REPOSITORY,
 ) -> None:
     """Serve the demo model, send it a burst, compare with fixed levels; about two minutes."""
     from foveate.demo import demo
@@ -138,16 +134,18 @@ def demo(
     raise typer.Exit(demo(repository, name))
 
 
+app.command("import")(import_)
 app.command()(loadtest)
 app.command()(simulate)
 app.command()(calibrate)
 app.command()(compress)
 app.command()(train_selector)
+app.add_typer(bench, name="bench")
 
 
 @app.command()
 def doctor(
-    repository: Repository = Path("model_repository"),
+    repository: Repository = REPOSITORY,
     host: Host = "127.0.0.1",
     http_port: Port = 8000,
     grpc_port: Port = 8001,
@@ -184,6 +182,19 @@ def doctor(
         Console().print(table)
     if any(finding.verdict is Verdict.FAILURE for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def health(
+    repository: Repository = Path("model_repository"),
+    url: Annotated[str, typer.Option(help="Of Triton's HTTP.")] = "http://127.0.0.1:8000",
+) -> None:
+    """Exit 0 if every model answers a real inference, for probes: Triton calls dead ones ready."""
+    from foveate.probe import ailments
+    from foveate.repository import model_names
+
+    if found := ailments(url, model_names(repository)):
+        sys.exit("\n".join(found))
 
 
 if __name__ == "__main__":

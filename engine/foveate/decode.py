@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from foveate.errors import BadImage
 from foveate.parts import check_parts
+from foveate.preprocess import Preprocess
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "decode_image"]
 
@@ -18,8 +19,13 @@ MAX_BYTES = 16 * 2**20
 MAX_PIXELS = 32 * 10**6
 
 
-def decode_image(data: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Decode to RGB and resize (bilinear, antialiased) to [height, width, 3].
+def decode_image(
+    data: bytes,
+    height: int,
+    width: int,
+    preprocess: Preprocess = Preprocess(),  # noqa: B008 (it is frozen)
+) -> npt.NDArray[np.uint8]:
+    """Decode to RGB, resize and cut to [height, width, 3].
 
     Size, parts and header are checked before a pixel is decoded. Raises :class:`BadImage` with the
     reason.
@@ -36,13 +42,12 @@ def decode_image(data: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
             columns, rows = file.size
             if columns * rows > MAX_PIXELS:
                 raise BadImage(f"IMAGE: {columns}x{rows} pixels; the limit is {MAX_PIXELS}")
-            file.draft("RGB", (width, height))  # JPEG: decode at the nearest larger scale
+            if preprocess.reduces:
+                file.draft("RGB", (width, height))  # JPEG: decode at the nearest larger scale
             image = file.convert("RGB")
     except Image.DecompressionBombError as error:
         raise BadImage(f"IMAGE: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
         kind = "neither JPEG nor PNG" if isinstance(error, UnidentifiedImageError) else error
         raise BadImage(f"IMAGE: {len(data)} bytes, cannot be decoded: {kind}") from error
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8)
+    return np.asarray(preprocess.apply(image, height, width), dtype=np.uint8)

@@ -125,7 +125,7 @@ class Engine:
         }
         dense = vits[ladder.levels[0].weights].config
         for name, vit in vits.items():
-            for key in ("height", "width", "patch", "depth", "classes", "mean", "std"):
+            for key in ("height", "width", "patch", "depth", "classes", "mean", "std", "prefix"):
                 own, expected = getattr(vit.config, key), getattr(dense, key)
                 if own != expected:
                     raise WeightsError(f"{folder / name}: {key}={own}, level 0 has {expected}")
@@ -181,7 +181,8 @@ class Engine:
         rows = patchify(chosen, self.config.patch).float().view(b * n, -1)
         position = self._positions(vit, b)
         raster = torch.arange(n).expand(b, n)
-        group = _Group(level, images, 1 + n, False, None, raster + 1 if track else None)
+        first = self.config.prefix
+        group = _Group(level, images, first + n, False, None, raster + first if track else None)
         if reducer is not None:
             # The embedding is affine: the mean of embeddings is the embedding of the mean, and only
             # the remaining rows pass through the projection.
@@ -199,23 +200,22 @@ class Engine:
             one = torch.ones(b * n) if level.schedule.sized else None
             rows, _, sizes = carry_out(rows, plan, cu_seqlens, n, capacity=left, sizes=one)
             position = carry_out(position, plan, cu_seqlens, n, capacity=left).x
-            group.tokens, group.packaged = 1 + reducer.tokens(), reducer.packages
+            group.tokens, group.packaged = first + reducer.tokens(), reducer.packages
             if one is not None:
-                group.sizes = F.pad(sizes.view(b, -1), (1, 0), value=1.0).view(-1)
+                group.sizes = F.pad(sizes.view(b, -1), (first, 0), value=1.0).view(-1)
             if group.map is not None:
                 dest = plan.dest.view(b, n).long()
-                group.map = torch.where(dest < 0, dest, dest + 1)
+                group.map = torch.where(dest < 0, dest, dest + first)
         weight, bias = self._folded[id(vit)]
         x = F.linear(rows, weight, bias) + position
-        cls = (vit.cls_token + vit.pos_embed[:, :1]).expand(b, -1, -1)
-        tokens = torch.cat([cls, x.view(b, -1, x.shape[1])], 1)
-        return group, tokens.view(-1, x.shape[1])
+        tokens = torch.cat([vit.first_tokens.expand(b, -1, -1), x.view(b, -1, x.shape[1])], 1)
+        return group, vit.norm_pre(tokens.view(-1, x.shape[1]))
 
     def _positions(self, vit: ViT, images: int) -> Tensor:
         """Position embeddings of the patches of several images: [images * N, C]."""
         key = id(vit), images
         if key not in self._repeated:
-            self._repeated[key] = vit.pos_embed[0, 1:].repeat(images, 1)
+            self._repeated[key] = vit.patch_positions.repeat(images, 1)
         return self._repeated[key]
 
     def _encode(self, groups: Sequence[_Group], x: Tensor) -> Tensor:
@@ -229,10 +229,14 @@ class Engine:
             update = block.mlp(block.norm2(x))
             x = _reduce(groups, x + update, index, "mlp", qkv, update)
         parts = torch.split(x, [g.rows for g in groups])
-        cls = _cat(
-            [p.view(len(g.images), g.tokens, -1)[:, 0] for g, p in zip(groups, parts, strict=True)]
-        )
-        return vit.classify(vit.norm(cls)).softmax(-1)
+        pooled = [_pool(vit, group, part) for group, part in zip(groups, parts, strict=True)]
+        return vit.scores(vit.classify(_cat(pooled)))
+
+
+def _pool(vit: ViT, group: _Group, x: Tensor) -> Tensor:
+    """What the head reads of the images of a group: rows [b * n, C] -> [b, pooled_dim]."""
+    shape = len(group.images), group.tokens
+    return vit.pool(x.view(*shape, -1), None if group.sizes is None else group.sizes.view(shape))
 
 
 def _attention(group: _Group, qkv: _Heads) -> Tensor:
@@ -280,7 +284,7 @@ def _reduce_group(
     q, k, v = qkv
     rows, dest = reduce(
         level.schedule.blocks[block],
-        Rows(x, uniform(b, n), n, group.packaged, group.sizes),
+        Rows(x, uniform(b, n), n, group.packaged, group.sizes, level.vit.config.prefix),
         Seen(
             q=q,
             k=k,

@@ -73,9 +73,9 @@ class Forward:
         mean, std = (config.mean,) * 3, (config.std,) * 3
         weight, bias = fold_patch_embed(proj.weight, proj.bias, mean, std)
         self._weight = weight.to(like)
-        position = vit.pos_embed[0, 1:].float() + bias.to(like.device)
+        position = vit.patch_positions.float() + bias.to(like.device)
         self._position = position.to(like.dtype).repeat(batch, 1)
-        self._cls = (vit.cls_token + vit.pos_embed[:, :1])[0].expand(batch, 1, -1)
+        self._first = vit.first_tokens.expand(batch, -1, -1)
         self._ordinals = torch.arange(batch + 1, dtype=torch.int32, device=like.device)
         self._words = words
 
@@ -97,7 +97,7 @@ class Forward:
             mixed, cls = self._attention(q, k, v, rows, reducer)
             selector = self._selectors.get(index)
             seen = Seen(q=q, k=k, v=v, depth=config.depth, cls=cls, selector=selector)
-            if index == config.depth - 1 and reducer is None:
+            if index == config.depth - 1 and reducer is None and config.pool == "cls":
                 # Of the last block only the CLS rows are read.
                 first = rows.cu_seqlens[:-1].long().clamp(max=len(rows.x) - 1)
                 rows, mixed = rows._replace(x=rows.x[first]), mixed[first]
@@ -121,9 +121,12 @@ class Forward:
             else:
                 x, h = self._norm(rows.x, update, after)
                 rows = rows._replace(x=x)
-        if len(h) > self.batch:  # the last block reduced
-            h = h[rows.cu_seqlens[:-1].long().clamp(max=len(h) - 1)]
-        return vit.head(h).float().softmax(-1), dests
+        if config.pool != "cls" or len(h) > self.batch:  # the last block kept more than CLS
+            shape = self.batch, rows.n
+            h = vit.pool(
+                rows.x.view(*shape, -1), None if rows.sizes is None else rows.sizes.view(shape)
+            )
+        return vit.scores(vit.classify(h)), dests
 
     def _embed(self, pixels: Tensor, present: Tensor) -> tuple[Rows, list[Tensor]]:
         """First rows, and where patches went."""
@@ -153,18 +156,19 @@ class Forward:
             rows, _, own = carry_out(rows, plan, cu_seqlens, patches, capacity=left, sizes=one)
             position = carry_out(position, plan, cu_seqlens, patches, capacity=left).x
             if one is not None:
-                sizes = F.pad(own.view(self.batch, -1), (1, 0), value=1.0).view(-1)
+                sizes = F.pad(own.view(self.batch, -1), (config.prefix, 0), value=1.0).view(-1)
         x = torch.addmm(position, rows, self._weight.T)
-        x = torch.cat([self._cls, x.view(self.batch, -1, x.shape[1])], 1)
+        x = torch.cat([self._first, x.view(self.batch, -1, x.shape[1])], 1)
         n, packaged = x.shape[1], reducer is not None and reducer.packages
-        return Rows(x.view(-1, x.shape[2]), present * n, n, packaged, sizes), dests
+        x = self.vit.norm_pre(x.view(-1, x.shape[2]))
+        return Rows(x, present * n, n, packaged, sizes, config.prefix), dests
 
     def _attention(
         self, q: Tensor, k: Tensor, v: Tensor, rows: Rows, reducer: Prune | Merge | None
     ) -> tuple[Tensor, Tensor | None]:
         """Rows [batch * n, C], and the score [H, batch * n] where our kernel gives it too."""
         bias = rows.key_bias
-        if self.routes.attention == "foveate" and q.shape == v.shape:
+        if self.routes.attention == "foveate" and q.shape == v.shape and q.shape[2] % 8 == 0:
             score = reducer.score if isinstance(reducer, Prune) else None
             out = varlen_attention(
                 q,
@@ -183,9 +187,9 @@ class Forward:
 
     def _gelu(self, h: Tensor, block: Block) -> Tensor:
         fc1 = block.mlp.fc1
-        if self.routes.gelu == "foveate":
+        if self.routes.gelu == "foveate" and self.vit.config.activation == "gelu":
             return linear_gelu(h, fc1.weight, fc1.bias)
-        return F.gelu(fc1(h))
+        return block.mlp.act(fc1(h))
 
     def _norm(
         self, x: Tensor, residual: Tensor | None, norm: torch.nn.LayerNorm

@@ -332,7 +332,8 @@ def _alive(
         return min(latest, max(config.shed_share * end, carried_ns)) if lasting else latest
 
     usual_ns = until_ns(batch.slo_ns)
-    longest_ns = scale * config.seconds[cheapest][batch.images]
+    # Measured times need not rise: where they are nearly equal, fewer images may take longer.
+    longest_ns = scale * max(config.seconds[cheapest][: batch.images + 1])
     if batch.plain and batch.ages_ns[0] + longest_ns <= usual_ns:
         return [True] * count, False
     alive, overloaded, late, images = [True] * count, False, False, 0
@@ -425,8 +426,8 @@ def _table_s(config: Config, batch: _Batch, levels: list[int | Rejection]) -> fl
             images[level] = images.get(level, 0) + wish.images
     if config.latency.padded:  # level by level
         return sum([config.seconds[level][n] for level, n in images.items()])
-    total = sum(images.values())  # one pass, of which each level takes its share
-    return sum([config.seconds[level][total] * n / total for level, n in images.items()])
+    total = sum(images.values())  # one pass, of which each level takes its share, or all of it
+    return sum([config.seconds[level][total] * (n / total) for level, n in images.items()])
 
 
 def _retry_after_ms(

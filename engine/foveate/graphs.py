@@ -123,11 +123,11 @@ class GraphEngine:
 
 def trace(schedule: Schedule, config: ViTConfig, dests: list[Tensor], images: int) -> Tensor:
     """Where each patch ended: [images, patches] int16, -1 dropped, -2 packaged."""
-    where = torch.arange(config.patches).expand(images, -1) + 1
+    where = torch.arange(config.patches).expand(images, -1) + config.prefix
     moves = [dest.cpu().long() for dest in dests]
     if schedule.input is not None:
         into = moves.pop(0).view(-1, config.patches)[:images]
-        where = torch.where(into < 0, into, into + 1)
+        where = torch.where(into < 0, into, into + config.prefix)
     tokens = schedule.tokens(config)[0]
     for block, dest in zip(schedule.blocks, moves, strict=True):
         into = dest.view(-1, tokens[block])[:images].gather(1, where.clamp(min=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,25 @@ from torch import Tensor
 
 from foveate.decode import MAX_BYTES, decode_image
 from foveate.errors import BadImage, InputError
+from foveate.preprocess import Preprocess, read_preprocess
 from foveate.vit import ViTConfig
 
-__all__ = ["DEMO", "FEWEST", "Images", "check_data", "class_names", "load_pair", "read_folder"]
+__all__ = [
+    "DEMO",
+    "FEWEST",
+    "Images",
+    "check_data",
+    "class_names",
+    "list_folder",
+    "load_pair",
+    "read_folder",
+    "read_image",
+]
 
 DEMO = "digits"  # the model that brings its own images
 FEWEST = 16  # images of a folder
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
+_WORDNET = re.compile(r"n\d{8}")  # how ImageNet calls its folders
 
 Tell = Callable[[str, int, int], None]
 
@@ -81,8 +94,10 @@ def load_pair(
     """
     check_data(model.name, data)
     if data is not None:
-        names = class_names(model)
-        return read_folder(data, config, names, most=2 * most, seed=seed, tell=tell).halves
+        names, preprocess = class_names(model), read_preprocess(model)
+        return read_folder(
+            data, config, names, preprocess, most=2 * most, seed=seed, tell=tell
+        ).halves
     from foveate.digits.sets import calibration_images, held_out_images
 
     tell("compose images", 0, 1)
@@ -99,25 +114,47 @@ def read_folder(
     folder: Path,
     config: ViTConfig,
     names: Sequence[str],
+    preprocess: Preprocess = Preprocess(),  # noqa: B008 (it is frozen)
     *,
     most: int,
     seed: int = 0,
     tell: Tell = lambda *_: None,
 ) -> Images:
-    """JPEG and PNG files of ``folder``, drawn at random and resized.
-
-    Sub-folders, if there are any, are classes; without them images have no labels.
+    """JPEG and PNG files of :func:`list_folder`, drawn at random and brought to the model's size.
 
     Args:
-        folder: flat, or one tree of images a class.
-        config: of the model, for the size of images and of its head.
-        names: of the head's classes in order, as sub-folders must be called; if unknown (empty),
-            sub-folders must be as many as classes and count in alphabetical order.
+        folder, config, names: as there.
+        preprocess: what the model's images go through.
         most: images to read.
         seed: of the drawing.
         tell: told stage, images read, images to read.
 
     Raises :class:`InputError` naming folder, label or file and what was expected.
+    """
+    paths, labels = list_folder(folder, config, names)
+    order = np.random.default_rng(seed).permutation(len(paths))[:most]
+    pixels = torch.empty(len(order), config.height, config.width, 3, dtype=torch.uint8)
+    for row, index in enumerate(order):
+        pixels[row] = read_image(paths[index], config, preprocess)
+        tell("read images", row + 1, len(order))
+    return Images(pixels, None if labels is None else torch.tensor(labels)[order])
+
+
+def list_folder(
+    folder: Path, config: ViTConfig, names: Sequence[str]
+) -> tuple[list[Path], list[int] | None]:
+    """JPEG and PNG files of ``folder`` and the class of each.
+
+    Sub-folders, if there are any, are classes; without them images have no labels.
+
+    Args:
+        folder: flat, or one tree of images a class.
+        config: of the model, for the size of its head.
+        names: of the head's classes in order, as sub-folders must be called. If unknown (empty), or
+            if sub-folders are called by WordNet numbers as ImageNet's are, they must be as many as
+            classes and count in alphabetical order.
+
+    Raises :class:`InputError` naming folder or label and what was expected.
     """
     if not folder.is_dir():
         raise InputError(f"data={folder}: not a folder")
@@ -129,16 +166,9 @@ def read_folder(
         raise InputError(
             f"data={folder}: {len(paths)} JPEG or PNG files; expected at least {FEWEST}"
         )
-    order = np.random.default_rng(seed).permutation(len(paths))[:most]
-    drawn = [paths[index] for index in order]
-    pixels = torch.empty(len(drawn), config.height, config.width, 3, dtype=torch.uint8)
-    for row, path in enumerate(drawn):
-        pixels[row] = _read(path, config)
-        tell("read images", row + 1, len(drawn))
     if not numbers:
-        return Images(pixels, None)
-    labels = torch.tensor([numbers[path.relative_to(folder).parts[0]] for path in drawn])
-    return Images(pixels, labels)
+        return paths, None
+    return paths, [numbers[path.relative_to(folder).parts[0]] for path in paths]
 
 
 def _numbers(folder: Path, config: ViTConfig, names: Sequence[str]) -> dict[str, int]:
@@ -146,9 +176,10 @@ def _numbers(folder: Path, config: ViTConfig, names: Sequence[str]) -> dict[str,
     found = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if not found:
         return {}
-    classes = names or found
+    by_wordnet = all(_WORDNET.fullmatch(name) for name in found)
+    classes = found if by_wordnet or not names else names
     if len(classes) != config.classes:
-        source = "names in labels.txt" if names else f"sub-folders of {folder}"
+        source = f"sub-folders of {folder}" if classes is found else "names in labels.txt"
         raise InputError(
             f"labels: {len(classes)} {source} for a head of {config.classes} classes; "
             f"expected {config.classes}"
@@ -162,10 +193,12 @@ def _numbers(folder: Path, config: ViTConfig, names: Sequence[str]) -> dict[str,
     return {name: classes.index(name) for name in found}
 
 
-def _read(path: Path, config: ViTConfig) -> Tensor:
+def read_image(path: Path, config: ViTConfig, preprocess: Preprocess) -> Tensor:
+    """Pixels [H, W, 3] (uint8) of a JPEG or PNG file. Raises :class:`InputError` naming it."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-        return torch.from_numpy(decode_image(data, config.height, config.width).copy())
+        pixels = decode_image(data, config.height, config.width, preprocess)
+        return torch.from_numpy(pixels.copy())
     except (OSError, BadImage) as error:
         raise InputError(f"{path}: {error}") from error

@@ -14,4 +14,4 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     p = correct / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + (z / (2 * total)) ** 2)
-    return centre - half, centre + half
+    return min(p, centre - half), max(p, centre + half)  # which rounding may leave at 0 and 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.errors import BadWish, LadderError
+from foveate.files import replacing
 
 __all__ = ["SCHEMA", "Ladder", "LatencyTable", "Level", "Quality"]
 
@@ -123,7 +123,8 @@ class Ladder:
 
     def save(self, path: Path) -> None:
         data = {"schema": SCHEMA, **asdict(self)}
-        path.write_text(json.dumps(data, indent=1, default=dict) + "\n")
+        with replacing(path) as scratch:
+            scratch.write_text(json.dumps(data, indent=1, default=dict) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,9 +196,8 @@ class LatencyTable:
     def save(self, path: Path) -> None:
         """Write atomically: several instances may measure and save at the same time."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        scratch.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
-        scratch.replace(path)
+        with replacing(path) as scratch:
+            scratch.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from foveate.errors import ServerError
 
-__all__ = ["Addresses", "running"]
+__all__ = ["Addresses", "free_ports", "running"]
 
 _READY = re.compile(r"ready http=(\S+) grpc=(\S+) metrics=(\S+)(?: adapter=(\S+))?")
 _STOP_S = 30.0  # the server drains for at most half of this
@@ -40,7 +40,7 @@ def running(repository: Path, *options: str, core: int | None = None) -> Iterato
     Raises :class:`ServerError` with its log if it does not become ready.
     """
     names = ("http", "grpc", "metrics", "adapter")
-    ports = [f"--{name}-port={port}" for name, port in zip(names, _free_ports(), strict=True)]
+    ports = [f"--{name}-port={port}" for name, port in zip(names, free_ports(4), strict=True)]
     command = [sys.executable, "-m", "foveate.cli", "serve", f"--repository={repository}"]
     ours = os.sched_getaffinity(0)
     with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory() as state:
@@ -72,9 +72,10 @@ def running(repository: Path, *options: str, core: int | None = None) -> Iterato
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _free_ports() -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Different ports of 127.0.0.1 that nobody listens on."""
     with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(4)]
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
         for listener in listeners:
             listener.bind(("127.0.0.1", 0))
         return [listener.getsockname()[1] for listener in listeners]

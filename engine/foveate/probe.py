@@ -21,7 +21,7 @@ import httpx
 
 from foveate.heartbeat import Heartbeats, Silence
 
-__all__ = ["REQUEST_ID", "Answer", "Watchdog", "infer", "open_client"]
+__all__ = ["REQUEST_ID", "Answer", "Watchdog", "ailments", "infer", "open_client"]
 
 REQUEST_ID = "foveate-probe"
 _TIMEOUT_S = 5.0
@@ -91,6 +91,17 @@ def infer(client: httpx.Client, url: str, model: str) -> tuple[Answer, str]:
         return Answer.GOOD, ""
     busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE
     return (Answer.BUSY if busy else Answer.BAD), response.text.strip()
+
+
+def ailments(url: str, models: Sequence[str]) -> list[str]:
+    """What keeps each of ``models`` from answering, one line each; a busy one is well."""
+    with open_client() as client:
+        replies = {model: infer(client, url, model) for model in models}
+    return [
+        f"{model}: {reason}"
+        for model, (answer, reason) in replies.items()
+        if answer in (Answer.SILENT, Answer.BAD)
+    ]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ from pathlib import Path
 from foveate.errors import ServerError, WeightsError
 from foveate.ladder import Ladder
 
-__all__ = ["CONTROL_SUFFIX", "check_repository", "choose_model", "write_control_models"]
+__all__ = [
+    "CONTROL_SUFFIX",
+    "check_repository",
+    "choose_model",
+    "model_names",
+    "write_control_models",
+]
 
 CONTROL_SUFFIX = "_control"
 
@@ -54,6 +60,16 @@ def check_repository(repository: Path) -> tuple[str, ...]:
             _check_labels(config.with_name(labels))
         if not any(path.name.isdecimal() for path in config.parent.iterdir()):
             _make_version(config.with_name("1"))
+    return tuple(components)
+
+
+def model_names(repository: Path) -> tuple[str, ...]:
+    """Names of the models Triton will run on the ``foveate`` backend, unchecked.
+
+    Raises :class:`ServerError` if there is no classifier among them.
+    """
+    components = _components(repository)
+    _classifiers(repository, components)
     return tuple(components)
 
 

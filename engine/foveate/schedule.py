@@ -100,7 +100,7 @@ class Schedule:
         for reducer, n, packaged in self._steps(config):
             attention.append(n)
             if reducer is not None and reducer.after == "attention":
-                n = reducer.tokens(n, packaged)
+                n = reducer.tokens(n, packaged, config.prefix)
             mlp.append(n)
         return attention, mlp
 
@@ -112,9 +112,9 @@ class Schedule:
             selector: multiply-accumulates a selector spends on one token.
         """
         attention, mlp = self.tokens(config)
-        total = vit_macs(config, attention, mlp, embedded=attention[0] - 1)
+        total = vit_macs(config, attention, mlp, embedded=attention[0] - config.prefix)
         total += config.patches * 3 * config.patch**2 * words
-        total += sum((attention[block] - 1) * selector for block in self.selectors)
+        total += sum((attention[block] - config.prefix) * selector for block in self.selectors)
         for reducer, n, packaged in self._steps(config):
             if reducer is not None:
                 total += reducer.macs(n, packaged, config)
@@ -122,13 +122,14 @@ class Schedule:
 
     def _steps(self, config: ViTConfig) -> Iterator[tuple[Prune | Merge | None, int, bool]]:
         """Each block: its reducer, rows of an image before it, whether the last is a package."""
-        n = 1 + (self.input.tokens() if self.input else config.patches)
+        n = config.prefix + (self.input.tokens() if self.input else config.patches)
         packaged = self.input is not None and self.input.packages
         for block in range(config.depth):
             reducer = self.blocks.get(block)
             yield reducer, n, packaged
             if reducer is not None:
-                n, packaged = reducer.tokens(n, packaged), reducer.packages(packaged)
+                tokens = reducer.tokens(n, packaged, config.prefix)
+                n, packaged = tokens, reducer.packages(packaged)
 
 
 def _read(kind: object, values: dict[str, Any]) -> VwtIntra | VwtInter | Adaptive | Prune | Merge:

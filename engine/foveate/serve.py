@@ -107,7 +107,7 @@ def serve(options: ServeOptions) -> int:
         ]
         ready = f"ready http={http} grpc={local}:{options.grpc_port} metrics={metrics}"
         if options.adapter:
-            settings = _adapter_settings(options, host, metrics, run_dir, state)
+            settings = _adapter_settings(options, host, http, metrics, run_dir, state)
             processes.append(AdapterProcess({**os.environ, **settings}, adapter))
             ready = f"{ready} adapter={adapter}"
         try:
@@ -160,11 +160,12 @@ def _model_settings(options: ServeOptions, run_dir: Path, state: Path) -> dict[s
 
 
 def _adapter_settings(
-    options: ServeOptions, host: str, metrics: str, run_dir: Path, state: Path
+    options: ServeOptions, host: str, http: str, metrics: str, run_dir: Path, state: Path
 ) -> dict[str, str]:
     settings = {
         "FOVEATE_ADAPTER_HOST": host,
         "FOVEATE_ADAPTER_PORT": str(options.adapter_port),
+        "FOVEATE_ADAPTER_TRITON_URL": http,
         "FOVEATE_ADAPTER_METRICS_URL": metrics,
         "FOVEATE_ADAPTER_REPOSITORY": str(options.repository.absolute()),
         "FOVEATE_ADAPTER_RUN_DIR": str(run_dir),

@@ -26,6 +26,7 @@ COUNTERS = {
     "foveate_answers_total": "Answers given, by level and by whether they met the SLO",
     "foveate_rejections_total": "Requests answered UNAVAILABLE, by reason",
     "foveate_errors_total": "Requests that were wrong and answered with an error",
+    "foveate_failures_total": "Good requests answered with an internal error",
     "foveate_batches_total": "Batches run, by the level most of their requests ran at",
     "foveate_batch_seconds_total": "Busy time of batches",
     "foveate_tokens_total": "Tokens left in the last block, summed over images",
@@ -36,6 +37,7 @@ COUNTERS = {
     "foveate_heartbeats_total": "Publications: the server keeps the numbers of a dead process",
 }
 GAUGES = {
+    "foveate_build_info": "Always 1; versions and device of the model process",
     HEARTBEAT: "When a model process last published, seconds since 1970; by process",
     "foveate_level": "Level the governor chose for the last batch",
     "foveate_batch_time_correction": "Measured over predicted batch time, as the governor uses it",

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from foveate.options import Data
+from foveate.options import REPOSITORY, Data, Json, Name, Repository
 from foveate.repository import choose_model
 
 __all__ = ["train_selector"]
@@ -24,11 +24,9 @@ def train_selector(
     budget_ms: Annotated[
         float, typer.Option(help="Milliseconds that all blocks together may take for one batch.")
     ],
-    name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
+    name: Name = None,
     data: Data = None,
-    repository: Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")] = Path(
-        "model_repository"
-    ),
+    repository: Repository = REPOSITORY,
     blocks: Annotated[
         str,
         typer.Option(
@@ -77,7 +75,7 @@ def train_selector(
     restart: Annotated[
         bool, typer.Option("--restart", help="Forget a run that was interrupted.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train SPViT's token selectors. After an interruption the same command goes on."""
     from foveate.allocator import tune_allocator

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
@@ -66,6 +67,10 @@ def test_a_model_shows_what_is_known_of_it(client, controlled):
     assert seen["answers"] == {"0": 6, "2": 4}
     assert seen["attainment"] == pytest.approx(0.9)
     assert seen["age_p99_ms"] == pytest.approx(200)
+    assert seen["age_p50_ms"] == pytest.approx(100 * 5 / 9)
+    assert seen["quality"] == pytest.approx(0.6 * 0.9745 + 0.4 * 0.9645)
+    assert seen["tokens_per_image"] == pytest.approx(0.6 * 145 + 0.4 * 85)
+    assert seen["power_w"] is None
     assert shown["decision"]["reason"] == "slo-missed"
     assert shown["policy"]["sequence"] == 2
 
@@ -304,3 +309,31 @@ def test_metrics_are_readable_by_prometheus(client, controlled):
     assert values["foveate_adapter_degraded_ratio", None] == pytest.approx(0.4)
     assert values["foveate_adapter_cheapest_level", None] == 3
     assert values["foveate_adapter_decisions_total", "slo-missed"] == 1
+    assert values["foveate_adapter_objective_ratio", None] == 0.99
+    assert values["foveate_adapter_in_control", None] == 1
+    assert values["foveate_adapter_slo_info", None] == 1
+    assert values["foveate_build_info", None] == 1
+
+
+def test_demand_is_load_in_shares_of_what_level_0_carries(client, controlled):
+    samples = {
+        series.name: series.value
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for series in family.samples
+    }
+    # 8 images in 48.2 ms, and no gap between two batches.
+    carried = 8 / 0.0482
+    demand = samples["foveate_adapter_load_per_second"] / carried
+    assert samples["foveate_adapter_demand_ratio"] == pytest.approx(demand)
+    assert demand > 1
+
+
+def test_who_asks_for_openmetrics_gets_it(client, controlled):
+    reply = client.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"})
+    assert reply.headers["content-type"].startswith("application/openmetrics-text")
+    families = {family.name: family for family in openmetrics(reply.text)}
+    assert families["foveate_build"].type == "info"
+    assert families["foveate_adapter_decisions"].type == "counter"
+    qualities = families["foveate_adapter_level_quality_ratio"].samples
+    assert [series.value for series in qualities] == list(controlled.ladder.qualities)
+    assert client.get("/metrics").headers["content-type"].startswith("text/plain")

@@ -53,6 +53,19 @@ def test_no_traffic_has_no_attainment(metrics_text):
     assert seen.attainment is seen.degraded is seen.age_p99_s is None
 
 
+def test_power_is_that_of_all_gpus_where_it_is_measured(metrics_text):
+    def scrape(first: float, second: float) -> str:
+        series = 'nv_energy_consumption{{gpu_uuid="GPU-{}"}} {}\n'
+        return metrics_text() + series.format("a", first) + series.format("b", second)
+
+    assert between(scrape(1000.5, 70), scrape(1300.5, 120)).power_w == 350
+    assert between(scrape(1000.5, 70), scrape(3, 70)).power_w is None, "it counts anew"
+    assert between(metrics_text(), scrape(1, 2)).power_w is None
+    assert between(metrics_text(), metrics_text()).power_w is None
+    with pytest.raises(ScrapeError, match="nv_energy_consumption"):
+        parse(scrape(1, 2).replace("} 2\n", "} two\n"), "digits", 1.0)
+
+
 def test_counters_that_start_over_are_a_reset(metrics_text):
     seen = between(metrics_text(success=500), metrics_text(success=3, pending=1))
     assert seen.reset

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.curve import Curve
 from foveate.governor import (
+    PLAIN,
     Config,
     Observation,
     Reason,
@@ -517,3 +518,63 @@ def test_every_request_gets_an_allowed_level_or_a_rejection(
         else:
             assert level <= (2 if dearest == 2 else floor)  # both ends equal: a pin
             assert wish.floor is None or level <= wish.floor
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[Config, State, list[tuple[int, int, Policy | None]]]:
+    """A ladder on a device, a state, and batches to come: requests, time, policy."""
+    levels, max_batch = draw(st.integers(1, 4)), draw(st.integers(1, 8))
+    batches = tuple(sorted(draw(st.sets(st.integers(1, 8), max_size=3)) | {1, max_batch}))
+    seconds = st.tuples(*[st.floats(1e-4, 0.2)] * len(batches))
+    quality = st.floats(0.5, 1)
+    config = Config(
+        latency=LatencyTable(
+            device="test",
+            ladder="test",
+            batches=batches,
+            seconds=draw(st.tuples(*[seconds] * levels)),
+            padded=draw(st.booleans()),
+        ),
+        quality=tuple(sorted(draw(st.tuples(*[quality] * levels)), reverse=True)),
+        max_batch=max_batch,
+        slo_ns=draw(st.integers(1 * MS, 2000 * MS)),
+        admission=draw(st.booleans()),
+        pin_cap=draw(st.sampled_from((0.1, 1.0))),
+    )
+    state = curve(draw(st.integers(0, 500)), draw(st.integers(0, 500)))._replace(
+        correction=draw(st.floats(0.5, 3)), gap_s=draw(st.floats(0, 0.02))
+    )
+    now, to_come = NOW, []
+    for _ in range(draw(st.integers(1, 6))):
+        word = policy(
+            lease_expires_ns=now + draw(st.integers(-10, 1000)) * MS,
+            slo_ns=draw(st.integers(1 * MS, 2000 * MS)),
+            margin=draw(st.floats(0, 1)),
+            dearest=draw(st.integers(0, 3)),
+            cheapest=draw(st.integers(0, 3)),
+            quality_floor_level=draw(st.integers(0, 3)),
+            queue_depth=draw(st.integers(-1, 500)),
+            queue_depth_at_ns=now - draw(st.integers(0, 30)) * MS,
+        )
+        requests = draw(st.integers(1, max_batch))
+        to_come.append((requests, now, draw(st.sampled_from((word, None)))))
+        now += draw(st.integers(1, 300)) * MS
+    return config, state, to_come
+
+
+@settings(deadline=None)
+@given(situations(), st.booleans())
+def test_wishing_for_what_everybody_gets_changes_nothing(
+    situation: tuple[Config, State, list[tuple[int, int, Policy | None]]], by_deadline: bool
+) -> None:
+    """A batch without wishes is decided in a quicker way, to the same end."""
+    config, state, to_come = situation
+    for requests, now, word in to_come:
+        slo_ns = word.slo_ns if word else config.slo_ns
+        same = Wish(deadline_ns=slo_ns) if by_deadline else Wish(floor=config.levels - 1)
+        plain, wished = (
+            decide(config, state, look((wish,) * requests, word, now)) for wish in (PLAIN, same)
+        )
+        assert plain == wished
+        state, decision = plain
+        state = settle(state, decision, 1.2 * decision.predicted_s)

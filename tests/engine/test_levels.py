@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from foveate.engine import Engine
+from foveate.errors import LadderError, WeightsError
 from foveate.forward import Routes
 from foveate.graphs import GraphEngine
 from foveate.schedule import Schedule
@@ -40,6 +41,11 @@ LEVELS: dict[str, list[dict[str, Any]]] = {
     "adaptive": [{"kind": "adaptive", "keeps": [6, 12, 18], "variance": 0.05}],
     "evit": [prune(1, 14, "package-sum", "cls"), prune(2, 7, "package-sum", "cls")],
     "diffrate": [prune(0, 20, "merge"), prune(1, 14, "merge"), prune(3, 5, "merge")],
+    "key": [
+        prune(0, 20, "drop", "key"),
+        prune(1, 14, "package", "key"),
+        prune(3, 7, "merge", "key"),
+    ],
     "shift": [prune(1, 14, "drop", "mlp-shift"), prune(2, 7, "package", "mlp-shift")],
     "selector": [prune(1, 14, "package", "selector"), prune(2, 7, "package", "selector")],
     "random": [prune(1, 14, "drop", "random"), prune(2, 7, "merge", "random")],
@@ -56,6 +62,25 @@ LEVELS: dict[str, list[dict[str, Any]]] = {
         merge(2, 4, "pitome"),
     ],
 }
+
+
+# Heads that read something else than CLS, and all that a checkpoint may differ in.
+OTHERS = {
+    "mean": replace(CONFIG, prefix=3, pool="mean", norm_last=True, qk_norm=True),
+    "map": replace(CONFIG, prefix=0, pool="map", activation="gelu-tanh", unit=True, sigmoid=True),
+    "both": replace(
+        CONFIG, prefix=2, pool="cls+mean", norm_first=True, activation="quick-gelu", embedding=24
+    ),
+}
+
+
+def fitting(config: ViTConfig) -> dict[str, list[dict[str, Any]]]:
+    """The levels above that the model can have: without a CLS token, no score asks for it."""
+
+    def asks_cls(reducers: list[dict[str, Any]]) -> bool:
+        return any(str(reducer.get("score")).startswith("cls") for reducer in reducers)
+
+    return {k: v for k, v in LEVELS.items() if config.reads_cls or not asks_cls(v)}
 
 
 class Standin(nn.Module):
@@ -125,36 +150,100 @@ def test_an_adaptive_level_runs_each_image_at_one_of_its_counts(
     assert schedule.tokens(CONFIG) == engine.levels[4].schedule.tokens(CONFIG)
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_heads_are_served_alike(
+    build_engine: Callable[..., Engine], pictures: Tensor, name: str
+) -> None:
+    """By the packed engine, by the fixed sequence, and as many multiplications as said."""
+    config = OTHERS[name]
+    levels = fitting(config)
+    selectors = {1: Standin(), 2: Standin()}
+    engine = build_engine(list(levels.values()), config, selectors, seed=1, std=0.2)
+    for maker in ("torch", "foveate"):
+        routes = Routes(attention=maker, gelu=maker, norm=maker)  # type: ignore[arg-type]
+        graphs = GraphEngine(engine, torch.device("cpu"), 4, torch.float32, routes)
+        for level, kind in enumerate(levels):
+            expected = engine.infer(pictures, [level] * 6, token_map=True)
+            answers = graphs.infer(pictures, [level] * 6, token_map=True)
+            torch.testing.assert_close(answers.scores, expected.scores, rtol=1e-4, atol=1e-5)
+            assert answers.token_map is not None
+            assert expected.token_map is not None
+            assert torch.equal(answers.token_map, expected.token_map), kind
+            assert expected.token_map.max() < engine.levels[level].schedule.tokens(config)[1][-1]
+    for level, kind in enumerate(levels):
+        if kind not in ("adaptive", "selector"):
+            assert count_macs(engine, level, pictures[:4]) == 4 * engine.ladder.levels[level].macs
+
+
+def test_a_score_by_cls_needs_a_head_that_reads_it() -> None:
+    with pytest.raises(LadderError, match=r"score='cls-value'.*pool='map'.*'key'"):
+        Schedule.parse([prune(1, 14, "drop")], OTHERS["map"])
+
+
+@pytest.mark.parametrize(("name", "key"), [("map", "prefix=0"), ("mean", "prefix=3")])
+def test_what_knows_the_original_vit_only_says_so(name: str, key: str) -> None:
+    CONFIG.require_plain("compress")
+    with pytest.raises(WeightsError, match=f"compress: the model has {key}"):
+        OTHERS[name].require_plain("compress")
+
+
+def test_a_mean_counts_what_rows_stand_for(build_engine: Callable[..., Engine]) -> None:
+    """Where all patches are alike, merging them changes nothing that the head reads."""
+    levels: list[list[dict[str, Any]]] = [[], [merge(2, 12), merge(3, 6)]]
+    for name in ("mean", "map"):
+        engine = build_engine(levels, OTHERS[name], std=0.2)
+        engine.levels[0].vit.pos_embed.zero_()
+        grey = torch.full((1, 40, 48, 3), 99, dtype=torch.uint8)
+        answers = engine.infer(grey.repeat(2, 1, 1, 1), [0, 1]).scores
+        torch.testing.assert_close(answers[0], answers[1], rtol=1e-4, atol=1e-6)
+
+
 def test_counted_multiplications_are_those_of_the_formula(every: Engine, pictures: Tensor) -> None:
     """What torch counts, two operations each, and the matching our operators hide from it."""
-    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    shapes = {flash: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
     for level, name in enumerate(LEVELS):
         schedule = every.levels[level].schedule
         if name in ("adaptive", "selector"):  # counts of images, and layers of a selector
             continue
         words = 100 if name.startswith("inter") else 0
-        with FlopCounterMode(display=False, custom_mapping=shapes) as counter:
-            every.infer(pictures[:4], [level] * 4)
-            _match(schedule, images=4, words=words)
-        assert counter.get_total_flops() == 2 * 4 * schedule.macs(CONFIG, words), name
+        macs = 4 * schedule.macs(CONFIG, words)
+        assert count_macs(every, level, pictures[:4], words) == macs, name
 
 
-def _match(schedule: Schedule, images: int, words: int) -> None:
+def count_macs(engine: Engine, level: int, pixels: Tensor, words: int = 100) -> int:
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    shapes = {flash: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
+    with FlopCounterMode(display=False, custom_mapping=shapes) as counter:
+        engine.infer(pixels, [level] * len(pixels))
+        _match(engine.levels[level].schedule, engine.config, len(pixels), words)
+    return counter.get_total_flops() // 2
+
+
+def _match(schedule: Schedule, config: ViTConfig, images: int, words: int) -> None:
     """The products of matching alone, on rows of the right number."""
-    attention, _ = schedule.tokens(CONFIG)
+    attention, _ = schedule.tokens(config)
+    first = config.prefix
     torch.randn(images * N, 192) @ torch.randn(192, words)
     packaged = schedule.input is not None and schedule.input.packages
     for block, reducer in schedule.blocks.items():
         n = attention[block]
         cu_seqlens = uniform(images, n)
         if getattr(reducer, "by", None) == "tome":
-            bipartite_match(torch.randn(images * n, CONFIG.head_dim), cu_seqlens, n, 1, 1)
+            bipartite_match(torch.randn(images * n, config.head_dim), cu_seqlens, n, 1, first)
         elif getattr(reducer, "fate", None) == "merge":
-            left = 1 + reducer.keep + packaged  # type: ignore[union-attr]
+            left = first + reducer.keep + packaged  # type: ignore[union-attr]
             dest = torch.tensor([*range(left), *[FOLDED] * (n - left)] * images).int()
-            match_kept(torch.randn(images * n, CONFIG.dim), dest, cu_seqlens, n, 1)
+            match_kept(torch.randn(images * n, config.dim), dest, cu_seqlens, n, first)
         packaged = reducer.packages(packaged)
+
+
+# What heads read, and the tokens it takes that are no patches.
+POOLS: list[tuple[Any, int]] = [
+    ("cls", 1),
+    ("cls+dist", 2),
+    ("cls+mean", 1),
+    ("mean", 0),
+    ("map", 0),
+]
 
 
 class Case(NamedTuple):
@@ -168,6 +257,7 @@ class Case(NamedTuple):
 def cases(draw: st.DrawFn) -> Case:
     """A small model, levels of any valid reducers, and a batch that mixes them."""
     heads, depth = draw(st.sampled_from([1, 2, 3])), draw(st.integers(2, 4))
+    pool, least = draw(st.sampled_from(POOLS))
     config = ViTConfig(
         height=8 * draw(st.integers(2, 5)),
         width=8 * draw(st.integers(3, 5)),
@@ -177,6 +267,15 @@ def cases(draw: st.DrawFn) -> Case:
         heads=heads,
         mlp_dim=draw(st.sampled_from([16, 48])),
         classes=draw(st.integers(2, 11)),
+        pool=pool,
+        prefix=least + draw(st.integers(0, 3)),
+        norm_last=pool == "mean" and draw(st.booleans()),
+        norm_first=draw(st.booleans()),
+        qk_norm=draw(st.booleans()),
+        activation=draw(st.sampled_from(["gelu", "gelu-tanh", "quick-gelu"])),
+        embedding=draw(st.sampled_from([0, 24])),
+        unit=draw(st.booleans()),
+        sigmoid=draw(st.booleans()),
     )
     levels = [[], *(draw(levels_of(config)) for _ in range(2))]
     order = draw(st.lists(st.integers(0, 2), min_size=1, max_size=5))
@@ -186,7 +285,8 @@ def cases(draw: st.DrawFn) -> Case:
 @st.composite
 def levels_of(draw: st.DrawFn, config: ViTConfig) -> list[dict[str, Any]]:
     reducers: list[dict[str, Any]] = []
-    n, packaged = config.patches, False
+    n, packaged = config.patches, False  # of patches and packages
+    cls = ["cls", "cls-value"] if config.reads_cls else []
     kind = draw(st.sampled_from(["none", "package", "drop", "inter"]))
     if kind == "inter":
         n = draw(st.integers(4, n))
@@ -203,9 +303,9 @@ def levels_of(draw: st.DrawFn, config: ViTConfig) -> list[dict[str, Any]]:
             reducers.append(merge(block, draw(st.integers(1, most)), by))
             n, packaged = n - reducers[-1]["remove"], False
         elif n - packaged > 4:
-            score = draw(st.sampled_from(["cls", "cls-value", "random", "mlp-shift"]))
+            score = draw(st.sampled_from([*cls, "key", "random", "mlp-shift"]))
             if score == "mlp-shift" and block == config.depth - 1:
-                score = "cls"
+                score = "key"
             fates = ["drop", "package", "merge", *["package-sum"] * (score == "cls")]
             fate, keep = draw(st.sampled_from(fates)), draw(st.integers(4, n - packaged - 1))
             reducers.append(prune(block, keep, fate, score))
@@ -252,7 +352,7 @@ def test_any_schedule_keeps_its_promises(build_engine: Callable[..., Engine], ca
 
     again = engine.infer(pixels, order, token_map=True)
     assert torch.equal(again.scores, answers.scores)
-    dense = engine.levels[0].vit(pixels).softmax(-1)
+    dense = engine.levels[0].vit.scores(engine.levels[0].vit(pixels))
     for i, level in enumerate(order):
         own = engine.infer(pixels[i : i + 1], [level], token_map=True)
         assert answers.token_map is not None

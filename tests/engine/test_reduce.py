@@ -19,10 +19,12 @@ from foveate_kernels.packed import DROPPED, FOLDED, uniform
 DEPTH = 6
 
 
-def rows_of(x: Tensor, sizes: Tensor | None = None, packaged: bool = False) -> Rows:
+def rows_of(
+    x: Tensor, sizes: Tensor | None = None, packaged: bool = False, prefix: int = 1
+) -> Rows:
     """Images [B, n, C] as packed rows."""
     b, n, c = x.shape
-    return Rows(x.reshape(b * n, c), uniform(b, n), n, packaged, sizes)
+    return Rows(x.reshape(b * n, c), uniform(b, n), n, packaged, sizes, prefix)
 
 
 def seen_of(rows: Rows, heads: int = 2, seed: int = 0, **more: Any) -> Seen:
@@ -43,7 +45,7 @@ reducers = st.one_of(
         block=st.integers(0, DEPTH - 2),
         keep=st.integers(4, 30),
         fate=st.sampled_from(["drop", "package", "merge"]),
-        score=st.sampled_from(["cls", "cls-value", "mlp-shift", "selector", "random"]),
+        score=st.sampled_from(["cls", "cls-value", "key", "mlp-shift", "selector", "random"]),
     ),
     st.builds(
         Prune,
@@ -66,41 +68,44 @@ reducers = st.one_of(
     chain=st.lists(reducers, min_size=1, max_size=4),
     images=st.integers(1, 3),
     patches=st.integers(6, 32),
+    prefix=st.integers(0, 5),
     seed=st.integers(0, 2**16),
 )
 def test_no_token_is_lost_on_the_way(
-    chain: list[Prune | Merge], images: int, patches: int, seed: int
+    chain: list[Prune | Merge], images: int, patches: int, prefix: int, seed: int
 ) -> None:
-    """Sizes sum to the patches that were not dropped, CLS stays first and as it was, and the maps
-    account for every row."""
+    """Sizes sum to the patches that were not dropped, CLS, registers and the like stay first and as
+    they were, and the maps account for every row."""
     generator = torch.Generator().manual_seed(seed)
-    rows = rows_of(torch.randn(images, 1 + patches, 16, generator=generator))
-    cls = rows.x.view(images, rows.n, -1)[:, 0]
+    x = torch.randn(images, prefix + patches, 16, generator=generator)
+    rows = rows_of(x, prefix=prefix)
+    first = x[:, :prefix]
     left = torch.full((images,), patches)
     for reducer in chain:
         n, packaged = rows.n, rows.packaged
-        if n - 2 - packaged < getattr(reducer, "keep", 0):
+        free = n - prefix
+        if free - 1 - packaged < getattr(reducer, "keep", 0):
             continue
-        if isinstance(reducer, Merge) and reducer.remove > min((n - 1) // 2, n - 5):
+        if isinstance(reducer, Merge) and reducer.remove > min(free // 2, free - 4):
             continue
         sizes = torch.ones(images, n) if rows.sizes is None else rows.sizes.view(images, n)
         update = torch.randn(len(rows.x), 16, generator=generator)
         seen = seen_of(rows, seed=seed, update=update, selector=judge([*range(100)]))
         rows, dest = reduce(reducer, rows, seen, sized=True)
 
-        assert rows.n == reducer.tokens(n, packaged)
+        assert rows.n == reducer.tokens(n, packaged, prefix)
         assert rows.packaged == reducer.packages(packaged)
         assert rows.x.shape == (images * rows.n, 16)
         assert rows.cu_seqlens.tolist() == [i * rows.n for i in range(images + 1)]
         assert rows.sizes is not None
-        assert torch.equal(rows.x.view(images, rows.n, -1)[:, 0], cls)
+        assert torch.equal(rows.x.view(images, rows.n, -1)[:, :prefix], first)
         dest = dest.view(images, n)
         left -= (sizes * (dest == DROPPED)).sum(1).long()
-        torch.testing.assert_close(rows.sizes.view(images, -1).sum(1), 1.0 + left)
+        torch.testing.assert_close(rows.sizes.view(images, -1).sum(1), float(prefix) + left)
         folded = bool((dest == FOLDED).any())
         for image in dest.tolist():
             assert {*image} - {DROPPED, FOLDED} == {*range(rows.n - folded)}
-            assert image[0] == 0
+            assert image[:prefix] == [*range(prefix)]
 
 
 @pytest.mark.parametrize("by", ["tome", "pitome"])

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from foveate.errors import InputError, WeightsError
 from foveate.selector import Selector, load_selectors, save_selectors
-from foveate.selector.blocktimes import BlockTimes, read_block_times
+from foveate.selector.blocktable import BlockTable, read_block_table
 from foveate.selector.budget import LEAST, fit_counts, geometric
 from foveate.selector.decision import decide, package
 from foveate.selector.losses import latency_loss, ratio_loss
@@ -24,7 +24,7 @@ from foveate.selector.pruned import by_attention, by_selector, pruned_forward
 from foveate.vit import ViT, ViTConfig
 
 CONFIG = ViTConfig(height=32, width=32, dim=32, depth=4, heads=2, mlp_dim=64)  # 16 patches
-LINEAR = BlockTimes((1, 17), (1.0, 17.0))  # a millisecond a token
+LINEAR = BlockTable((1, 17), (1.0, 17.0))  # a millisecond a token
 
 
 def model(seed: int = 0) -> tuple[ViT, dict[int, Selector]]:
@@ -146,6 +146,27 @@ def test_masked_attention_of_the_living_does_not_see_the_dropped(
         torch.testing.assert_close(masked[:, :, [i]], own, atol=1e-4, rtol=1e-4)
 
 
+@given(seed=st.integers(0, 1000), sharpness=st.sampled_from([1.0, 4.0, 16.0]))
+@settings(max_examples=30, deadline=None)
+def test_the_gradient_of_a_dropped_token_is_the_change_by_its_return(
+    seed: int, sharpness: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v, wanted = torch.randn(4, 1, 2, 10, 8, generator=generator).double()
+    alive = torch.tensor([[1.0] * 6 + [0.0] * 4]).double().requires_grad_()
+    (masked_attention(sharpness * q, k, v, alive, eps=0.0) * wanted).sum().backward()
+    assert alive.grad is not None
+    for token in range(6, 10):
+        returned = alive.detach().clone()
+        returned[0, token] = 1
+        before, after = (
+            masked_attention(sharpness * q, k, v, mask, eps=0.0)
+            for mask in (alive.detach(), returned)
+        )
+        change = ((after - before) * wanted).sum()
+        torch.testing.assert_close(alive.grad[0, token], change, atol=1e-9, rtol=1e-6)
+
+
 def test_package_is_the_weighted_mean() -> None:
     x = torch.tensor([[[1.0, 0.0], [3.0, 2.0], [9.0, 9.0]]])
     weight = torch.tensor([[0.25, 0.75, 0.0]])
@@ -253,7 +274,7 @@ def test_a_table_that_is_none_is_refused_naming_row_and_column(
     path = tmp_path / "phone.csv"
     path.write_text(text)
     with pytest.raises(InputError) as caught:
-        read_block_times(path, 17)
+        read_block_table(path, 17)
     assert str(path) in str(caught.value)
     assert says in str(caught.value)
 
@@ -261,7 +282,7 @@ def test_a_table_that_is_none_is_refused_naming_row_and_column(
 def test_a_table_is_read_and_interpolated(tmp_path: Path) -> None:
     path = tmp_path / "phone.csv"
     path.write_text("tokens,ms\n5,1.0\n9,2.0\n17,6.0\n")
-    times = read_block_times(path, 17)
+    times = read_block_table(path, 17)
     assert [times.at(n) for n in (1, 5, 7, 9, 13, 17)] == pytest.approx([1, 1, 1.5, 2, 4, 6])
 
 

@@ -17,7 +17,7 @@ from foveate.cli import app
 from foveate.errors import InputError
 from foveate.images import Images
 from foveate.selector import job, load_selectors
-from foveate.selector.blocktimes import BlockTimes
+from foveate.selector.blocktable import BlockTable
 from foveate.selector.masked import masked_forward
 from foveate.selector.pruned import by_selector, pruned_forward
 from foveate.selector.recipe import Budget, Recipe
@@ -29,7 +29,7 @@ from foveate.vit import ViT, ViTConfig, load_vit, save_vit
 
 CONFIG = ViTConfig(height=32, width=32, dim=32, depth=4, heads=2, mlp_dim=64)
 COUNTS = {1: 10, 2: 5}
-TIMES = BlockTimes((1, 17), (1.0, 17.0))
+TIMES = BlockTable((1, 17), (1.0, 17.0))
 RECIPES = {
     "distill": {},
     "gumbel": {"method": "gumbel"},
@@ -270,7 +270,7 @@ def test_the_command_refuses_before_it_works(
 def test_an_interrupted_command_goes_on_with_the_same_table(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = iter([BlockTimes((1, 17), (1.0, 17.0)), BlockTimes((1, 17), (1.1, 17.1))] * 2)
+    measured = iter([BlockTable((1, 17), (1.0, 17.0)), BlockTable((1, 17), (1.1, 17.1))] * 2)
     monkeypatch.setattr(job, "measure_block", lambda vit, batch: next(measured))
     seen: list[Recipe] = []
 

@@ -55,6 +55,16 @@ def test_doctor_names_what_is_missing(tmp_path: Path) -> None:
     assert str(tmp_path) in failures["repository"]
 
 
+def test_health_is_a_real_inference_of_every_model(server: Any, repository: Path) -> None:
+    def health(address: str) -> subprocess.CompletedProcess[str]:
+        return foveate("health", f"--repository={repository}", f"--url=http://{address}")
+
+    assert health(server.http).returncode == 0
+    sick = health(server.grpc)  # speaks another protocol
+    assert sick.returncode == 1
+    assert [line.split(":")[0] for line in sick.stderr.splitlines()] == ["digits", "digits_decode"]
+
+
 @pytest.mark.parametrize(
     ("variable", "subject"),
     [

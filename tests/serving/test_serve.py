@@ -17,6 +17,8 @@ import pytest
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
+from foveate.probe import ailments
+
 ROOT = Path(__file__).parents[2]
 ZEROS = bytes(96 * 96 * 3)
 
@@ -246,6 +248,7 @@ def test_model_process_returns(
     """Triton itself would call the model ready and fail every request for ever."""
     victim = serve("--no-adapter")
     fault(victim, model, number)
+    assert ailments(f"http://{victim.http}", [model]), "a probe notices, too"
     victim.await_log(f"restarting tritonserver: {reason}")
     victim.await_log("tritonserver answers again")
     assert classify(victim) == 200

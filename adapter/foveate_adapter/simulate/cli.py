@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from foveate.options import REPOSITORY, Admission, Json, Name, Repository
 from foveate.repository import choose_model
 from foveate_loadtest.choices import Shape
 
@@ -21,10 +23,8 @@ __all__ = ["simulate"]
 
 
 def simulate(
-    name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
-    repository: Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")] = Path(
-        "model_repository"
-    ),
+    name: Name = None,
+    repository: Repository = REPOSITORY,
     latency: Annotated[
         Path | None,
         typer.Option(
@@ -64,19 +64,21 @@ def simulate(
     noise: Annotated[
         float, typer.Option(min=0, help="Of batch times: standard deviation of the logarithm.")
     ] = 0.0,
-    admission: Annotated[
-        bool,
-        typer.Option(
-            "--admission/--no-admission", help="Refuse requests that would miss their deadline."
-        ),
-    ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    replicas: Annotated[
+        int, typer.Option(min=1, help="Above 1: compare ways to route to so many equal servers.")
+    ] = 1,
+    admission: Admission = True,
+    as_json: Json = False,
 ) -> None:
-    """Compare controllers on one load, on a virtual clock; no server is needed."""
+    """Compare controllers on one load, on a virtual clock; no server is needed.
+
+    With several replicas each has a load of its own, and ways to route all of it are compared.
+    """
     from foveate.ladder import Ladder
     from foveate.serve import state_dir
     from foveate_adapter.simulate.compare import Scene, compare
     from foveate_adapter.simulate.files import load_arrivals, load_table
+    from foveate_adapter.simulate.fleet import compare_routings
     from foveate_adapter.simulate.server import Server
     from foveate_loadtest.shapes import shape_schedule
 
@@ -97,12 +99,17 @@ def simulate(
     )
     if arrivals is None:
         rate = load * scene.capacity(scene.outer.levels[-1])
-        times = shape_schedule(scenario, rate, seconds, cv2, seed).times.tolist()
+        loads = (
+            shape_schedule(scenario, rate, seconds, cv2, seed + i).times.tolist()
+            for i in range(replicas)
+        )
+        times = list(heapq.merge(*loads))
     else:
         times = load_arrivals(arrivals)
+    found = compare(times, scene) if replicas == 1 else compare_routings(times, scene, replicas)
     verdicts: dict[str, Verdict] = {}
     with Console(stderr=True).status("starting") as status:
-        for controller, verdict in compare(times, scene):
+        for controller, verdict in found:
             verdicts[controller] = verdict
             status.update(f"{controller}: {verdict.attainment:.2%} in SLO")
     if as_json:

@@ -14,13 +14,14 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from foveate import governor
 from foveate.governor import Rejection, Wish
 from foveate_adapter import control
 from foveate_adapter.simulate.scrape import Adapter, Endpoint, Pilot
 
-__all__ = ["Answer", "Batch", "Run", "Server", "simulate"]
+__all__ = ["Answer", "Batch", "Replica", "Run", "Server", "simulate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,133 @@ class Run:
     decisions: tuple[control.Decision, ...]  # of the law, one per scrape
 
 
+class Replica:
+    """A server with its governor and its adapter, serving what arrives."""
+
+    def __init__(
+        self,
+        times: Sequence[float] = (),
+        *,
+        inner: governor.Config,
+        outer: control.Config | None,
+        server: Server | None = None,
+        pilot: Pilot | None = None,
+    ) -> None:
+        """``times``: arrivals known already. ``outer``, ``pilot``: as in :func:`simulate`."""
+        self.answers: list[Answer] = []  # in order of arrival
+        self.server = server or Server()
+        self._times = list(times)
+        self._inner = inner
+        self._endpoint = Endpoint(self._times)
+        self._adapter: Adapter | None = None
+        if outer is not None:
+            self._adapter = Adapter(
+                outer,
+                self._endpoint,
+                scrape_s=self.server.scrape_s,
+                blind_s=self.server.blind_s,
+                pilot=pilot,
+            )
+        self._noise = random.Random(self.server.seed)
+        self._state = governor.State()
+        self._batches: list[Batch] = []
+        self._running: _Running | None = None
+        self._free_at = 0.0
+
+    def arrive(self, at: float) -> None:
+        """One more request, not before any other."""
+        self.advance(at)
+        self._times.append(at)
+
+    def advance(self, until: float = math.inf) -> None:
+        """Finish and start every batch that is due before ``until``."""
+        while True:
+            if self._running is not None:
+                if self._free_at >= until:
+                    return
+                self._finish(self._running)
+            first = len(self.answers)
+            if first == len(self._times) or max(self._free_at, self._times[first]) >= until:
+                return
+            self._start(max(self._free_at, self._times[first]))
+
+    def unanswered(self, now: float) -> int:
+        """Requests that have arrived and wait, or are being computed, at ``now``."""
+        self.advance(now)
+        return len(self._times) - len(self.answers)
+
+    def die(self, at: float) -> None:
+        """Lose everything that is not answered by then. Nothing may arrive any more."""
+        self.advance(at)
+        self._running = None
+        self.answers += [
+            Answer(arrived_s=arrived, latency_s=math.inf, level=None)
+            for arrived in self._times[len(self.answers) :]
+        ]
+
+    def end(self, after_s: float = 0.0) -> Run:
+        """Answer all, go on for ``after_s`` seconds, and tell."""
+        self.advance()
+        if self._adapter:
+            self._adapter.policy_at(self._free_at + after_s)
+        return Run(
+            answers=tuple(self.answers),
+            batches=tuple(self._batches),
+            decisions=tuple(self._adapter.decisions) if self._adapter else (),
+        )
+
+    def _start(self, start: float) -> None:
+        server, inner, first = self.server, self._inner, len(self.answers)
+        last = bisect_right(self._times, start, lo=first)
+        waiting = self._times[first : min(last, first + inner.max_batch)]
+        seen = governor.Observation(
+            now_ns=round(start * 1e9),
+            wishes=(Wish(),) * len(waiting),
+            policy=self._adapter.policy_at(start) if self._adapter else None,
+        )
+        self._state, decision = governor.decide(inner, self._state, seen)
+        self._endpoint.taken += len(waiting)
+
+        ran = Counter(level for level in decision.levels if not isinstance(level, Rejection))
+        seconds = server.batch_s(_batch_s(inner, ran)) if ran else 0.0
+        seconds *= self._noise.lognormvariate(-(server.noise**2) / 2, server.noise)
+        refusing = server.rejection_s * (len(waiting) - ran.total())
+        self._free_at = start + seconds + refusing + server.overhead_s
+        level = ran.most_common(1)[0][0] if ran else decision.level
+        self._running = _Running(start, waiting, decision, seconds, level)
+
+    def _finish(self, batch: _Running) -> None:
+        if self._adapter:
+            # What was scraped meanwhile does not count this batch yet.
+            self._adapter.policy_at(self._free_at)
+        self._running = None
+        self._state = state = governor.settle(self._state, batch.decision, batch.seconds)
+        self._endpoint.correction, self._endpoint.gap_s = state.correction, state.gap_s
+        self._endpoint.count(
+            batch.decision, batch.seconds, batch.arrived, batch.start, self._free_at
+        )
+        self.answers += (
+            Answer(arrived_s=arrived, latency_s=self._free_at - arrived, level=_fate(level))
+            for arrived, level in zip(batch.arrived, batch.decision.levels, strict=True)
+        )
+        self._batches.append(
+            Batch(
+                at_s=batch.start,
+                size=len(batch.arrived),
+                level=batch.level,
+                correction=state.correction,
+            )
+        )
+
+
+class _Running(NamedTuple):
+    start: float
+    arrived: Sequence[float]
+    decision: governor.Decision
+    seconds: float  # as the model will measure it
+    level: int  # of most of its requests
+
+
 def simulate(
     times: Sequence[float],
     *,
@@ -81,59 +209,7 @@ def simulate(
     Without ``outer`` there is no adapter and the governor is alone. With ``pilot`` the adapter
     pins whatever level it chooses.
     """
-    server = server or Server()
-    endpoint = Endpoint(times)
-    adapter = None
-    if outer is not None:
-        adapter = Adapter(
-            outer, endpoint, scrape_s=server.scrape_s, blind_s=server.blind_s, pilot=pilot
-        )
-    noise = random.Random(server.seed)
-    state = governor.State()
-    answers: list[Answer] = []
-    batches: list[Batch] = []
-    free_at = 0.0
-    while len(answers) < len(times):
-        first = len(answers)
-        start = max(free_at, times[first])
-        waiting = times[first : min(bisect_right(times, start), first + inner.max_batch)]
-        seen = governor.Observation(
-            now_ns=round(start * 1e9),
-            wishes=(Wish(),) * len(waiting),
-            policy=adapter.policy_at(start) if adapter else None,
-        )
-        state, decision = governor.decide(inner, state, seen)
-        endpoint.taken += len(waiting)
-
-        ran = Counter(level for level in decision.levels if not isinstance(level, Rejection))
-        seconds = server.batch_s(_batch_s(inner, ran)) if ran else 0.0
-        seconds *= noise.lognormvariate(-(server.noise**2) / 2, server.noise)
-        refusing = server.rejection_s * (len(waiting) - ran.total())
-        free_at = start + seconds + refusing + server.overhead_s
-        if adapter:
-            adapter.policy_at(free_at)  # what is scraped meanwhile does not count this batch yet
-        state = governor.settle(state, decision, seconds)
-        endpoint.correction, endpoint.gap_s = state.correction, state.gap_s
-        endpoint.count(decision, seconds, waiting, start, free_at)
-        answers += (
-            Answer(arrived_s=arrived, latency_s=free_at - arrived, level=_fate(level))
-            for arrived, level in zip(waiting, decision.levels, strict=True)
-        )
-        batches.append(
-            Batch(
-                at_s=start,
-                size=len(waiting),
-                level=ran.most_common(1)[0][0] if ran else decision.level,
-                correction=state.correction,
-            )
-        )
-    if adapter:
-        adapter.policy_at(free_at + after_s)
-    return Run(
-        answers=tuple(answers),
-        batches=tuple(batches),
-        decisions=tuple(adapter.decisions) if adapter else (),
-    )
+    return Replica(times, inner=inner, outer=outer, server=server, pilot=pilot).end(after_s)
 
 
 def _fate(level: int | Rejection) -> int | None:

@@ -39,7 +39,7 @@ def judge(run: Run, *, quality: Sequence[float], slo_s: float) -> Verdict:
         quality=mean,
         recovered=recovered(mean, quality),
         rejected=1 - len(answered) / requests,
-        switches_per_minute=switches / minutes,
+        switches_per_minute=switches / minutes if run.batches else None,
         p99_ms=1000 * float(np.quantile(latencies, 0.99, method="higher")) if answered else None,
     )
 

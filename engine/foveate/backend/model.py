@@ -30,6 +30,7 @@ from foveate.control import Control
 from foveate.decode import decode_image
 from foveate.errors import PolicyError, RequestError
 from foveate.governor import Wish
+from foveate.preprocess import Preprocess
 from foveate.repository import CONTROL_SUFFIX
 from foveate.settings import ModelSettings
 from foveate.telemetry import COUNTERS, GAUGES, Telemetry
@@ -49,9 +50,11 @@ class TritonPythonModel:
         if component == "decode":
             telemetry = self._telemetry = open_telemetry(args)
             height, width, _ = config["output"][0]["dims"]
-            self._answer: Answerer = partial(
-                decode, height=height, width=width, telemetry=telemetry
+            texts = {key: value["string_value"] for key, value in config["parameters"].items()}
+            to_pixels = partial(
+                decode_image, height=height, width=width, preprocess=Preprocess.parse(texts)
             )
+            self._answer: Answerer = partial(decode, to_pixels=to_pixels, telemetry=telemetry)
             return
         settings = ModelSettings.read()
         check_instances(config)
@@ -85,17 +88,19 @@ def open_telemetry(args: Mapping[str, str]) -> Telemetry:
     return Telemetry(metric_factory(), args["model_name"], args["model_instance_name"])
 
 
-def decode(requests: list[Any], height: int, width: int, telemetry: Telemetry) -> list[Any]:
+def decode(
+    requests: list[Any], to_pixels: Callable[[bytes], Any], telemetry: Telemetry
+) -> list[Any]:
     """IMAGE (bytes) -> PIXELS; a bad image fails alone."""
-    answers = [guard(decode_one, request, height, width) for request in requests]
+    answers = [guard(decode_one, request, to_pixels) for request in requests]
     if errors := sum(answer.has_error() for answer in answers):
         telemetry.count("foveate_errors_total", errors)
     return answers
 
 
-def decode_one(request: Any, height: int, width: int) -> Any:
+def decode_one(request: Any, to_pixels: Callable[[bytes], Any]) -> Any:
     files = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
-    images = [decode_image(data, height, width) for data in files.reshape(-1)]
+    images = [to_pixels(data) for data in files.reshape(-1)]
     return respond({"PIXELS": torch.from_numpy(np.stack(images))})
 
 

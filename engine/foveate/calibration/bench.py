@@ -16,6 +16,7 @@ from foveate.calibration.journal import Journal
 from foveate.calibration.point import Point
 from foveate.calibration.quality import Outcome, answer, judge
 from foveate.engine import Engine
+from foveate.files import replacing
 from foveate.images import Images
 from foveate.ladder import Ladder, Level, Quality
 from foveate.latency import sample
@@ -72,7 +73,7 @@ class Bench:
         return Ladder(
             model=self.model,
             image_size=(config.height, config.width),
-            tokens=config.patches + 1,
+            tokens=config.tokens,
             levels=tuple(levels),
         )
 
@@ -119,8 +120,8 @@ class Bench:
         if on not in self._dense:
             if not path.exists():
                 scores = answer(self.engine([]), 0, self.sets[on].pixels)
-                save_file({"scores": scores}, scratch := path.with_suffix(".tmp"))
-                scratch.replace(path)
+                with replacing(path) as scratch:
+                    save_file({"scores": scores}, scratch)
             self._dense[on] = load_file(path)["scores"]
         return self._dense[on]
 

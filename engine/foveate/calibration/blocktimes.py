@@ -55,7 +55,7 @@ def measure_blocks(
 
     ``points`` token counts are spaced evenly by ratio. Fewer tokens never count as slower.
     """
-    most = vit.config.patches + 1
+    most = vit.config.tokens
     tokens = np.unique(np.geomspace(min(5, most), most, points).round().astype(int))
     blocks = [block for block in vit.blocks if isinstance(block, Block)]
     halves: list[tuple[nn.Module, nn.Module]] = [(block.norm1, block.attn) for block in blocks]

@@ -113,8 +113,11 @@ def calibrate(
         bench.outcome(point, "choose")
     seconds = bench.seconds(finalists)
     outcomes = [bench.outcome(point, "choose") for point in finalists]
-    scores = [outcome.score for outcome in outcomes]
-    chosen = climb(seconds, scores, max_loss=settings.max_loss, step=settings.step)
+    # Hundreds of images cannot tell neighbours apart by a count of right answers; how far answers
+    # are from level 0's is a number for each of them.
+    nearness = [-outcome.kl for outcome in outcomes]
+    losses = [outcomes[0].score - outcome.score for outcome in outcomes]
+    chosen = climb(seconds, nearness, losses, max_loss=settings.max_loss, step=settings.step)
 
     reported = []
     for done, index in enumerate(chosen):
@@ -131,7 +134,7 @@ def calibrate(
         shutil.copy2(scratch / words, folder / words)
     tell("time the ladder", 0, 1)
     latency = measure(bench.engine(levels[1:]), clock=clock)
-    best = set(front(seconds, scores))
+    best = set(front(seconds, nearness))
     journal.close()
     samples = report.pixels[:_SAMPLES]
     return Calibration(

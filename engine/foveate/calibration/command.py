@@ -16,7 +16,7 @@ from rich.table import Table
 
 from foveate.calibration.settings import Settings
 from foveate.errors import InputError
-from foveate.options import Data
+from foveate.options import REPOSITORY, Data, Json, Name, Repository, Threads
 from foveate.repository import choose_model
 
 if TYPE_CHECKING:
@@ -30,10 +30,8 @@ _BUDGETS = ",".join(map(str, _DEFAULT.budgets))
 
 
 def calibrate(
-    name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
-    repository: Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")] = Path(
-        "model_repository"
-    ),
+    name: Name = None,
+    repository: Repository = REPOSITORY,
     data: Data = None,
     images: Annotated[
         int, typer.Option(min=8, help="Most images to choose levels on, and to report them on.")
@@ -68,12 +66,12 @@ def calibrate(
     time_limit: Annotated[
         float | None, typer.Option(help="Minutes after which no further search starts.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads, as in serving.")] = 1,
+    threads: Threads = 1,
     report: Annotated[
         Path | None,
         typer.Option(help="HTML file, a PNG beside it.", show_default="in the state folder"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Search and measure levels, and write the ladder of those worth having.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from foveate.calibration.bench import Bench
@@ -17,6 +17,7 @@ from foveate.calibration.settings import Settings
 __all__ = ["explore"]
 
 _STEPS = (16, 48)  # the first steps are these parts of the patches, the last is one token
+_SHARES = 64  # resolution of the share of tokens that is left where a schedule is made to fit
 
 
 def explore(
@@ -35,37 +36,43 @@ def explore(
     for done, point in enumerate(uniform):
         tell("judge uniform schedules", done, len(uniform))
         bench.outcome(point, "glance")
-    starts = list(_starts(bench, seeds, settings))
-    best: dict[int, Point] = {}
-    for budget, start in starts:
-        best.setdefault(budget, start)
-    found = list(best.values())
-    for done, (budget, start) in enumerate(starts):
-        tell("search schedules", done, len(starts))
-        if deadline is not None and time.monotonic() > deadline:
-            break
-        found.append(_search(bench, seeds, budget, start, settings))
+    dearest_first = sorted(range(len(seeds.budgets)), key=lambda i: seeds.budgets[i], reverse=True)
+    ranked = {budget: _ranked(bench, seeds.at(budget), settings) for budget in dearest_first}
+    found = [points[0] for points in ranked.values() if points]
+    for place in range(settings.starts):
+        last: Point | None = None
+        for done, (budget, points) in enumerate(ranked.items(), place * len(ranked)):
+            tell("search schedules", done, settings.starts * len(ranked))
+            if deadline is not None and time.monotonic() > deadline:
+                return found
+            # Also from what was found for more time: the best uniform schedule of a small budget is
+            # often of a family that has nowhere better to go.
+            shrunk = last and _fitted(bench, seeds, budget, last, settings.multiple)
+            starts = [point for point in (*points[place : place + 1], shrunk) if point]
+            if starts:
+                start = min(starts, key=lambda point: bench.outcome(point, "search").loss)
+                last = _search(bench, seeds, budget, start, settings)
+                found.append(last)
     return found
 
 
-def _starts(bench: Bench, seeds: Seeds, settings: Settings) -> Iterator[tuple[int, Point]]:
-    """Index of the budget and schedule: the best of every budget, then the second best.
+def _ranked(bench: Bench, points: Sequence[Point], settings: Settings) -> list[Point]:
+    """The better half, best first: all are looked at on a few images, these on more."""
 
-    Successive halving: all are looked at on a few images, the better half of each budget on more.
-    """
-
-    def rank(points: list[Point], on: str) -> list[Point]:
+    def rank(points: Sequence[Point], on: str) -> list[Point]:
         return sorted(points, key=lambda point: bench.outcome(point, on).loss)
 
-    ranked = []
-    for index in range(len(seeds.budgets)):
-        points = seeds.at(index)
-        better = max(settings.starts, len(points) // 2)
-        ranked.append(rank(rank(points, "glance")[:better], "search"))
-    for place in range(settings.starts):
-        for index, points in enumerate(ranked):
-            if place < len(points):
-                yield index, points[place]
+    better = max(settings.starts, len(points) // 2)
+    return rank(rank(points, "glance")[:better], "search")
+
+
+def _fitted(bench: Bench, seeds: Seeds, budget: int, point: Point, multiple: int) -> Point | None:
+    """``point`` with as many tokens as fit the budget of that index; None if none do."""
+    config = bench.configs[point.weights]
+    seconds = predicted_budget(bench, seeds, budget, point)
+    smaller = (point.scaled(1 - i / _SHARES, multiple) for i in range(_SHARES))
+    fitting = (p for p in smaller if legal(p, config) and seeds.cost.seconds(p) <= seconds)
+    return next(fitting, None)
 
 
 def _search(bench: Bench, seeds: Seeds, budget: int, start: Point, settings: Settings) -> Point:

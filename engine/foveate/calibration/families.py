@@ -82,7 +82,10 @@ class Family:
             left = max(tokens * share, Fraction(_FEWEST + later * multiple))
             name, dearer = COUNTS[stage["kind"]]
             count = left if dearer > 0 else tokens - left
-            reducers.append({**stage, name: max(1, round(count / multiple)) * multiple})
+            reducer = {**stage, name: max(1, round(count / multiple)) * multiple}
+            if stage["kind"] == "prune" and not config.reads_cls:
+                reducer = {"score": "key", **reducer}
+            reducers.append(reducer)
             tokens = left
         return tuple(reducers)
 

@@ -20,18 +20,21 @@ _DPI = 110
 
 
 def quality_figure(found: Calibration) -> bytes:
-    """Quality against time: what was tried with its front, and the ladder beside each method."""
+    """Against time: how far what was tried is from level 0; how good ladder and methods are."""
     scale = "top-1" if found.ladder.uses_labels else "agreement with level 0"
     figure = Figure(figsize=(12.5, 5), layout="constrained")
     tried, compared = figure.subplots(1, 2, sharex=True)
-    for family in dict.fromkeys(trial.point.family for trial in found.trials):
-        trials = [trial for trial in found.trials if trial.point.family == family]
-        x, y = _percent([(trial.seconds, trial.outcome.score) for trial in trials])
+    cheaper = [trial for trial in found.trials if trial.outcome.kl > 0]  # than level 0 itself
+    for family in dict.fromkeys(trial.point.family for trial in cheaper):
+        trials = [trial for trial in cheaper if trial.point.family == family]
+        x, y = [1e3 * t.seconds for t in trials], [t.outcome.kl for t in trials]
         tried.plot(x, y, "o", markersize=5, alpha=0.7, label=family)
-    best = sorted((t.seconds, t.outcome.score) for t in found.trials if t.on_front)
-    tried.plot(*_percent(best), "-", color="black", linewidth=1, label="front")
+    best = sorted((t for t in cheaper if t.on_front), key=lambda t: t.seconds)
+    x, y = [1e3 * t.seconds for t in best], [t.outcome.kl for t in best]
+    tried.plot(x, y, "-", color="black", linewidth=1, label="front")
     tried.set_title(f"Finalists, on the {found.trials[0].outcome.n} images of the choice")
-    tried.set_ylabel(f"{scale}, %")
+    tried.set_ylabel("divergence from level 0, nats")
+    tried.set_yscale("log")
     tried.legend(fontsize=7)
 
     for family in dict.fromkeys(name for contest in found.contests for name in contest.rivals):
@@ -46,6 +49,7 @@ def quality_figure(found: Calibration) -> bytes:
         [100 * high - value for value, (_, high) in zip(y, ends, strict=True)],
     ]
     compared.errorbar(x, y, errors, fmt="s-", color="black", capsize=3, label="ladder")
+    compared.set_ylabel(f"{scale}, %")
     if contests:
         n = next(iter(contests)).outcome.n
         compared.set_title(f"Ladder and uniform schedules, on {n} other images")

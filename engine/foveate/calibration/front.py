@@ -23,17 +23,23 @@ def front(seconds: Sequence[float], scores: Sequence[float]) -> list[int]:
 
 
 def climb(
-    seconds: Sequence[float], scores: Sequence[float], *, max_loss: float, step: float
+    seconds: Sequence[float],
+    scores: Sequence[float],
+    losses: Sequence[float],
+    *,
+    max_loss: float,
+    step: float,
 ) -> list[int]:
     """Indices of the levels to keep, dearest first; index 0 is always the first.
 
-    From the front of the others: none that loses more than ``max_loss`` against index 0, neighbours
-    at least ``step`` apart in time.
+    From the front of the others that lose at most ``max_loss``: the fastest, and then every next
+    that takes at least ``step`` times as long as the one before.
     """
-    others = [i for i in range(1, len(seconds)) if scores[0] - scores[i] <= max_loss]
-    best = front([seconds[i] for i in others], [scores[i] for i in others])
-    ladder = [0]
-    for i in (others[k] for k in reversed(best)):
-        if seconds[i] * step <= seconds[ladder[-1]]:
-            ladder.append(i)
-    return ladder
+    allowed = [i for i in range(1, len(seconds)) if losses[i] <= max_loss]
+    best = front([seconds[i] for i in allowed], [scores[i] for i in allowed])
+    levels: list[int] = []
+    for i in (allowed[k] for k in best):
+        if all(seconds[level] * step <= seconds[i] for level in levels[-1:]):
+            levels.append(i)
+    below = [level for level in levels if seconds[level] * step <= seconds[0]]
+    return [0, *reversed(below)]

@@ -44,6 +44,15 @@ class Point:
         name, dearer = COUNTS[self.reducers[index]["kind"]]
         return self._changed(index, name, self.reducers[index][name] + dearer * more)
 
+    def scaled(self, share: float, multiple: int) -> Point:
+        """With about that share of the tokens left by each reducer."""
+        point = self
+        for index, reducer in enumerate(self.reducers):
+            name, dearer = COUNTS[reducer["kind"]]
+            count = reducer[name] * share**dearer
+            point = point._changed(index, name, max(1, round(count / multiple)) * multiple)
+        return point
+
     def shift(self, index: int, blocks: int) -> Point:
         """With the reducer at ``index`` that many blocks later."""
         return self._changed(index, "block", self.reducers[index]["block"] + blocks)

@@ -22,7 +22,7 @@ class Trial:
     point: Point
     seconds: float  # of a batch
     outcome: Outcome
-    on_front: bool  # no other is as fast and as good
+    on_front: bool  # no other is as fast and as near to level 0
     level: int | None  # its index in the ladder
 
 

@@ -19,7 +19,7 @@ class Settings:
     """Images of the batch that is timed."""
     max_loss: float = 0.02
     """Largest loss of quality against level 0 a level may have."""
-    step: float = 1.15
+    step: float = 1.1
     """Least ratio of times between neighbouring levels."""
     multiple: int = 1
     """Counts of tokens are multiples of this, where the hardware works in tiles."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from foveate.files import replacing
 from foveate.images import Images
 from foveate.reduce.vwt_inter import learn_words
 from foveate.vit import ViTConfig, patchify
@@ -20,6 +21,5 @@ def save_words(path: Path, images: Images, config: ViTConfig, seed: int) -> None
     """Learn ``WORDS`` words [WORDS, patch*patch*3] from the first images and write them (fp16)."""
     rows = patchify(images.pixels[:_IMAGES], config.patch).flatten(0, 1).float()
     words = learn_words((rows / 255.0 - config.mean) / config.std, WORDS, seed)
-    scratch = path.with_suffix(".tmp")
-    save_file({"words": words.half()}, scratch)
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        save_file({"words": words.half()}, scratch)

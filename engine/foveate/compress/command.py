@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +15,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from foveate.errors import InputError
-from foveate.options import Data
+from foveate.options import REPOSITORY, Data, Json, Name, Repository, Threads
 from foveate.repository import choose_model
 
 if TYPE_CHECKING:
@@ -31,10 +30,8 @@ Progresses = Callable[[str, int, int], None]
 
 
 def compress(
-    name: Annotated[str | None, typer.Argument(help="Model. Default: the only one.")] = None,
-    repository: Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")] = Path(
-        "model_repository"
-    ),
+    name: Name = None,
+    repository: Repository = REPOSITORY,
     target_macs: Annotated[
         float, typer.Option(help="Share of the multiply-accumulates to be left.")
     ] = 0.5,
@@ -58,11 +55,11 @@ def compress(
         int, typer.Option(min=0, help="Passes of training against the dense model.")
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads, as in serving.")] = 1,
+    threads: Threads = 1,
     out: Annotated[
         str | None, typer.Option(help="File beside the model's.", show_default="slim50.safetensors")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Prune neurons until a share of the multiply-accumulates is left; writes a weight variant.
 
@@ -89,6 +86,7 @@ def compress(
     if not _FILE.fullmatch(file) or file == source:
         raise InputError(f"out={file}: expected a name ending in .safetensors, other than {source}")
     dense = load_vit(folder / source)
+    dense.config.require_plain("compress")
     check_target(dense.config, target_macs, multiple=multiple, heads=heads, residual=residual)
     with _progress() as progress:
         fit, held_out = load_pair(

@@ -42,9 +42,10 @@ class Merge:
     def check(self, n: int, packaged: bool, config: ViTConfig) -> None:
         check_word("by", self.by, get_args(By))
         # Half of the patches at most can look for a mate in the other half.
-        check_count("remove", self.remove, 1, min((n - 1) // 2, n - 5), f"at block {self.block}")
+        free = n - config.prefix
+        check_count("remove", self.remove, 1, min(free // 2, free - 4), f"at block {self.block}")
 
-    def tokens(self, n: int, packaged: bool) -> int:
+    def tokens(self, n: int, packaged: bool, prefix: int = 1) -> int:
         return n - self.remove
 
     def packages(self, packaged: bool) -> bool:
@@ -52,7 +53,9 @@ class Merge:
 
     def macs(self, n: int, packaged: bool, config: ViTConfig) -> int:
         """Of the similarities, on keys averaged over heads."""
-        pairs = ((n - 1) // 2) * (n // 2) if self.by == "tome" else (n - 1) ** 2
+        first = config.prefix
+        even, odd = (n + 1) // 2 - (first + 1) // 2, n // 2 - first // 2
+        pairs = even * odd if self.by == "tome" else (n - first) ** 2
         return pairs * config.shapes[self.block].qk_dim
 
     def plan(self, rows: Rows, seen: Seen) -> Plan:
@@ -61,8 +64,8 @@ class Merge:
         return pitome(rows, seen.k, self.remove, margin=0.9 * (1 - self.block / seen.depth))
 
     def carry_out(self, plan: Plan, rows: Rows) -> Rows:
-        n = self.tokens(rows.n, rows.packaged)
+        n = self.tokens(rows.n, rows.packaged, rows.prefix)
         x, cu_seqlens, sizes = merge_groups(
             rows.x, plan, rows.cu_seqlens, rows.n, capacity=rows.images * n, sizes=rows.sizes
         )
-        return Rows(x, cu_seqlens, n, False, sizes)
+        return Rows(x, cu_seqlens, n, False, sizes, rows.prefix)

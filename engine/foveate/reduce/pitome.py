@@ -6,7 +6,8 @@ With c the cosine of keys averaged over heads and m = 0.9 (1 - l/L) a margin tha
     E_i = mean over j of f(c_ij),   f(c) = c where c >= m, else exp(c - m) - 1.
 
 High energy: many are like it. The 2 ``remove`` tokens of highest energy are dealt out in that order
-to two sets, and each of the first merges into its most similar of the second. CLS takes no part.
+to two sets, and each of the first merges into its most similar of the second. Tokens that
+always stay take no part.
 
 Deviations: a fixed count where the paper has a ratio, every block alike where its DeiT code begins
 with ToMe's matching, and proportional attention, which that code leaves out. The order of rows is
@@ -33,19 +34,20 @@ def energy(cosine: Tensor, margin: float) -> Tensor:
 def pitome(rows: Rows, k: Tensor, remove: int, *, margin: float) -> Plan:
     """Where each row goes; ``k`` are the keys, [T, H, d]."""
     wide = torch.promote_types(k.dtype, torch.float32)
-    keys = F.normalize(k.to(wide).mean(1), dim=1).view(rows.images, rows.n, -1)[:, 1:]
+    keys = F.normalize(k.to(wide).mean(1), dim=1).view(rows.images, rows.n, -1)
+    keys = keys[:, rows.prefix :]
     # One product for each image: batched ones round differently by batch size, and what merges in
     # an image must not depend on the others.
     cosine = torch.stack([image @ image.T for image in keys])
     order = energy(cosine, margin).argsort(dim=1, descending=True, stable=True)
     first, second = order[:, 0 : 2 * remove : 2], order[:, 1 : 2 * remove : 2]
-    similarity = cosine.gather(1, first.unsqueeze(2).expand(-1, -1, rows.n - 1))
+    similarity = cosine.gather(1, first.unsqueeze(2).expand(-1, -1, keys.shape[1]))
     similarity = similarity.gather(2, second.unsqueeze(1).expand(-1, remove, -1))
     mate = second.gather(1, similarity.max(2).indices)
 
-    stays = first.new_ones(rows.images, rows.n).scatter_(1, first + 1, 0)
+    stays = first.new_ones(rows.images, rows.n).scatter_(1, first + rows.prefix, 0)
     place = stays.cumsum(1) - 1
-    dest = place.scatter(1, first + 1, place.gather(1, mate + 1))
+    dest = place.scatter(1, first + rows.prefix, place.gather(1, mate + rows.prefix))
     lengths = rows.cu_seqlens.diff().clamp(max=rows.n - remove)
     return Plan(
         dest=dest.view(-1).to(torch.int32),

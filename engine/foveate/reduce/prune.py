@@ -1,6 +1,7 @@
-"""Prune: keep CLS and the ``keep`` patch tokens of highest score.
+"""Prune: keep the ``keep`` patch tokens of highest score, and CLS, registers and the like.
 
-Token order everywhere: CLS, kept patches in raster order, then at most one package token.
+Token order everywhere: CLS and other tokens that always stay, kept patches in raster order, then at
+most one package token.
 
 =============== ======================================================================
 fate            what becomes of the others
@@ -32,6 +33,7 @@ from foveate.errors import LadderError
 from foveate.reduce.chance import chance
 from foveate.reduce.check import check_count, check_word
 from foveate.reduce.cls_attention import cls_attention
+from foveate.reduce.key_distance import key_distance
 from foveate.reduce.learned import learned
 from foveate.reduce.mlp_shift import mlp_shift
 from foveate.reduce.rows import After, Rows, Seen
@@ -42,11 +44,12 @@ from foveate_kernels.packed import Plan
 __all__ = ["Fate", "Prune", "Score"]
 
 Fate = Literal["drop", "package", "package-sum", "merge"]
-Score = Literal["cls-value", "cls", "mlp-shift", "selector", "random"]
+Score = Literal["cls-value", "cls", "key", "mlp-shift", "selector", "random"]
 
 SCORES: dict[Score, Callable[[Rows, Seen, int], Tensor]] = {
     "cls-value": lambda rows, seen, _: cls_attention(rows, seen, value_norm=True),
     "cls": lambda rows, seen, _: cls_attention(rows, seen, value_norm=False),
+    "key": lambda rows, seen, _: key_distance(rows, seen.k),
     "mlp-shift": lambda rows, seen, _: mlp_shift(rows, seen),
     "selector": lambda rows, seen, _: learned(rows, seen),
     "random": lambda rows, _, block: chance(rows, block),
@@ -55,7 +58,7 @@ SCORES: dict[Score, Callable[[Rows, Seen, int], Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Prune:
-    """In ``block``, keep CLS and the ``keep`` best patch tokens."""
+    """In ``block``, keep what always stays and the ``keep`` best patch tokens."""
 
     block: int
     keep: int
@@ -73,7 +76,13 @@ class Prune:
     def check(self, n: int, packaged: bool, config: ViTConfig) -> None:
         check_word("fate", self.fate, get_args(Fate))
         check_word("score", self.score, get_args(Score))
-        check_count("keep", self.keep, 4, n - 2 - packaged, f"at block {self.block}")
+        last = n - config.prefix - 1 - packaged
+        check_count("keep", self.keep, 4, last, f"at block {self.block}")
+        if self.score in ("cls", "cls-value") and not config.reads_cls:
+            raise LadderError(
+                f"score={self.score!r}: the head reads no CLS token (pool={config.pool!r}); "
+                "expected 'key', 'mlp-shift', 'selector' or 'random'"
+            )
         if self.fate == "package-sum" and self.score != "cls":
             raise LadderError(
                 f"score={self.score!r}: expected 'cls' with fate 'package-sum', whose weights are "
@@ -85,8 +94,8 @@ class Prune:
                 "which acts after the MLP"
             )
 
-    def tokens(self, n: int, packaged: bool) -> int:
-        return 1 + self.keep + self.packages(packaged)
+    def tokens(self, n: int, packaged: bool, prefix: int = 1) -> int:
+        return prefix + self.keep + self.packages(packaged)
 
     def packages(self, packaged: bool) -> bool:
         return packaged or self.fate in ("package", "package-sum")
@@ -94,7 +103,7 @@ class Prune:
     def macs(self, n: int, packaged: bool, config: ViTConfig) -> int:
         """Of the matching, where the others merge; the work of a selector is counted apart."""
         left = self.keep + packaged
-        return (n - 1 - left) * left * config.dim if self.fate == "merge" else 0
+        return (n - config.prefix - left) * left * config.dim if self.fate == "merge" else 0
 
     def plan(self, rows: Rows, seen: Seen) -> Plan:
         plan = select_tokens(
@@ -103,10 +112,11 @@ class Prune:
             rows.n,
             keep=self.keep,
             fate="package" if self.fate == "package-sum" else self.fate,
+            prefix=rows.prefix,
             suffix=rows.cu_seqlens.diff().clamp(max=1) if rows.packaged else None,
         )
         if self.fate == "merge":
-            return match_kept(rows.x, plan, rows.cu_seqlens, rows.n)
+            return match_kept(rows.x, plan, rows.cu_seqlens, rows.n, prefix=rows.prefix)
         if self.score == "selector":  # probabilities weigh, their log-odds may be negative
             return plan._replace(weight=None if plan.weight is None else plan.weight.sigmoid())
         if self.score == "random":
@@ -114,8 +124,8 @@ class Prune:
         return plan
 
     def carry_out(self, plan: Plan, rows: Rows) -> Rows:
-        n = self.tokens(rows.n, rows.packaged)
-        x, cu_seqlens, _, _, sizes = rows
+        n = self.tokens(rows.n, rows.packaged, rows.prefix)
+        x, cu_seqlens, sizes = rows.x, rows.cu_seqlens, rows.sizes
         capacity = rows.images * n
         if self.fate == "merge":
             x, cu_seqlens, sizes = merge_groups(
@@ -131,4 +141,4 @@ class Prune:
                 sizes=sizes,
                 normalize=self.fate != "package-sum",
             )
-        return Rows(x, cu_seqlens, n, self.packages(rows.packaged), sizes)
+        return Rows(x, cu_seqlens, n, self.packages(rows.packaged), sizes, rows.prefix)

@@ -18,12 +18,15 @@ After = Literal["attention", "mlp"]
 
 
 class Rows(NamedTuple):
-    """Packed rows of images that all have ``n`` of them. CLS comes first, a package token last.
+    """Packed rows of images that all have ``n`` of them. The tokens that always stay come first
+    (CLS, distillation, registers), a package token last.
 
     x: [B * n, C].
     cu_seqlens: [B + 1] int32, n apart; the last images may be empty, and then their rows are spare.
     packaged: whether the last row of each image is a package token.
-    sizes: [B * n] float32, patches each row stands for (1 for CLS); None where they do not matter.
+    sizes: [B * n] float32, patches each row stands for (1 for the first); None where they do not
+        matter.
+    prefix: how many tokens always stay.
     """
 
     x: Tensor
@@ -31,6 +34,7 @@ class Rows(NamedTuple):
     n: int
     packaged: bool
     sizes: Tensor | None
+    prefix: int = 1
 
     @property
     def images(self) -> int:
@@ -75,8 +79,8 @@ class Reducer(Protocol):
     def check(self, n: int, packaged: bool, config: ViTConfig) -> None:
         """Raises :class:`foveate.errors.LadderError` if it cannot act on images of n rows."""
 
-    def tokens(self, n: int, packaged: bool) -> int:
-        """Rows of an image afterwards, where n were before."""
+    def tokens(self, n: int, packaged: bool, prefix: int = 1) -> int:
+        """Rows of an image afterwards, where n were before, ``prefix`` of which always stay."""
 
     def packages(self, packaged: bool) -> bool:
         """Whether the last of them is a package token."""

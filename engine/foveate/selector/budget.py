@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from foveate.errors import InputError
-from foveate.selector.blocktimes import BlockTimes
+from foveate.selector.blocktable import BlockTable
 
 __all__ = ["LEAST", "fit_counts", "geometric"]
 
@@ -20,7 +20,7 @@ def geometric(blocks: Sequence[int]) -> dict[int, float]:
 
 
 def fit_counts(
-    times: BlockTimes, shape: Mapping[int, float], depth: int, patches: int, budget_ms: float
+    times: BlockTable, shape: Mapping[int, float], depth: int, patches: int, budget_ms: float
 ) -> dict[int, int]:
     """Patch tokens to keep after each block's selector, as many as take at most ``budget_ms``.
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from foveate.errors import InputError
+from foveate.files import replacing
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["check_same", "load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors, numbers, strings, and dicts and lists of them) atomically."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with replacing(path) as scratch:
+        torch.save(state, scratch)
 
 
 def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -36,10 +33,15 @@ def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | No
         before: dict[str, Any] = state["settings"]
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
         raise InputError(f"{path}: cannot resume: {error!r}; begin anew with --restart") from error
-    for key, value in settings.items():
+    check_same(path, before, settings)
+    return state
+
+
+def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise :class:`InputError`, naming ``path`` and key, if its run was begun otherwise."""
+    for key, value in now.items():
         if before.get(key) != value:
             raise InputError(
                 f"{path}: cannot resume: it was begun with {key}={before.get(key)!r}, now "
                 f"{key}={value!r}; begin anew with --restart"
             )
-    return state

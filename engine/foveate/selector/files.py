@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from foveate.errors import WeightsError
+from foveate.files import replacing
 from foveate.selector.module import Selector
 from foveate.vit import ViTConfig
 
@@ -35,9 +36,8 @@ def save_selectors(
     metadata = {"blocks": ",".join(map(str, sorted(selectors))), "shared": str(first.shared)}
     if counts is not None:
         metadata["counts"] = json.dumps({str(block): n for block, n in counts.items()})
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata=metadata)
-    partial.replace(path)
+    with replacing(path) as scratch:
+        save_file(tensors, scratch, metadata=metadata)
 
 
 def load_selectors(path: Path, config: ViTConfig) -> dict[int, Selector]:

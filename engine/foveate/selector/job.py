@@ -13,7 +13,8 @@ from rich.progress import Progress
 
 from foveate.errors import InputError
 from foveate.images import Images, check_data, class_names, read_folder
-from foveate.selector.blocktimes import BlockTimes, measure_block, read_block_times
+from foveate.preprocess import read_preprocess
+from foveate.selector.blocktable import BlockTable, measure_block, read_block_table
 from foveate.selector.budget import fit_counts, geometric
 from foveate.selector.decision import Fate
 from foveate.selector.files import load_selectors, save_selectors
@@ -92,8 +93,9 @@ def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[
     """
     options.check()
     vit = load_vit(options.folder / WEIGHTS)
+    vit.config.require_plain("train-selector")
     blocks = parse_blocks(options.blocks, vit.config)
-    times = block_times(options, vit)
+    times = block_table(options, vit)
     if blocks is not None:  # an impossible budget is refused before any image is read
         _counts(options, Problem(times, geometric(blocks)), vit.config)
     learning, validation = split(_images(options, vit.config), options.seed)
@@ -175,10 +177,10 @@ def parse_blocks(text: str, config: ViTConfig) -> list[int] | None:
     return blocks
 
 
-def block_times(options: Options, vit: ViT) -> BlockTimes:
+def block_table(options: Options, vit: ViT) -> BlockTable:
     """The table that was given, or one measured here with one thread, as levels are served."""
     if options.table is not None:
-        return read_block_times(options.table, 1 + vit.config.patches)
+        return read_block_table(options.table, 1 + vit.config.patches)
     torch.set_num_threads(1)
     return measure_block(vit, options.batch)
 
@@ -189,8 +191,15 @@ def _counts(options: Options, problem: Problem, config: ViTConfig) -> dict[int, 
 
 def _images(options: Options, config: ViTConfig) -> Images:
     if options.data is not None:
-        names = class_names(options.repository / options.model)
-        return read_folder(options.data, config, names, most=options.images, seed=options.seed)
+        model = options.repository / options.model
+        return read_folder(
+            options.data,
+            config,
+            class_names(model),
+            read_preprocess(model),
+            most=options.images,
+            seed=options.seed,
+        )
     from foveate.digits.sets import training_images
 
     return training_images(options.images, options.seed)
@@ -199,7 +208,7 @@ def _images(options: Options, config: ViTConfig) -> Images:
 def _search(
     options: Options,
     vit: ViT,
-    times: BlockTimes,
+    times: BlockTable,
     learning: Images,
     validation: Images,
     progress: Progress,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.selector.blocktimes import BlockTimes
+from foveate.selector.blocktable import BlockTable
 from foveate.selector.masked import MaskedPass
 
 __all__ = ["attention_loss", "distillation_loss", "latency_loss", "ratio_loss"]
@@ -28,7 +28,7 @@ def ratio_loss(alive: Mapping[int, Tensor], ratios: Mapping[int, float]) -> Tens
 
 
 def latency_loss(
-    alive: Mapping[int, Tensor], times: BlockTimes, depth: int, budget_ms: float
+    alive: Mapping[int, Tensor], times: BlockTable, depth: int, budget_ms: float
 ) -> Tensor:
     """(time / budget - 1)^2 where the time is above the budget, else 0.
 

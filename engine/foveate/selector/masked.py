@@ -35,18 +35,31 @@ def split_heads(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def masked_attention(
-    q: Tensor, k: Tensor, v: Tensor, alive: Tensor, *, eps: float = EPS, diagonal: bool = True
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alive: Tensor,
+    *,
+    eps: float = EPS,
+    diagonal: bool = True,
+    secant: bool = True,
 ) -> Tensor:
     """Attention in which dropped tokens are not looked at (DynamicViT, arXiv 2106.02034).
 
     Weights are a_ij = (e_ij m_ij + eps/n) / (sum_j e_ij m_ij + eps) with m_ij = alive_j, and
-    m_ii = 1: a dropped token still sees itself, or a row could be empty. The gradient of alive_j is
-    finite and the same for a dropped token as for one that is kept.
+    m_ii = 1: a dropped token still sees itself, or a row could be empty.
+
+    The gradient of alive_j is finite for a dropped token too, but as it stands it is the slope at
+    alive_j = 0: e_ij / s, where s, the sum over what row i is left with, is tiny if the row had
+    looked at j alone. Such slopes outweigh all other terms of a loss by orders of magnitude and say
+    nothing of a step from 0 to 1. With ``secant`` it is the change by that step, e_ij / (s + e_ij),
+    at most 1: ours, not DynamicViT's.
 
     Args:
         q, k, v: [B, H, n, d].
         alive: [B, n] in 0..1, differentiable.
         eps, diagonal: 0 and False leave out DynamicViT's two terms, to show what they do.
+        secant: False leaves the gradient as it stands.
 
     Returns [B, H, n, d]. Rows of kept tokens equal attention over the kept ones, to eps.
     """
@@ -54,7 +67,14 @@ def masked_attention(
     mask = alive[:, None, None, :]
     if diagonal:
         mask = mask + (1 - mask) * torch.eye(q.shape[2])
-    weights = (logits - logits.amax(-1, keepdim=True)).exp() * mask
+    scores = (logits - logits.amax(-1, keepdim=True)).exp()
+    if secant:
+        with torch.no_grad():
+            left = (scores * mask).sum(-1, keepdim=True)
+            share = (left + eps) / (left + eps + scores * (1 - mask))
+        fixed = mask.detach()
+        mask = fixed + share * (mask - fixed)
+    weights = scores * mask
     weights = (weights + eps / q.shape[2]) / (weights.sum(-1, keepdim=True) + eps)
     mixed: Tensor = weights @ v
     return mixed
@@ -70,6 +90,7 @@ def masked_forward(
     tau: float = 1.0,
     eps: float = EPS,
     diagonal: bool = True,
+    secant: bool = True,
 ) -> MaskedPass:
     """Run ``vit`` on images [B, H, W, 3] (uint8); each selector acts after its block's attention.
 
@@ -87,7 +108,7 @@ def masked_forward(
         q, k, v = split_heads(block, x)
         if left:
             mask = torch.cat([certain, alive, packaged], 1)[:, : x.shape[1]]
-            mixed = masked_attention(q, k, v, mask, eps=eps, diagonal=diagonal)
+            mixed = masked_attention(q, k, v, mask, eps=eps, diagonal=diagonal, secant=secant)
         else:
             mixed = F.scaled_dot_product_attention(q, k, v)
         x = x + block.attn.proj(mixed.transpose(1, 2).flatten(2))

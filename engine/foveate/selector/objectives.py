@@ -80,6 +80,7 @@ def gumbel_objective(
         tau=recipe.tau,
         eps=recipe.eps,
         diagonal=recipe.diagonal,
+        secant=recipe.secant,
     )
     patches = vit.config.patches
     if recipe.budget is None:

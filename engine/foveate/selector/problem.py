@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from foveate.errors import InputError
-from foveate.selector.blocktimes import BlockTimes
+from foveate.files import replacing
+from foveate.selector.blocktable import BlockTable
+from foveate.selector.checkpoint import check_same
 
 __all__ = ["Problem", "load_or_pose"]
 
@@ -22,7 +24,7 @@ __all__ = ["Problem", "load_or_pose"]
 class Problem:
     """The table of block times, and the ratios (block -> share) whose proportion counts have."""
 
-    times: BlockTimes
+    times: BlockTable
     shape: Mapping[int, float]
 
 
@@ -36,21 +38,15 @@ def load_or_pose(path: Path, asked: Mapping[str, Any], pose: Callable[[], Proble
         shape = {str(block): ratio for block, ratio in problem.shape.items()}
         data = {"asked": asked, "times": asdict(problem.times), "shape": shape}
         text = json.dumps(data, indent=1)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text + "\n")
-        partial.replace(path)
+        with replacing(path) as scratch:
+            scratch.write_text(text + "\n")
         return problem
     try:
         data = json.loads(path.read_text())
         before: dict[str, Any] = data["asked"]
-        times = BlockTimes(tuple(data["times"]["tokens"]), tuple(data["times"]["ms"]))
+        times = BlockTable(tuple(data["times"]["tokens"]), tuple(data["times"]["ms"]))
         problem = Problem(times, {int(b): float(ratio) for b, ratio in data["shape"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: cannot resume: {error!r}; begin anew with --restart") from error
-    for key, value in asked.items():
-        if before.get(key) != value:
-            raise InputError(
-                f"{path}: cannot resume: it was begun with {key}={before.get(key)!r}, now "
-                f"{key}={value!r}; begin anew with --restart"
-            )
+    check_same(path, before, asked)
     return problem

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from foveate.selector.blocktimes import BlockTimes
+from foveate.selector.blocktable import BlockTable
 from foveate.selector.decision import Fate
 from foveate.selector.masked import EPS
 
@@ -19,7 +19,7 @@ Method = Literal["distill", "gumbel"]
 class Budget:
     """Milliseconds that all blocks may take, by a device's table."""
 
-    times: BlockTimes
+    times: BlockTable
     ms: float
 
 
@@ -50,6 +50,7 @@ class Recipe:
     tau: float = 1.0
     eps: float = EPS  # of masked attention; 0 and no diagonal are for the ablation of its terms
     diagonal: bool = True
+    secant: bool = True  # gradients of dropped tokens; see ``masked_attention``
     budget: Budget | None = None  # given: the latency loss, which leaves the ratios to training
     every: int = 20  # steps between validations and checkpoints
     patience: int = 5  # validations without a gain before it stops
@@ -59,7 +60,7 @@ class Recipe:
 def warm_up(recipe: Recipe) -> Recipe:
     """Distillation before an end-to-end training: after it log-odds tell tokens apart.
 
-    From a random start they do not for a long time; see ``docs/selector.md``.
+    From a random start they do not for a long time; see ``docs/methods.md``.
     """
     return replace(recipe, method="distill", backbone=False, budget=None)
 

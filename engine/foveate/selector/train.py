@@ -23,7 +23,7 @@ from foveate.selector.pruned import by_selector, pruned_forward
 from foveate.selector.recipe import Budget, Recipe
 from foveate.vit import ViT
 
-__all__ = ["Trained", "train", "validate"]
+__all__ = ["Trained", "random_start", "train", "validate"]
 
 _SWEEP = 32  # images per validation pass
 
@@ -63,7 +63,10 @@ def train(
     """
     settings = _settings(recipe, images)
     student = copy.deepcopy(vit).requires_grad_(recipe.backbone)
-    selectors = _initial(vit, recipe, start or {})
+    selectors = random_start(vit, recipe)
+    for block, selector in (start or {}).items():
+        if block in selectors:
+            selectors[block].load_state_dict(selector.state_dict())
     optimiser = _optimiser(student, selectors, recipe)
     objective = OBJECTIVES[recipe.method]
     best = math.inf
@@ -184,16 +187,11 @@ def learned_counts(
     return fit_counts(budget.times, shape, config.depth, config.patches, budget.ms)
 
 
-def _initial(vit: ViT, recipe: Recipe, start: Mapping[int, Selector]) -> dict[int, Selector]:
-    selectors = {}
+def random_start(vit: ViT, recipe: Recipe) -> dict[int, Selector]:
+    """Selectors by block, with weights drawn by the seed of the recipe."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        for block in sorted(recipe.counts):
-            selector = Selector(vit.config, recipe.shared)
-            if block in start:
-                selector.load_state_dict(start[block].state_dict())
-            selectors[block] = selector
-    return selectors
+        return {block: Selector(vit.config, recipe.shared) for block in sorted(recipe.counts)}
 
 
 def _optimiser(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,3 +145,13 @@ def test_names_tell_reducers_and_counts() -> None:
     assert Point(family="x", reducers=reducers[:1], weights="slim.safetensors").name == (
         "slim+intra43"
     )
+
+
+def test_without_a_cls_token_families_ask_keys() -> None:
+    """Every family but EViT's, whose weights are CLS attention, has schedules for such a model."""
+    config = replace(CONFIG, prefix=0, pool="mean")
+    for family in (family for family in FAMILIES if not family.needs):
+        line = list(family.uniform(config))
+        assert bool(line) == (not family.name.startswith("evit")), family.name
+        prunes = [r for point in line for r in point.reducers if r["kind"] == "prune"]
+        assert {reducer["score"] for reducer in prunes} <= {"key"}

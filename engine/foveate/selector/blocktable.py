@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import csv
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import torch
+import numpy as np
 from torch import Tensor
 
+from foveate.calibration.blocktimes import measure_blocks
 from foveate.errors import InputError
 from foveate.vit import ViT
 
-__all__ = ["BlockTimes", "measure_block", "read_block_times"]
+__all__ = ["BlockTable", "measure_block", "read_block_table"]
 
 _ATTENTION_SHARE = 1 / 3  # of a block's products of matrices at MLP ratio 4: 4 C^2 of 12 C^2
 
 
 @dataclass(frozen=True)
-class BlockTimes:
+class BlockTable:
     """Milliseconds of one block for one batch, by the tokens of an image (CLS included)."""
 
     tokens: tuple[int, ...]  # ascending
@@ -65,27 +65,14 @@ class BlockTimes:
         return total
 
 
-def measure_block(vit: ViT, batch: int, points: int = 10, rounds: int = 7) -> BlockTimes:
-    """Time a block of ``vit`` on this device for a batch at ``points`` counts up to all tokens.
-
-    The least of ``rounds`` interleaved CPU times each: a noisy neighbour only ever adds time.
-    """
-    most = 1 + vit.config.patches
-    counts = sorted({max(5, round(most * (i + 1) / points)) for i in range(points)})
-    inputs = [torch.randn(batch, n, vit.config.dim) for n in counts]
-    block = vit.blocks[0]
-    best = [math.inf] * len(counts)
-    with torch.inference_mode():
-        for round_ in range(rounds + 1):
-            for i, x in enumerate(inputs):
-                start = time.process_time()
-                block(x)
-                if round_ > 0:  # the first warms up
-                    best[i] = min(best[i], 1e3 * (time.process_time() - start))
-    return BlockTimes(tuple(counts), tuple(best))
+def measure_block(vit: ViT, batch: int) -> BlockTable:
+    """Mean over the blocks of ``vit``, in CPU time on this device."""
+    times = measure_blocks(vit, batch)
+    seconds = np.add(times.attention, times.mlp).mean(0)
+    return BlockTable(tuple(times.tokens), tuple((1e3 * seconds).tolist()))
 
 
-def read_block_times(path: Path, tokens: int) -> BlockTimes:
+def read_block_table(path: Path, tokens: int) -> BlockTable:
     """Read a table of any device from CSV with the header ``tokens,ms``.
 
     Args:
@@ -115,7 +102,7 @@ def read_block_times(path: Path, tokens: int) -> BlockTimes:
                 "rows must ascend"
             )
     _check_range(path, counts, tokens)
-    return BlockTimes(tuple(counts), tuple(times))
+    return BlockTable(tuple(counts), tuple(times))
 
 
 def _number(path: Path, row: int, column: str, text: str, *, whole: bool) -> float:

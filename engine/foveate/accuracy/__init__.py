@@ -1,0 +1,1 @@
+"""How accurate the levels of a model are, on images with labels: ``foveate bench accuracy``."""

@@ -1,0 +1,103 @@
+"""Every level's answers to a folder of labelled images, read and answered batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from foveate.engine import Engine
+from foveate.errors import InputError
+from foveate.graphs import GraphEngine
+from foveate.images import class_names, list_folder, read_image
+from foveate.interval import wilson
+from foveate.preprocess import read_preprocess
+
+__all__ = ["Accuracy", "measure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Of one level. Shares are 0..1."""
+
+    level: int
+    name: str
+    top1: float
+    low: float  # 95 % interval of top1
+    high: float
+    top5: float
+    agreement: float  # share of images classified as level 0 classifies them
+    n: int
+
+
+def measure(
+    model: Path,
+    data: Path,
+    *,
+    device: str = "cpu",
+    batch: int = 8,
+    workers: int = 2,
+    levels: Sequence[int] | None = None,
+    tell: Callable[[int, int], None] = lambda *_: None,
+) -> list[Accuracy]:
+    """Accuracy of ``levels`` (all, by default; level 0 is always among them).
+
+    Args:
+        model: folder of the model in its repository.
+        data: folder of images with a sub-folder for each class.
+        device: ``cpu`` or ``cuda``.
+        batch: images at once.
+        workers: threads that read and decode.
+        tell: hears how many images are done, and of how many.
+
+    Raises :class:`InputError` naming what cannot be used.
+    """
+    plain = Engine.load(model / "1")
+    config, names = plain.config, class_names(model)
+    wanted = sorted({0, *(range(len(plain.levels)) if levels is None else levels)})
+    if wanted[-1] >= len(plain.levels):
+        raise InputError(f"level={wanted[-1]}: expected 0..{len(plain.levels) - 1}")
+    engine: Engine | GraphEngine = plain
+    if device != "cpu":
+        engine = GraphEngine(plain, torch.device(device), batch)
+    paths, labels = list_folder(data, config, names)
+    if labels is None:
+        raise InputError(f"data={data}: no sub-folders, so no labels; expected one for each class")
+    read = partial(read_image, config=config, preprocess=read_preprocess(model))
+    top = min(5, config.classes)
+    hits = torch.zeros(len(wanted), 3, dtype=torch.int64)  # top-1, top-5, agreement
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(paths), batch):
+            some = slice(start, start + batch)
+            images = torch.stack([*pool.map(read, paths[some])])
+            target, dense = torch.tensor(labels[some]), None
+            for row, level in enumerate(wanted):
+                best = engine.infer(images, [level] * len(images)).scores.topk(top).indices
+                dense = best[:, 0] if dense is None else dense
+                hits[row, 0] += (best[:, 0] == target).sum()
+                hits[row, 1] += (best == target.unsqueeze(1)).any(1).sum()
+                hits[row, 2] += (best[:, 0] == dense).sum()
+            tell(start + len(images), len(paths))
+    return [
+        _accuracy(level, plain.ladder.levels[level].name, hits[row].tolist(), len(paths))
+        for row, level in enumerate(wanted)
+    ]
+
+
+def _accuracy(level: int, name: str, hits: Sequence[int], n: int) -> Accuracy:
+    top1, top5, agreement = hits
+    low, high = wilson(top1, n)
+    return Accuracy(
+        level=level,
+        name=name,
+        top1=top1 / n,
+        low=low,
+        high=high,
+        top5=top5 / n,
+        agreement=agreement / n,
+        n=n,
+    )

@@ -1,0 +1,191 @@
+"""An entry of a model repository: five folders, complete or not there at all.
+
+They are made in a folder of their own beside the repository, where no server looks, and renamed
+into it at the end, the classifier first: whatever moment a crash chooses, a server finds models
+that are whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from foveate.errors import InputError
+from foveate.ladder import Ladder, Level, Quality
+from foveate.preprocess import Preprocess
+from foveate.schedule import Schedule
+from foveate.vit import ViTConfig
+
+__all__ = ["SUFFIXES", "Entry", "check_name", "new_entry"]
+
+SUFFIXES = ("", "_decode", "_pixels", "_classify", "_explain")
+WEIGHTS = "model.safetensors"
+_BATCH = 8
+
+
+def check_name(repository: Path, name: str) -> None:
+    """Raise :class:`InputError` if an entry cannot be called ``name``, or one already is."""
+    if not name.replace("_", "").replace("-", "").isalnum() or name.startswith("-"):
+        raise InputError(f"name={name!r}: expected letters, digits, - and _")
+    for suffix in (*SUFFIXES[1:], "_control"):
+        if name.endswith(suffix):
+            raise InputError(f"name={name!r}: {suffix!r} at the end names a part of an entry")
+    for suffix in SUFFIXES:
+        if (path := repository / f"{name}{suffix}").exists():
+            raise InputError(f"name={name!r}: already taken by {path}")
+
+
+class Entry:
+    """The folders while they are being made."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+        for suffix in SUFFIXES:
+            (folder / f"{name}{suffix}" / "1").mkdir(parents=True)
+
+    @property
+    def version(self) -> Path:
+        """Where weights and ladder go."""
+        return self._folder / self._name / "1"
+
+    def describe(
+        self,
+        config: ViTConfig,
+        labels: Sequence[str],
+        preprocess: Preprocess,
+        facts: Mapping[str, str],
+    ) -> None:
+        """Write configurations, labels, and a ladder of level 0 alone.
+
+        ``facts`` are stated as parameters of the classifier, for whoever sends pixels.
+        """
+        name = self._name
+        (self._folder / name / "labels.txt").write_text("".join(f"{x}\n" for x in labels))
+        _ladder(name, config).save(self.version / "ladder.json")
+        texts = _configs(name, config, preprocess, facts)
+        for suffix, text in texts.items():
+            (self._folder / f"{name}{suffix}" / "config.pbtxt").write_text(text)
+
+    def move_to(self, repository: Path) -> None:
+        check_name(repository, self._name)
+        for suffix in SUFFIXES:
+            folder = f"{self._name}{suffix}"
+            (self._folder / folder).rename(repository / folder)
+
+
+@contextmanager
+def new_entry(repository: Path, name: str) -> Iterator[Entry]:
+    """Folders that are moved into the repository if all goes well, and removed otherwise.
+
+    Raises :class:`InputError` as :func:`check_name` does, and if nothing can be written.
+    """
+    check_name(repository, name)
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        # Beside it and not in it: a server that starts meanwhile would look into it.
+        scratch = Path(
+            tempfile.mkdtemp(prefix=f".{repository.name}-{name}-", dir=repository.parent)
+        )
+    except OSError as error:
+        raise InputError(f"{repository}: cannot be written: {error}") from error
+    try:
+        entry = Entry(scratch, name)
+        yield entry
+        entry.move_to(repository)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _ladder(name: str, config: ViTConfig) -> Ladder:
+    schedule = Schedule()
+    dense = Level(
+        name="dense",
+        reducers=(),
+        weights=WEIGHTS,
+        vocabulary=None,
+        tokens=tuple(schedule.tokens(config)[1]),
+        macs=schedule.macs(config),
+        quality=Quality(top1=None, agreement=1.0, n=0),  # it agrees with itself: nothing measured
+    )
+    size = config.height, config.width
+    return Ladder(model=name, image_size=size, tokens=config.tokens, levels=(dense,))
+
+
+def _configs(
+    name: str, config: ViTConfig, preprocess: Preprocess, facts: Mapping[str, str]
+) -> dict[str, str]:
+    """The text of each ``config.pbtxt``, by suffix."""
+    size = f"{config.height}, {config.width}, 3"
+    image = 'name: "IMAGE" data_type: TYPE_STRING dims: [ 1 ]'
+    pixels = f'name: "PIXELS" data_type: TYPE_UINT8 format: FORMAT_NHWC dims: [ {size} ]'
+    scores = f'name: "SCORES" data_type: TYPE_FP32 dims: [ {config.classes} ]'
+    level = 'name: "LEVEL" data_type: TYPE_INT32 dims: [ 1 ]'
+    token_map = f'name: "TOKEN_MAP" data_type: TYPE_INT16 dims: [ {config.patches} ]'
+    labelled = f'{scores} label_filename: "labels.txt"'
+    decode = _step(f"{name}_decode", {"IMAGE": "IMAGE"}, {"PIXELS": "pixels"})
+
+    def classify(source: str, *outputs: str) -> str:
+        return _step(name, {"PIXELS": source}, {output: output for output in outputs})
+
+    return {
+        "": _runs("classify", [pixels], [labelled, level, token_map], facts),
+        "_decode": _runs(
+            "decode",
+            [image],
+            [f'name: "PIXELS" data_type: TYPE_UINT8 dims: [ {size} ]'],
+            preprocess.parameters,
+        ),
+        "_pixels": _joins([pixels], [scores], [classify("PIXELS", "SCORES")]),
+        "_classify": _joins(
+            [image], [scores, level], [decode, classify("pixels", "SCORES", "LEVEL")]
+        ),
+        "_explain": _joins(
+            [image],
+            [scores, level, token_map],
+            [decode, classify("pixels", "SCORES", "LEVEL", "TOKEN_MAP")],
+        ),
+    }
+
+
+def _runs(
+    component: str, inputs: Sequence[str], outputs: Sequence[str], parameters: Mapping[str, str]
+) -> str:
+    """Of a model that our backend runs."""
+    stated = "".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+        for key, value in {"component": component, **parameters}.items()
+    )
+    return (
+        f'backend: "foveate"\n{_interface(inputs, outputs)}'
+        "# No queue policy: on servers before 26.08 any policy starves the batcher.\n"
+        f"dynamic_batching {{ }}\ninstance_group [ {{ kind: KIND_CPU count: 1 }} ]\n{stated}"
+    )
+
+
+def _joins(inputs: Sequence[str], outputs: Sequence[str], steps: Sequence[str]) -> str:
+    """Of an ensemble."""
+    joined = ",\n".join(steps)
+    return (
+        f'platform: "ensemble"\n{_interface(inputs, outputs)}'
+        f"ensemble_scheduling {{\n  step [\n{joined}\n  ]\n}}\n"
+    )
+
+
+def _interface(inputs: Sequence[str], outputs: Sequence[str]) -> str:
+    text = f"max_batch_size: {_BATCH}\n"
+    for kind, tensors in (("input", inputs), ("output", outputs)):
+        lines = ",\n".join(f"  {{ {tensor} }}" for tensor in tensors)
+        text += f"{kind} [\n{lines}\n]\n"
+    return text
+
+
+def _step(model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
+    maps = "".join(
+        f'      {kind}_map {{ key: "{key}" value: "{value}" }}\n'
+        for kind, pairs in (("input", inputs), ("output", outputs))
+        for key, value in pairs.items()
+    )
+    return f'    {{\n      model_name: "{model}"\n      model_version: -1\n{maps}    }}'

@@ -1,0 +1,59 @@
+"""A safetensors file written tensor by tensor: the library's own writer wants all of them at once,
+and a large checkpoint would be in memory twice."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from foveate.errors import WeightsError
+
+__all__ = ["write_safetensors"]
+
+_ALIGNMENT = 64  # bytes; of the first tensor, and thereby of all whose sizes are multiples
+
+
+def write_safetensors(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Iterable[tuple[str, Tensor]],
+    metadata: Mapping[str, str],
+    tell: Callable[[int, int], None] = lambda *_: None,
+) -> None:
+    """Write float32 ``tensors``, which are those of ``shapes`` in any order.
+
+    ``tell`` hears how many are written, and of how many. Raises :class:`WeightsError` naming a
+    tensor that is missing, unknown or of another shape.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    starts, end = {}, 0
+    for name, shape in shapes.items():
+        size = 4
+        for edge in shape:
+            size *= edge
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [end, end + size]}
+        starts[name] = end
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+    left = dict(starts)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        data = file.tell()
+        file.truncate(data + end)
+        for name, tensor in tensors:
+            if shapes.get(name) != tuple(tensor.shape):
+                raise WeightsError(
+                    f"{name}: shape {list(tensor.shape)}, expected {shapes.get(name)}"
+                )
+            file.seek(data + left.pop(name))
+            tensor.detach().contiguous().numpy().tofile(file)
+            tell(len(shapes) - len(left), len(shapes))
+        file.flush()
+        os.fsync(file.fileno())  # or a rename could come through without what was written
+    if left:
+        raise WeightsError(f"{path}: nothing to write for {', '.join(left)}")

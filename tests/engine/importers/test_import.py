@@ -1,0 +1,306 @@
+"""What an import writes, where it finds files, and what it refuses, naming it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from foveate.engine import Engine
+from foveate.errors import FoveateError, InputError
+from foveate.importers.importer import Wishes, import_checkpoint
+from foveate.importers.source import find_source
+from foveate.ladder import Ladder
+from foveate.preprocess import Preprocess, read_preprocess
+from foveate.repository import check_repository
+
+CONFIG = {
+    "architecture": "vit_tiny_patch16_224",
+    "num_classes": 3,
+    "global_pool": "token",
+    "model_args": {"img_size": 32, "num_heads": 2},
+    "pretrained_cfg": {
+        "input_size": [3, 32, 32],
+        "mean": [0.4, 0.5, 0.6],
+        "std": [0.2, 0.3, 0.4],
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+        "label_names": ["a", "b", "c"],
+        "label_descriptions": {"a": "an apple"},
+    },
+}
+
+
+def weights(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A tiny ViT as timm calls it."""
+    shapes = {
+        "cls_token": (1, 1, 32), "pos_embed": (1, 5, 32), "norm.weight": (32,), "norm.bias": (32,),
+        "patch_embed.proj.weight": (32, 3, 16, 16), "patch_embed.proj.bias": (32,),
+        "head.weight": (3, 32), "head.bias": (3,),
+        "blocks.0.norm1.weight": (32,), "blocks.0.norm1.bias": (32,),
+        "blocks.0.norm2.weight": (32,), "blocks.0.norm2.bias": (32,),
+        "blocks.0.attn.qkv.weight": (96, 32), "blocks.0.attn.qkv.bias": (96,),
+        "blocks.0.attn.proj.weight": (32, 32), "blocks.0.attn.proj.bias": (32,),
+        "blocks.0.mlp.fc1.weight": (64, 32), "blocks.0.mlp.fc1.bias": (64,),
+        "blocks.0.mlp.fc2.weight": (32, 64), "blocks.0.mlp.fc2.bias": (32,),
+    }  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: torch.randn(shape, generator=generator) for name, shape in shapes.items()
+    } | changes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkpoint as timm puts it on the hub."""
+    path = tmp_path / "checkpoint"
+    path.mkdir()
+    save_file(weights(), path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps(CONFIG))
+    return path
+
+
+def bring(source: Path | str, repository: Path, **wishes: Any) -> Any:
+    return import_checkpoint(find_source(str(source)), repository, "own", Wishes(**wishes))
+
+
+def refused(source: Path | str, repository: Path, **wishes: Any) -> str:
+    """The message; nothing may be left in the repository or beside it."""
+    before = {*repository.parent.iterdir()}
+    with pytest.raises(FoveateError) as failure:
+        bring(source, repository, **wishes)
+    assert {*repository.parent.iterdir()} - before <= {repository}
+    assert not repository.exists() or not [*repository.iterdir()]
+    return str(failure.value)
+
+
+def test_an_entry_has_everything_a_server_and_calibrate_need(folder: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    bring(folder, repository)
+    names = ["own", "own_classify", "own_decode", "own_explain", "own_pixels"]
+    assert sorted(path.name for path in repository.iterdir()) == names
+    assert check_repository(repository) == ("own", "own_decode")
+    assert (repository / "own" / "labels.txt").read_text() == "an apple\nb\nc\n"
+    config = (repository / "own" / "config.pbtxt").read_text()
+    assert 'key: "mean" value { string_value: "0.4 0.5 0.6" }' in config
+    assert read_preprocess(repository / "own") == Preprocess(resize=35, interpolation="bicubic")
+    ladder = Ladder.load(repository / "own" / "1" / "ladder.json")
+    assert [level.name for level in ladder.levels] == ["dense"]
+    assert ladder.levels[0].quality.n == 0
+    assert Engine.load(repository / "own" / "1").config.classes == 3
+
+
+def test_weights_are_mapped_not_copied(folder: Path, tmp_path: Path) -> None:
+    bring(folder, tmp_path / "models")
+    file = tmp_path / "models" / "own" / "1" / "model.safetensors"
+    engine = Engine.load(file.parent)
+    assert str(file) in Path("/proc/self/maps").read_text()
+    kept = load_file(file)["head.weight"]
+    assert torch.equal(engine.levels[0].vit.head.weight, kept)
+
+
+def test_shards_pickles_and_half_precision_are_read_alike(folder: Path, tmp_path: Path) -> None:
+    half = {name: tensor.half() for name, tensor in weights().items()}
+    (folder / "model.safetensors").unlink()
+    torch.save(half, folder / "pytorch_model.bin")
+    bring(folder, tmp_path / "pickled")
+    (folder / "pytorch_model.bin").unlink()
+    names = list(half)
+    for index, part in enumerate((names[:7], names[7:])):
+        save_file({name: half[name] for name in part}, folder / f"part-{index}.safetensors")
+    index = {"weight_map": {n: f"part-{int(i >= 7)}.safetensors" for i, n in enumerate(names)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    bring(folder, tmp_path / "sharded")
+    written = [
+        load_file(tmp_path / kind / "own" / "1" / "model.safetensors")
+        for kind in ("pickled", "sharded")
+    ]
+    assert all(torch.equal(tensor, written[1][name]) for name, tensor in written[0].items())
+    assert {tensor.dtype for tensor in written[0].values()} == {torch.float32}
+
+
+def test_the_hub_is_read_from_its_cache(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files lie as huggingface_hub lays them out; its own code finds them, offline."""
+    snapshot = tmp_path / "hub" / "models--somebody--tiny" / "snapshots" / ("a" * 40)
+    shutil.copytree(folder, snapshot)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("a" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("hf-hub:somebody/tiny", f"hf-hub:somebody/tiny@{'a' * 40}"):
+        repository = tmp_path / name.replace("/", "_").replace(":", "_")
+        bring(name, repository)
+        assert check_repository(repository) == ("own", "own_decode")
+    with pytest.raises(InputError, match=r"hf-hub:somebody/else: cannot be fetched"):
+        find_source("hf-hub:somebody/else")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"blocks.0.norm2.bias": None}, "key 'blocks.0.norm2.bias' is missing"),
+        ({"extra.weight": torch.zeros(3)}, "unexpected keys.*extra.weight"),
+        ({"head.weight": torch.zeros(3, 40)}, r"head.weight: shape \[3, 40\], expected \[3, 32\]"),
+        ({"head.weight": torch.zeros(4, 32), "head.bias": torch.zeros(4)}, "labels: 3 names.*of 4"),
+        ({"norm.bias": torch.full((32,), torch.nan)}, "norm.bias: holds NaN"),
+        ({"pos_embed": torch.zeros(1, 8, 32)}, "position embeddings: 8"),
+        ({"head.bias": torch.zeros(3, dtype=torch.int64)}, "head.bias: torch.int64"),
+        ({"head.weight": None}, "key 'head.weight' is missing"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(
+    folder: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    changed = {name: t for name, t in (weights() | change).items() if t is not None}
+    save_file(changed, folder / "model.safetensors")
+    assert re.search(message, refused(folder, tmp_path / "models"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ("resnet50", "architecture='resnet50': expected vit_"),
+        ("swin_tiny_patch4_window7_224", "swin_tiny.*hierarchical"),
+        ("pit_xs_224", "pit_xs_224.*hierarchical"),
+        ("efficientformer_l1", "efficientformer_l1.*hierarchical"),
+        ("vit_base_patch16_rpn_224", "blocks of the original ViT"),
+    ],
+)
+def test_other_architectures_are_refused_by_name(
+    folder: Path, tmp_path: Path, architecture: str, message: str
+) -> None:
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "architecture": architecture}))
+    assert re.search(message, refused(folder, tmp_path / "models"))
+
+
+def test_a_resnet_is_no_vit(tmp_path: Path) -> None:
+    file = tmp_path / "resnet.pth"
+    torch.save(
+        {"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.bn1.bias": torch.zeros(9)}, file
+    )
+    assert "no Vision Transformer" in refused(file, tmp_path / "models")
+
+
+def test_a_pickle_that_could_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    file = tmp_path / "evil.pth"
+    torch.save({"model": weights(), "args": Evil()}, file)
+    assert "could run code" in refused(file, tmp_path / "models")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_bare_state_dict_says_what_was_assumed(tmp_path: Path) -> None:
+    torch.save({"model": weights()}, tmp_path / "bare.pth")
+    message = refused(tmp_path / "bare.pth", tmp_path / "models")
+    assert "embed_dim=32: the number of heads is not known" in message
+
+
+def test_a_name_that_is_taken_or_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    bring(folder, repository)
+    before = (repository / "own" / "1" / "model.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"name='own': already taken by .*models/own"):
+        bring(folder, repository)
+    assert (repository / "own" / "1" / "model.safetensors").read_bytes() == before
+    for name in ("own_decode", "../own", "", "a b"):
+        with pytest.raises(InputError, match="name="):
+            import_checkpoint(find_source(str(folder)), repository, name)
+
+
+def test_a_size_that_is_no_multiple_of_the_patch_is_refused(folder: Path, tmp_path: Path) -> None:
+    assert "height=40: expected a multiple of patch=16" in refused(folder, tmp_path / "m", size=40)
+
+
+def test_another_size_keeps_the_proportion_of_the_crop(folder: Path, tmp_path: Path) -> None:
+    imported = bring(folder, tmp_path / "models", size=64)
+    assert imported.preprocess == Preprocess(resize=70, interpolation="bicubic")
+    assert imported.config.patches == 16
+
+
+def test_what_a_kill_leaves_is_never_served(folder: Path, tmp_path: Path) -> None:
+    """The process dies in the middle of writing: the repository holds nothing, and works."""
+    repository = tmp_path / "models"
+    code = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from foveate.importers.importer import import_checkpoint\n"
+        "from foveate.importers.source import find_source\n"
+        "kill = lambda stage, done, total: done > 5 and os._exit(9)\n"
+        "import_checkpoint(find_source(sys.argv[1]), Path(sys.argv[2]), 'own', tell=kill)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder, repository], check=False)
+    assert done.returncode == 9
+    assert [*repository.iterdir()] == []
+    bring(folder, repository)
+    assert check_repository(repository) == ("own", "own_decode")
+
+
+def test_zero_shot_heads_need_names_and_prompts_a_place(
+    checkpoint: Callable[[str], Any], tmp_path: Path
+) -> None:
+    clip = checkpoint("CLIP-T/16-224").folder
+    assert "expected --labels" in refused(clip, tmp_path / "models")
+    message = refused(clip, tmp_path / "models", labels=["hen"], prompts=["a photo"])
+    assert "prompt='a photo'" in message
+
+
+def test_prompts_are_averaged(checkpoint: Callable[[str], Any], tmp_path: Path) -> None:
+    """The head of two prompts is the mean of both alone, brought to their length."""
+    clip, heads = checkpoint("CLIP-T/16-224").folder, []
+    asked = (["a {}"], ["of {}"], ["a {}", "of {}"])
+    for number, prompts in enumerate(asked):
+        repository = tmp_path / str(number)
+        bring(clip, repository, labels=["hen", "cock"], prompts=prompts)
+        heads.append(load_file(repository / "own" / "1" / "model.safetensors")["head.weight"])
+    mean = (heads[0] + heads[1]) / 2
+    expected = mean * (heads[0].norm(dim=1) / mean.norm(dim=1)).unsqueeze(1)
+    torch.testing.assert_close(heads[2], expected)
+
+
+def test_it_takes_less_than_twice_the_checkpoint(tmp_path: Path) -> None:
+    """Of memory beyond what libraries take; the benchmark does it at the size of ViT-L."""
+    wide = {name: tensor for name, tensor in weights().items() if not name.startswith("blocks")}
+    shapes = {name: tensor.shape for name, tensor in weights().items() if name.startswith("blocks")}
+    block = {name.removeprefix("blocks.0."): shape for name, shape in shapes.items()}
+    big = dict(wide)
+    scale = 24  # 32 -> 768
+    for name, tensor in wide.items():
+        edges = [edge * scale if edge == 32 else edge for edge in tensor.shape]
+        big[name] = torch.zeros(edges)
+    for index in range(12):
+        for name, shape in block.items():
+            big[f"blocks.{index}.{name}"] = torch.zeros([edge * scale for edge in shape])
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    save_file(big, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    size = (folder / "model.safetensors").stat().st_size
+    code = (
+        "import re, sys\nfrom pathlib import Path\n"
+        "from foveate.importers.importer import import_checkpoint\n"
+        "from foveate.importers.source import find_source\n"
+        # Not getrusage, whose maximum is also that of the process this one was forked from.
+        "status = Path('/proc/self/status')\n"
+        "most = lambda: 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1])\n"
+        "before = most()\n"
+        "import_checkpoint(find_source(sys.argv[1]), Path(sys.argv[2]), 'own')\n"
+        "print(most() - before)\n"
+    )
+    command = [sys.executable, "-c", code, folder, tmp_path / "models"]
+    taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert size < taken < 2 * size  # it is mapped, and read

@@ -1,0 +1,179 @@
+"""Imported models answer as the implementations they come from: true dimensions, random weights."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from typer.testing import CliRunner
+
+from foveate.cli import app
+from foveate.engine import Engine
+from foveate.errors import WeightsError
+from foveate.importers import from_timm
+from foveate.importers.check import compare
+from foveate.importers.convert import convert
+from foveate.importers.importer import Imported, Wishes, import_checkpoint
+from foveate.importers.original import open_original
+from foveate.importers.source import find_source
+from foveate.importers.tensors import Tensors
+
+ROOT = Path(__file__).parents[3]
+
+
+def check(repository: Path, images: Tensor, logits: Tensor) -> Engine:
+    """Level 0 of the entry against the original's logits."""
+    engine = Engine.load(repository / "model" / "1")
+    vit = engine.levels[0].vit
+    with torch.inference_mode():
+        ours = vit(images)
+    assert (ours - logits).abs().max() <= 1e-4
+    assert torch.equal(ours.topk(5).indices, logits.topk(5).indices)
+    scores = engine.infer(images[:2], [0, 0]).scores
+    torch.testing.assert_close(scores, vit.scores(ours)[:2], rtol=1e-5, atol=1e-6)
+    return engine
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "ViT-T/16-224",
+        "DeiT-T/16-224 distilled",
+        "DINOv2-T/14-224",
+        "DINOv2-T/14-224 with registers",
+        "CLIP-T/16-224",
+        "SigLIP-T/16-224",
+    ],
+)
+def test_transformers(
+    checkpoint: Callable[[str], Any], models: Any, tmp_path: Path, case: str
+) -> None:
+    made = checkpoint(case)
+    labels = models.NAMES if models.CASES[case].zero_shot else None
+    import_checkpoint(find_source(str(made.folder)), tmp_path, "model", Wishes(labels=labels))
+    check(tmp_path, made.images, made.logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("deit_tiny_distilled_patch16_224", {}),
+        (
+            "vit_tiny_patch16_224",
+            {"qk_norm": True, "init_values": 0.1, "reg_tokens": 4, "no_embed_class": True},
+        ),
+        ("vit_tiny_patch16_224", {"class_token": False, "global_pool": "avg", "reg_tokens": 2}),
+        ("vit_xsmall_patch16_clip_224", {"num_classes": 10}),
+        ("vit_base_patch32_siglip_256", {"num_classes": 10, "embed_dim": 192, "num_heads": 3}),
+        ("deit:deit_tiny_patch16_224", {}),
+        ("torchvision:vit_b_32", {"num_classes": 10}),
+    ],
+)
+def test_timm_and_torchvision(tmp_path: Path, name: str, arguments: dict[str, Any]) -> None:
+    save_timm(name, tmp_path / "checkpoint", arguments)
+    source = next((tmp_path / "checkpoint").glob("*.pth"), tmp_path / "checkpoint")
+    imported = import_checkpoint(find_source(str(source)), tmp_path / "models", "model")
+    assert (imported.recipe.assumed is not None) == (source.suffix == ".pth")
+    expected = load_file(tmp_path / "checkpoint" / "expected.safetensors")
+    check(tmp_path / "models", expected["images"], expected["logits"])
+
+
+def test_every_vit_of_timm_is_read_as_timm_builds_it_or_refused() -> None:
+    """Heads, epsilon, activation and pooling, which files do not say, against timm's own code."""
+    script = ROOT / "benchmarks" / "parity_parts" / "timm_architectures.py"
+    architectures = json.loads(run_timm([sys.executable, str(script)]))
+    taken = 0
+    for name, facts in architectures.items():
+        shapes = {key: tuple(shape) for key, shape in facts["shapes"].items()}
+        tensors = Tensors(name, shapes, lambda key, shapes=shapes: torch.zeros(shapes[key]))
+        config = {"architecture": name, "pretrained_cfg": facts["pretrained_cfg"]}
+        try:
+            recipe = from_timm.recipe({**config, "global_pool": facts["pool"]}, tensors)
+            _, parts = convert(tensors, recipe, recipe.size)
+            for _ in parts:
+                pass
+        except WeightsError:
+            assert not facts["plain"] or REFUSED.search(name), name
+            continue
+        taken += 1
+        assert facts["plain"], name
+        assert (recipe.heads, recipe.eps) == (facts["heads"], facts["eps"]), name
+        assert recipe.activation == ACTIVATIONS[facts["activation"]], name
+        assert POOLS[facts["pool"]] == recipe.pool.replace("+dist", ""), name
+    assert taken > 80
+
+
+ACTIVATIONS = {"GELU none": "gelu", "GELUTanh": "gelu-tanh", "QuickGELU": "quick-gelu"}
+POOLS = {"token": "cls", "avg": "mean", "map": "map"}
+# Their blocks are plain; their stem, MLP, attention or last norm is not.
+REFUSED = re.compile(
+    "giant_.*(dinov2|tipsv2)|intern|radio|dlittle|dwee|_r26|_r50|_r_s16|resnet|mci"
+)
+
+
+def run_timm(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No module named 'timm'" in done.stderr:
+        pytest.skip("timm is not installed: benchmarks/hierarchical_parts/timm_models.py")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def save_timm(name: str, folder: Path, arguments: dict[str, Any]) -> None:
+    script = ROOT / "benchmarks" / "parity_parts" / "timm_model.py"
+    run_timm([sys.executable, str(script), name, str(folder), json.dumps(arguments)])
+
+
+def test_another_image_size_is_what_the_original_interpolates(models: Any, tmp_path: Path) -> None:
+    """Position embeddings for 160 pixels, by transformers' own interpolation."""
+    images = models.pixels(160, images=2)
+    logits = models.save("ViT-T/16-224", tmp_path / "checkpoint", images)
+    source = find_source(str(tmp_path / "checkpoint"))
+    imported = import_checkpoint(source, tmp_path / "models", "model", Wishes(size=160))
+    assert imported.preprocess.resize == (160, 160)
+    check(tmp_path / "models", images, logits)
+
+
+@pytest.mark.parametrize("case", ["DINOv2-T/14-224", "SigLIP-T/16-224"])
+def test_a_file_is_answered_as_by_the_original_and_its_processor(
+    checkpoint: Callable[[str], Any], models: Any, tmp_path: Path, case: str
+) -> None:
+    """End to end: decoding, resize, crop, normalisation, model, names of classes."""
+    pixels = models.pixels(300, images=2).numpy()
+    files = [tmp_path / "tall.png", tmp_path / "wide.jpg"]
+    Image.fromarray(pixels[0][:, :230]).save(files[0])
+    Image.fromarray(pixels[1][:240]).resize((700, 420)).save(files[1])
+    source = find_source(str(checkpoint(case).folder))
+    labels = models.NAMES if models.CASES[case].zero_shot else None
+    imported: Imported = import_checkpoint(source, tmp_path, "model", Wishes(labels=labels))
+    original = open_original(source, imported.recipe, imported.labels, ())
+    for compared in compare(tmp_path / "model", files, original):
+        assert compared.same, compared
+        assert compared.difference <= 1e-4
+
+
+def test_the_command_shows_both_side_by_side(
+    checkpoint: Callable[[str], Any], models: Any, tmp_path: Path
+) -> None:
+    folder, image = checkpoint("ViT-T/16-224").folder, tmp_path / "one.png"
+    Image.fromarray(models.pixels(250, images=1).numpy()[0]).save(image)
+    command = ["import", str(folder), f"--repository={tmp_path / 'models'}", f"--check={image}"]
+    shown = CliRunner().invoke(app, [*command, "--name=one"])
+    assert shown.exit_code == 0, shown.output
+    assert "transformers vit, 192 x 12 blocks, 196 patches, 1000 classes" in shown.stdout
+    assert f"{image}: the same, logits differ by" in shown.stdout
+    facts = json.loads(CliRunner().invoke(app, [*command, "--name=two", "--json"]).stdout)
+    (checked,) = facts["checked"]
+    assert [name for name, _ in checked["ours"]] == [name for name, _ in checked["original"]]
+    assert len(checked["ours"]) == 5
+    assert checked["difference"] <= 1e-4

@@ -1,0 +1,157 @@
+"""Two models on one server: the demo's and an imported one, each with ladder, SLO and policy word
+of its own; and what stock clients expect of an imported model."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+import tritonclient.grpc
+import tritonclient.http
+from PIL import Image
+from safetensors.torch import save_file
+
+from foveate.decode import decode_image
+from foveate.importers.importer import import_checkpoint
+from foveate.importers.source import find_source
+from foveate.policy import PolicyReader, policy_path
+from foveate.preprocess import Preprocess
+from foveate.vit import load_vit
+
+CONFIG = {
+    "architecture": "vit_tiny_patch16_224",
+    "global_pool": "token",
+    "model_args": {"patch_size": 32, "num_heads": 2},
+    "pretrained_cfg": {
+        "input_size": [3, 224, 224],
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "interpolation": "bicubic",
+        "crop_pct": 0.875,
+        "label_names": ["tench", "goldfish", "great white shark", "hen"],
+    },
+}
+
+
+def checkpoint(folder: Path) -> Path:
+    """A small ViT of 224 pixels, as timm puts it on the hub."""
+    d, mlp = 64, 128
+    shapes = {
+        "cls_token": (1, 1, d), "pos_embed": (1, 50, d), "patch_embed.proj.weight": (d, 3, 32, 32),
+        "patch_embed.proj.bias": (d,), "norm.weight": (d,), "norm.bias": (d,),
+        "head.weight": (4, d), "head.bias": (4,),
+    }  # fmt: skip
+    for block in range(3):
+        for name, shape in {
+            "norm1": (d,), "norm2": (d,), "attn.qkv": (3 * d, d), "attn.proj": (d, d),
+            "mlp.fc1": (mlp, d), "mlp.fc2": (d, mlp),
+        }.items():  # fmt: skip
+            shapes[f"blocks.{block}.{name}.weight"] = shape
+            shapes[f"blocks.{block}.{name}.bias"] = shape[:1]
+    torch.manual_seed(0)
+    folder.mkdir()
+    weights = {name: 0.2 * torch.randn(shape) for name, shape in shapes.items()}
+    save_file(weights, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(
+    start_server: Callable[..., Any], repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("several")
+    both = shutil.copytree(repository, folder / "models")
+    import_checkpoint(find_source(str(checkpoint(folder / "checkpoint"))), both, "fish")
+    served = start_server(repository=both)
+    served.await_ready()
+    yield served
+    served.stop()
+
+
+def photo() -> bytes:
+    pixels = np.random.default_rng(5).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_a_file_goes_through_the_checkpoints_own_preprocessing(served: Any) -> None:
+    client = tritonclient.http.InferenceServerClient(served.http)
+    tensor = tritonclient.http.InferInput("IMAGE", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[photo()]], dtype=np.object_))
+    answer = client.infer("fish_classify", [tensor])
+    vit = load_vit(served.repository / "fish" / "1" / "model.safetensors")
+    way = Preprocess(resize=256, interpolation="bicubic")
+    pixels = torch.from_numpy(decode_image(photo(), 224, 224, way).copy()).unsqueeze(0)
+    expected = vit.scores(vit(pixels))
+    np.testing.assert_allclose(answer.as_numpy("SCORES"), expected.numpy(), atol=1e-6)
+    assert answer.as_numpy("LEVEL").tolist() == [[0]]
+
+
+def test_pixels_are_served_as_image_client_wants(served: Any) -> None:
+    """What Triton's stock image_client checks of a model, and how it asks."""
+    client = tritonclient.grpc.InferenceServerClient(served.grpc)
+    metadata = client.get_model_metadata("fish_pixels")
+    config = client.get_model_config("fish_pixels").config
+    (given,), (wanted,) = metadata.inputs, metadata.outputs
+    assert wanted.datatype == "FP32"
+    assert [edge for edge in wanted.shape if edge > 1] == [-1, 4] or list(wanted.shape) == [-1, 4]
+    assert config.max_batch_size > 0
+    assert len(given.shape) == 4
+    assert list(given.shape[1:]) == [224, 224, 3]
+    assert config.input[0].Format.Name(config.input[0].format) == "FORMAT_NHWC"
+
+    tensor = tritonclient.grpc.InferInput(given.name, [2, 224, 224, 3], given.datatype)
+    tensor.set_data_from_numpy(np.full((2, 224, 224, 3), 90, dtype=np.uint8))
+    output = tritonclient.grpc.InferRequestedOutput(wanted.name, class_count=3)
+    answer = client.infer("fish_pixels", [tensor], outputs=[output]).as_numpy(wanted.name)
+    assert answer.shape == (2, 3)
+    for row in answer:
+        for text in row:
+            score, index, label = text.decode().split(":")
+            assert 0 <= float(score) <= 1
+            assert CONFIG["pretrained_cfg"]["label_names"][int(index)] == label  # type: ignore[index]
+
+
+def test_each_model_has_ladder_slo_and_policy_of_its_own(
+    served: Any, eventually: Callable[..., None]
+) -> None:
+    api = httpx.Client(base_url=f"http://{served.adapter}")
+    views = {view["name"]: view for view in api.get("/v1/models").json()}
+    assert views.keys() == {"digits", "fish"}
+    assert len(views["digits"]["levels"]) > len(views["fish"]["levels"]) == 1
+    words = {name: PolicyReader(policy_path(served.run_dir, name)) for name in views}
+
+    api.put("/v1/models/fish/slo", json={"latency_ms": 750}).raise_for_status()
+    api.put("/v1/models/digits/pin", json={"level": 2}).raise_for_status()
+
+    def apart() -> bool:
+        fish, digits = words["fish"].read(), words["digits"].read()
+        assert fish is not None
+        assert digits is not None
+        return (
+            (fish.slo_ns, digits.slo_ns) == (750_000_000, 200_000_000)
+            and (digits.dearest, digits.cheapest) == (2, 2)
+            and fish.dearest == 0
+        )
+
+    eventually(apart, "policies of their own")
+    assert level(served, "digits", 96) == 2
+    assert level(served, "fish", 224) == 0
+    api.delete("/v1/models/digits/pin").raise_for_status()
+
+
+def level(served: Any, model: str, edge: int) -> int:
+    client = tritonclient.http.InferenceServerClient(served.http)
+    tensor = tritonclient.http.InferInput("PIXELS", [1, edge, edge, 3], "UINT8")
+    tensor.set_data_from_numpy(np.zeros((1, edge, edge, 3), dtype=np.uint8))
+    return int(client.infer(model, [tensor]).as_numpy("LEVEL")[0, 0])
