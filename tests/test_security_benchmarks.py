@@ -33,4 +33,4 @@ def test_inputs_nobody_thought_of_do_no_harm(target: str) -> None:
 
 
 def test_malformed_requests_disturb_nobody_and_learn_nothing() -> None:
-    assert "met    8 good requests" in sample("flood.py", "--requests=400", "--no-save")
+    assert "met    4 good requests" in sample("flood.py", "--requests=200", "--no-save")

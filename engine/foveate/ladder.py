@@ -115,7 +115,7 @@ class Ladder:
             )
         except KeyError as error:
             raise LadderError(f"{path}: key {error} is missing") from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise LadderError(f"{path}: {error}") from error
         if not ladder.levels or ladder.levels[0].reducers:
             raise LadderError(f"{path}: levels[0] must be the dense model (no reducers)")
@@ -183,7 +183,7 @@ class LatencyTable:
             )
         except KeyError as error:
             raise LadderError(f"{path}: key {error} is missing") from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise LadderError(f"{path}: {error}") from error
         rising = all(a < b for a, b in pairwise((0, *table.batches)))
         if not rising or not table.batches or table.batches[0] != 1:
@@ -203,7 +203,7 @@ class LatencyTable:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LadderError(f"{path}: {error}") from error
     if not isinstance(data, dict):
         raise LadderError(f"{path}: expected an object, found {type(data).__name__}")

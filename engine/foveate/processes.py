@@ -10,7 +10,6 @@ import contextlib
 import re
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 import httpx
@@ -28,13 +27,14 @@ _NOISE = re.compile(r"^([IW]\d{4} |\+[-=]|\| )")  # Triton's information, warnin
 class TritonProcess:
     """Tritonserver. Restarted when it or a model process dies, or a model stops answering.
 
-    Each restart within a minute waits longer than the one before; after three it is over.
+    A restart that did not hold for a minute is followed by one that waits longer; after three of
+    those it is over.
     """
 
     START_S = 300.0  # a first start also measures the latency of every level
     DRAIN_S = 15.0
     WEDGED_S = 2.0  # a server with a dead model process does not end by itself
-    RESTARTS, WITHIN_S = 3, 60.0
+    RESTARTS, HOLDS_S = 3, 60.0
     PAUSE_S = 1.0
 
     def __init__(
@@ -52,7 +52,7 @@ class TritonProcess:
         self._models = models
         self._client = open_client()
         self._child: Child | None = None
-        self._restarted_at: deque[float] = deque(maxlen=self.RESTARTS)
+        self._restarts = 0  # in a row
 
     def start(self) -> None:
         """Returns when every model has answered. Raises :class:`ServerError` with the reason."""
@@ -71,6 +71,7 @@ class TritonProcess:
                 time.sleep(0.1)
                 answer, reason = infer(self._client, self._http, model)
         self._watchdog = Watchdog(self._client, self._http, self._metrics, self._models)
+        self._well_since = time.monotonic()
 
     def keep(self) -> None:
         """Restart it if it must be. Raises :class:`ServerError` if that happens too often."""
@@ -81,21 +82,29 @@ class TritonProcess:
             reason = f"model process {dead[0]} died"
         else:
             reason = self._watchdog.trouble()
-        if reason is None:
-            return
-        now = time.monotonic()
-        recent = sum(now < at + self.WITHIN_S for at in self._restarted_at)
-        if recent == self.RESTARTS:
+        if reason is not None and time.monotonic() - self._well_since > self.HOLDS_S:
+            self._restarts = 0
+        while reason is not None:
+            reason = self._restart(reason)
+
+    def _restart(self, reason: str) -> str | None:
+        """Why it did not succeed, None if it did."""
+        assert self._child is not None
+        if self._restarts == self.RESTARTS:
             raise ServerError(
-                f"tritonserver failed again after {self.RESTARTS} restarts in {self.WITHIN_S:g} s: "
-                f"{reason}"
+                f"tritonserver failed again after {self.RESTARTS} restarts, none of which held for "
+                f"{self.HOLDS_S:g} s: {reason}"
             )
-        self._restarted_at.append(now)
         _report(f"restarting tritonserver: {reason}")
         self._child.stop(self.WEDGED_S)
-        time.sleep(recent * self.PAUSE_S)
-        self.start()
+        time.sleep(self._restarts * self.PAUSE_S)
+        self._restarts += 1
+        try:
+            self.start()
+        except ServerError as error:
+            return str(error)
         _report("tritonserver answers again")
+        return None
 
     def stop(self) -> None:
         if self._child is not None:

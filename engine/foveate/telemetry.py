@@ -108,6 +108,10 @@ class Telemetry:
         """Publish what is left and end the thread."""
         self._stop.set()
         self._thread.join()
+        # The server's objects must go while there is a server: freed at the very end of the process
+        # they crash it.
+        self._metrics.clear()
+        del self._create
 
     def _run(self) -> None:
         while not self._stop.wait(self._period_s):

@@ -58,6 +58,7 @@ def test_a_level_that_does_not_know_of_selectors_has_none(tmp_path: Path) -> Non
         ({"levels": [{k: v for k, v in LEVEL.items() if k != "macs"}]}, "macs"),
         ({"image_size": [8]}, "values to unpack"),
         ({"tokens": "many"}, "many"),
+        ({"levels": [{**LEVEL, "macs": float("inf")}]}, "infinity"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -75,6 +76,13 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "ladder.json").write_text("{")
     with pytest.raises(LadderError, match=r"ladder\.json"):
         Ladder.load(tmp_path / "ladder.json")
+
+
+def test_json_too_deep_to_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ladder.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(LadderError, match=str(path)):
+        Ladder.load(path)
 
 
 def test_levels_are_found_by_name_and_index(tmp_path: Path) -> None:

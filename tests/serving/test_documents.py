@@ -95,7 +95,9 @@ def newcomer(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Newcomer]
         (tmp_path / name).symlink_to(ROOT / name)
     # What `make setup` would make, which takes minutes: it finds it done.
     (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    for part in Path(sys.prefix).iterdir():
+        if part.name != ".ready":
+            (tmp_path / ".venv" / part.name).symlink_to(part)
     (tmp_path / ".venv" / ".ready").touch()
     someone = Newcomer(tmp_path, {name: free_port() for name in PORTS})
     yield someone
