@@ -3,8 +3,9 @@
     python benchmarks/kernel_budgets.py [--arch sm_90] [--op NAME] [--update]
 
 A breach is a kernel that takes more registers or shared memory than ``kernel_budgets.json`` grants,
-spills where it did not, needs more shared memory than the GPU has, or has lost its matrix
-instructions. ``--update`` grants what it takes now. gfx942 is reported only.
+spills where it did not, needs more shared memory than the GPU has, has lost its matrix
+instructions, or overwrites tiles that it still multiplies. ``--update`` grants what it takes now.
+gfx942 is reported only.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def breaches(
         wrong.append(f"shared={found.shared}: {arch} has {SHARED_LIMIT[arch]}")
     if arch == "sm_90" and found.spills:
         wrong.append(f"spills={found.spills}: expected 0")
+    if found.overwritten:
+        wrong.append("a copy may write a tile that a product still reads")
     if must_multiply and found.tensor_core is None:
         wrong.append("no matrix instruction")
     if must_multiply and arch == "sm_90" and found.tensor_core != "wgmma":

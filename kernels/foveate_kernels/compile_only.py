@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-__all__ = ["SHARED_LIMIT", "TARGETS", "Usage", "compile_only", "usage"]
+__all__ = ["SHARED_LIMIT", "TARGETS", "Usage", "compile_only", "overwritten", "usage"]
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -47,6 +47,7 @@ class Usage:
     arrivals: (
         int  # of warp groups, with wgmma: more of them means that products wait for each other
     )
+    overwritten: bool  # see :func:`overwritten`
 
 
 class _NoDevice:
@@ -109,7 +110,25 @@ def usage(kernel: Any) -> Usage:
         spills=spills,
         tensor_core=tensor_core,
         arrivals=arrivals,
+        overwritten="ttgir" in kernel.asm and overwritten(kernel.asm["ttgir"]),
     )
+
+
+def overwritten(ttgir: str) -> bool:
+    """Whether a copy may write a tile that a product still reads, on Hopper: a race.
+
+    A pipelined loop leaves ``pendings`` products under way while it fetches tiles some steps ahead,
+    and needs a buffer for each of either. Triton 3.6 counts one too few for a tile that the loop
+    also uses otherwise, squares it for example: answers then differ from run to run.
+    """
+    buffers = [
+        int(n) for n in re.findall(r"local_alloc : \(\) -> !ttg\.memdesc<(\d+)x\d+x\d+x", ttgir)
+    ]
+    pending = max(map(int, re.findall(r"pendings = (\d+)", ttgir)), default=0)
+    if not buffers or not pending:
+        return False
+    ahead = ttgir.count("async_copy_global_to_local") // len(buffers) - 1  # and one in the loop
+    return min(buffers) < ahead + pending
 
 
 def _run(tool: str, *args: str) -> str:

@@ -73,7 +73,7 @@ def pixels() -> Tensor:
 
 @torch.inference_mode()
 def test_replays_equal_the_eager_pass_to_the_bit(routes: Routes, pixels: Tensor) -> None:
-    engine, device = toy(), torch.device("cuda")
+    engine, device = toy(), torch.device("cuda", 0)
     graphs = GraphEngine(engine, device, max_batch=4, dtype=torch.float16, routes=routes)
     images = torch.tensor([3], dtype=torch.int32, device=device)
     for index, level in enumerate(engine.levels):
@@ -91,7 +91,7 @@ def test_replays_equal_the_eager_pass_to_the_bit(routes: Routes, pixels: Tensor)
 def test_it_answers_as_the_cpu_does(routes: Routes, pixels: Tensor) -> None:
     engine = toy()
     graphs = GraphEngine(
-        engine, torch.device("cuda"), max_batch=4, dtype=torch.float32, routes=routes
+        engine, torch.device("cuda", 0), max_batch=4, dtype=torch.float32, routes=routes
     )
     for level in range(len(LEVELS)):
         for images in (1, 3, 4):

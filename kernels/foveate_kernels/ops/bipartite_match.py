@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from foveate_kernels.checks import FLOATS, check, check_lengths, check_one_device
-from foveate_kernels.cosine import cosine_tile, keep_best, nearest, tiles
+from foveate_kernels.cosine import cosine_tile, inverse_norms, keep_best, nearest, tiles
 from foveate_kernels.library import register
 from foveate_kernels.packed import Plan
 from foveate_kernels.topk import sortable, top_mask
@@ -55,6 +55,7 @@ def reference(
 @triton.jit
 def bipartite_match_kernel(
     metric_ptr,  # [T, C]
+    inverse_ptr,  # [T], one over the norm of each row
     cu_ptr,  # [B + 1]
     score_ptr,  # [T], of the even rows of an image, from its first row on
     mate_ptr,  # [T], likewise: the odd row each is most similar to, counted among odd rows
@@ -72,6 +73,8 @@ def bipartite_match_kernel(
     if tl.program_id(0) * BLOCK_M * 2 >= n:
         return
     metric_ptr += start * stride_t
+    inverse_ptr += start
+    a_inverse = tl.load(inverse_ptr + 2 * a, mask=2 * a < n, other=0.0)
     best = tl.full([BLOCK_M], -float("inf"), tl.float32)
     mate = tl.zeros([BLOCK_M], tl.int32)
     for low in range(0, n // 2, BLOCK_N):
@@ -79,6 +82,8 @@ def bipartite_match_kernel(
         similarity = cosine_tile(
             metric_ptr + 2 * a.to(tl.int64) * stride_t,
             metric_ptr + (2 * b.to(tl.int64) + 1) * stride_t,
+            a_inverse,
+            tl.load(inverse_ptr + 2 * b + 1, mask=2 * b + 1 < n, other=0.0),
             2 * a < n,
             2 * b + 1 < n,
             C,
@@ -139,6 +144,7 @@ def launch(
     half, blocks = max((max_seqlen + 1) // 2, 1), tiles(metric)
     bipartite_match_kernel[(triton.cdiv(half, blocks["BLOCK_M"]), images)](
         metric,
+        inverse_norms(metric, cu_seqlens),
         cu_seqlens,
         score,
         mate,

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from foveate_kernels.checks import FLOATS, check, check_lengths, check_one_device
-from foveate_kernels.cosine import cosine_tile, keep_best, nearest, tiles
+from foveate_kernels.cosine import cosine_tile, inverse_norms, keep_best, nearest, tiles
 from foveate_kernels.library import register
 from foveate_kernels.packed import DROPPED, FOLDED, Plan
 
@@ -76,6 +76,7 @@ def match_kept_list_kernel(
 @triton.jit
 def match_kept_kernel(
     x_ptr,  # [T, C]
+    inverse_ptr,  # [T], one over the norm of each row
     dest_ptr,  # [T]
     cu_ptr,  # [B + 1]
     folded_ptr,  # [T], as above
@@ -98,6 +99,7 @@ def match_kept_kernel(
     kept_count = tl.load(kept_count_ptr + image)
     start = tl.load(cu_ptr + image).to(tl.int64)
     folded = start + tl.load(folded_ptr + start + m, mask=m < folded_count, other=0)
+    folded_inverse = tl.load(inverse_ptr + folded, mask=m < folded_count, other=0.0)
     best = tl.full([BLOCK_M], -float("inf"), tl.float32)
     mate = tl.zeros([BLOCK_M], tl.int32)
     for low in range(0, kept_count, BLOCK_N):
@@ -106,6 +108,8 @@ def match_kept_kernel(
         similarity = cosine_tile(
             x_ptr + folded * stride_t,
             x_ptr + kept * stride_t,
+            folded_inverse,
+            tl.load(inverse_ptr + kept, mask=j < kept_count, other=0.0),
             m < folded_count,
             j < kept_count,
             C,
@@ -143,6 +147,7 @@ def launch(x: Tensor, dest: Tensor, cu_seqlens: Tensor, max_seqlen: int, prefix:
     blocks = tiles(x)
     match_kept_kernel[(triton.cdiv(max_seqlen, blocks["BLOCK_M"]), images)](
         x,
+        inverse_norms(x, cu_seqlens),
         dest,
         cu_seqlens,
         folded,
