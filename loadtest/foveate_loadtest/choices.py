@@ -29,6 +29,10 @@ class Shape(StrEnum):
     ON_OFF = "on-off"
     RAMP = "ramp"
     FLASH = "flash"
+    STEP = "step"
+    MMPP = "mmpp"
+    DIURNAL = "diurnal"
+    AZURE = "azure"
 
 
 class Target(StrEnum):

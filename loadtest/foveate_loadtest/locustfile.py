@@ -26,6 +26,7 @@ def _options(parser: LocustArgumentParser) -> None:
     add("--target", env_var="FOVEATE_TARGET", choices=list(Target), default=Target.PIXELS)
     add("--model", env_var="FOVEATE_MODEL", default="digits")
     add("--level", env_var="FOVEATE_LEVEL", help="pin every request to this level")
+    add("--limiter", action="store_true", help="keep to an adaptive limit of requests in flight")
     add("--images", type=int, default=500, help="how many different images to send")
     add("--timeout", type=float, default=30.0, help="seconds before a request is given up")
     add("--slo-ms", type=float, default=200.0, help="for the progress only")

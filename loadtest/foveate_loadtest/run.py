@@ -37,6 +37,7 @@ class LoadtestConfig:
     model: str = "digits"
     target: Target = Target.PIXELS
     level: str | None = None  # pin every request, by request parameter
+    limiter: bool = False  # the client keeps to an adaptive limit of requests in flight
     ladder: LadderFacts | None = None
     images: int = 500  # different images, sent in turn
     timeout: float = 30.0  # seconds
@@ -107,4 +108,5 @@ def _command(config: LoadtestConfig, arrivals: Path, rows: Path) -> list[str]:
         **({"level": config.level} if config.level else {}),
     }
     command = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
+    command += ["--limiter"] if config.limiter else []
     return command + [f"--{name}={value}" for name, value in options.items()]

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.choices import Protocol, Target
 from foveate_loadtest.images import labelled_images
+from foveate_loadtest.limiter import Limiter
 from foveate_loadtest.payloads import grpc_payload, http_payload, tensors
 from foveate_loadtest.progress import measure
 from foveate_loadtest.replay import Replay
@@ -64,7 +65,8 @@ def _replay(environment: Any) -> None:
     # A garbage collection is a late send, and nothing built so far is garbage.
     gc.collect()
     gc.freeze()
-    replay = Replay(rows, images.tolist(), sender, _reporter(environment, rows))
+    limiter = Limiter() if options.limiter else None
+    replay = Replay(rows, images.tolist(), sender, _reporter(environment, rows), limiter)
     stream = gevent.spawn(_stream, options.live_fd, replay, options.slo_ms / 1000)
     replay.run(drain=options.timeout)
     stream.kill()
