@@ -2,110 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from control_parts.runs import Run
-from foveate.files import replacing
-from foveate.ladder import Ladder, LatencyTable
-from foveate_loadtest.arrivals import Schedule
+from foveate.ladder import Ladder
+from foveate_loadtest.bench import book
 from results import environment
 from stage import SLO_MS
 
 __all__ = ["Book"]
 
 
-class Book:
+class Book(book.Book):
     """Saved after every change."""
 
     def __init__(self, path: Path, ladder: Ladder, seconds: float, fresh: bool = False) -> None:
-        """``seconds`` of a usual run. Raises ValueError if the file is of other inputs."""
-        self._path, self.ladder, self.seconds = path, ladder, seconds
-        inputs = {"ladder": ladder.digest, "slo_ms": SLO_MS, "seconds": seconds}
-        self.data: dict[str, Any] = {
-            "environment": environment(),
-            **inputs,
-            "table": None,
-            "levels": None,
-            "speeds": {},
-            "runs": {},
-            "bounds": {},
-        }
-        if path.exists() and not fresh:
-            self.data = json.loads(path.read_text())
-            for key, value in inputs.items():
-                if self.data[key] != value:
-                    raise ValueError(
-                        f"{path}: {key}={self.data[key]!r}, asked for {value!r}; "
-                        "--fresh starts over, --results names another file"
-                    )
-
-    def save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self._path) as scratch:
-            scratch.write_text(json.dumps(self.data, indent=1) + "\n")
-
-    @property
-    def measured(self) -> bool:
-        """Are the capacities known?"""
-        return self.data["levels"] is not None
-
-    def measure(self, table: LatencyTable, levels: list[dict[str, Any]]) -> None:
-        """Capacities, and the table the server was planning with."""
-        self.data["table"], self.data["levels"] = asdict(table), levels
-        self.save()
-
-    @property
-    def table(self) -> LatencyTable:
-        saved = self.data["table"]
-        return LatencyTable(
-            **{
-                **saved,
-                "batches": tuple(saved["batches"]),
-                "seconds": tuple(map(tuple, saved["seconds"])),
-            }
-        )
-
-    def column(self, name: str) -> list[Any]:
-        """Of the levels, dearest first: index, level, quality or capacity."""
-        return [level[name] for level in self.data["levels"]]
-
-    def speed(self, run: Run) -> float:
-        """Of the machine when the trace was first played, over that of the first measurement."""
-        return float(self.data["speeds"].get(run.trace.key, 1.0))
-
-    def capacities(self, run: Run) -> list[float]:
-        """Of the levels, as the trace found them."""
-        return [self.speed(run) * capacity for capacity in self.column("capacity")]
-
-    def meet(self, run: Run, capacity: float) -> None:
-        """Define the load of a trace by what the cheapest level carries now."""
-        self.data["speeds"][run.trace.key] = capacity / self.column("capacity")[-1]
-        self.save()
-
-    def met(self, run: Run) -> bool:
-        return run.trace.key in self.data["speeds"]
-
-    def schedule(self, run: Run) -> Schedule:
-        return run.trace.schedule(self.capacities(run), self.seconds)
-
-    def put(self, run: Run, facts: dict[str, Any]) -> None:
-        self.data["runs"][run.key] = facts
-        self.save()
-
-    def __getitem__(self, run: Run) -> dict[str, Any]:
-        facts: dict[str, Any] = self.data["runs"][run.key]
-        return facts
-
-    def missing(self, runs: Iterable[Run]) -> list[Run]:
-        """Those that were never played, or with other arrivals."""
-        known = self.data["runs"]
-        return [
-            run
-            for run in runs
-            if run.key not in known
-            or known[run.key]["arrivals_sha256"] != self.schedule(run).sha256
-        ]
+        super().__init__(path, ladder, seconds, SLO_MS, environment(), fresh)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,24 +12,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
 from answers import cycle, dearer_moves, goodput, level_changes, mostly_exact_again
 from control_parts.traces import Steps, Trace
-from foveate.local import running
 from foveate_loadtest.adapter import Adapter
 from foveate_loadtest.arrivals import Schedule
-from foveate_loadtest.capacity import measure_capacity
+from foveate_loadtest.bench.host import Host, metric, wait_until_idle
 from foveate_loadtest.rows import Outcome, Rows
+from foveate_loadtest.stage import Stage
 from results import environment
-from stage import SLO_MS, Stage, row
+from stage import SLO_MS, row
 
 __all__ = ["Player", "Policy", "Run"]
 
 WINDOW_S = 10.0  # of goodput
 POLL_S = 5.0  # the adapter remembers 256 decisions, and makes 20 a second at most
-IDLE_S = 300.0  # a queue without admission may hold minutes of work
 
 
 class Policy(StrEnum):
@@ -57,51 +53,25 @@ class Run:
         return f"{self.part}: {self.trace.key}, {self.policy}{admission}{take}"
 
 
-class Player:
+class Player(Host):
     """Plays runs, on a server that is started for the first and kept while its options fit."""
 
     def __init__(self, repository: Path, model: str, core: int) -> None:
-        self._repository, self._model, self._core = repository, model, core
-        self._open = contextlib.ExitStack()
-        self._stage: Stage | None = None
-        self._admission = True
-
-    def close(self) -> None:
-        self._open.close()
-
-    def capacities(self) -> list[dict[str, Any]]:
-        """Each level down to the cheapest: what it carries, in requests per second."""
-        stage = self._started(admission=True)
-        ladder = stage.ladder
-        return [
-            {
-                "index": index,
-                "level": ladder.names[index],
-                "quality": ladder.quality[index],
-                **_throughput(stage, ladder.names[index]),
-            }
-            for index in range(ladder.cheapest + 1)
-        ]
-
-    def capacity(self, admission: bool) -> float:
-        """What the cheapest level carries now, in requests per second."""
-        stage = self._started(admission)
-        cheapest = stage.ladder.names[stage.ladder.cheapest]
-        return measure_capacity(stage.server.grpc, stage.model, cheapest, 2.0, runs=2)
+        super().__init__(repository, model, core, SLO_MS)
 
     def play(self, run: Run, schedule: Schedule, seconds: float) -> dict[str, Any]:
         """What is kept of the run; ``seconds`` of a usual run."""
-        stage = self._started(run.admission)
+        stage = self.stage(run.admission)
         pins = {Policy.ADAPTIVE: None, Policy.EXACT: 0, Policy.CHEAPEST: stage.ladder.cheapest}
-        rejections = _metric(stage, "foveate_rejections_total")
+        rejections = metric(stage, "foveate_rejections_total")
         with _watching(stage) as decisions:
             report, rows = stage.play(schedule, pins[run.policy])
-        _wait_until_idle(stage)
+        wait_until_idle(stage)
         facts = {
             **row(report),
             "seconds": schedule.seconds,
             "commit": environment()["commit"],
-            "rejections_counted": _metric(stage, "foveate_rejections_total") - rejections,
+            "rejections_counted": metric(stage, "foveate_rejections_total") - rejections,
             "rejection_p99_ms": report.rejection_ms and report.rejection_ms.p99,
             "goodput": report.goodput,
             "goodput_10s": goodput(rows, SLO_MS / 1e3, schedule.seconds, WINDOW_S),
@@ -115,22 +85,6 @@ class Player:
         if isinstance(run.trace, Steps):
             facts["bursts"] = list(_bursts(rows, run.trace, seconds))
         return facts
-
-    def _started(self, admission: bool) -> Stage:
-        if self._stage is None or self._admission != admission:
-            self._open.close()
-            options = [] if admission else ["--no-admission"]
-            server = self._open.enter_context(
-                running(
-                    self._repository,
-                    "--no-pin-cap",
-                    f"--slo-ms={SLO_MS:g}",
-                    *options,
-                    core=self._core,
-                )
-            )
-            self._stage, self._admission = Stage(server, self._model), admission
-        return self._stage
 
 
 @contextlib.contextmanager
@@ -172,35 +126,3 @@ def _bursts(rows: Rows, trace: Steps, seconds: float) -> Iterator[dict[str, floa
             "missed": int(np.count_nonzero(missed & here)),
             "mostly_level_0_again_s": mostly_exact_again(rows, end, until),
         }
-
-
-def _throughput(stage: Stage, level: str) -> dict[str, float]:
-    """Best of three closed loops, with the mean batch time by the model's own clock."""
-    names = ("foveate_batches_total", "foveate_batch_seconds_total")
-    runs = []
-    for _ in range(3):
-        before = [_metric(stage, name) for name in names]
-        capacity = measure_capacity(stage.server.grpc, stage.model, level, runs=1)
-        batches, seconds = (
-            _metric(stage, name) - old for name, old in zip(names, before, strict=True)
-        )
-        runs.append({"capacity": capacity, "batch_s": seconds / batches})
-    return max(runs, key=lambda run: run["capacity"])
-
-
-def _metric(stage: Stage, name: str) -> float:
-    """Sum of a metric of the model, once the model process has published all it knows."""
-    time.sleep(0.5)
-    text = httpx.get(stage.server.metrics, trust_env=False).text
-    found: Sequence[str] = re.findall(
-        rf'^{name}{{(?:.*,)?model="{re.escape(stage.model)}".*}} (\S+)', text, re.M
-    )
-    return sum(map(float, found))
-
-
-def _wait_until_idle(stage: Stage) -> None:
-    """Requests the client has given up may still be waiting."""
-    end = time.monotonic() + IDLE_S
-    while waiting := _metric(stage, "nv_inference_pending_request_count"):
-        if time.monotonic() > end:
-            raise TimeoutError(f"{waiting:.0f} requests are waiting after {IDLE_S:g} s")

@@ -20,6 +20,7 @@ from foveate.importers.command import import_
 from foveate.options import REPOSITORY, Admission, Json, Name, Repository
 from foveate.train_selector import train_selector
 from foveate_adapter.simulate.cli import simulate
+from foveate_loadtest.bench.command import serve as bench_serve
 from foveate_loadtest.cli import loadtest
 from foveate_loadtest.errors import LoadtestError
 
@@ -140,6 +141,7 @@ app.command()(simulate)
 app.command()(calibrate)
 app.command()(compress)
 app.command()(train_selector)
+bench.command("serve")(bench_serve)
 app.add_typer(bench, name="bench")
 
 

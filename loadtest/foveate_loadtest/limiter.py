@@ -55,9 +55,7 @@ def decide(config: Config, state: State, seen: Observation) -> State:
         gradient = config.tolerance * long_s / seen.round_trip_s
         aim = limit * max(config.shrink, min(1.0, gradient)) + config.queue
         limit += config.smoothing * (aim - limit)
-    return State(
-        limit=max(config.least, min(config.most, limit)), long_s=long_s, windows=windows
-    )
+    return State(limit=max(config.least, min(config.most, limit)), long_s=long_s, windows=windows)
 
 
 class Limiter:

@@ -64,7 +64,7 @@ class Rows:
         return self.sent - self.intended
 
     def save(self, path: Path) -> None:
-        """Write ``.csv`` (without messages) or, for any other suffix, NumPy's ``.npz``."""
+        """Write ``.csv`` or ``.parquet`` (without messages) or, for any other suffix, ``.npz``."""
         columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "messages"}
         if path.suffix == ".csv":
             with path.open("w", newline="") as file:
@@ -73,6 +73,11 @@ class Rows:
                 writer.writerows(
                     zip(*(column.tolist() for column in columns.values()), strict=True)
                 )
+        elif path.suffix == ".parquet":
+            import pyarrow
+            from pyarrow import parquet
+
+            parquet.write_table(pyarrow.table(columns), path)
         else:
             with path.open("wb") as file:
                 np.savez_compressed(file, messages=json.dumps(self.messages), **columns)

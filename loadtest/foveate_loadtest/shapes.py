@@ -30,9 +30,9 @@ def shape_phases(shape: Shape, rate: float, seconds: float, seed: int = 0) -> tu
     ``steady``: ``rate`` throughout. ``on-off``: 1.3 and 0.7 times that, about 5 s each. ``ramp``:
     from 0.6 to 1.4 times. ``flash``: a little less, doubled at once after a third of the run and
     falling back evenly within a tenth of it. ``step``: 3.75 times as much in the middle third as
-    before and after it. ``mmpp``: a quiet and a busy state, in which four times as much arrives, for
-    exponential times of 4 and 2 s in the mean, drawn by ``seed``. ``diurnal``: one day, from 0.4 to
-    1.6 times and back. ``azure``: an hour of a public trace, on the scale of the run.
+    before and after it. ``mmpp``: a quiet and a busy state, in which four times as much arrives,
+    for exponential times of 4 and 2 s in the mean, drawn by ``seed``. ``diurnal``: one day, from
+    0.4 to 1.6 times and back. ``azure``: an hour of a public trace, on the scale of the run.
     """
     match shape:
         case Shape.STEADY:

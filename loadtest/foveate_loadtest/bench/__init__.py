@@ -1,0 +1,1 @@
+"""``foveate bench serve``: every way to choose levels, on the same arrivals, on the real server."""

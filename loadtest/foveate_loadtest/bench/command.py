@@ -1,0 +1,69 @@
+"""``foveate bench serve``. Imports what it runs when it runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from foveate.options import REPOSITORY, Name, Repository
+from foveate.repository import choose_model
+
+__all__ = ["serve"]
+
+
+def serve(
+    name: Name = None,
+    repository: Repository = REPOSITORY,
+    output: Annotated[
+        Path, typer.Option(help="Folder of the results; what is there is not played again.")
+    ] = Path("bench-serve"),
+    trace: Annotated[
+        list[str] | None,
+        typer.Option(help="Trace to play; may be repeated.", show_default="all of them"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of a run.")] = 60.0,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Of policies that are within a point of adaptive.")
+    ] = 3,
+    slo_ms: Annotated[float, typer.Option(min=1, help="Latency to hold, milliseconds.")] = 200.0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two traces of 15 s, once: eight minutes.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over.")] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Play nothing, write the report anew.")
+    ] = False,
+) -> None:
+    """Serve the same arrivals adaptively, at every fixed level, and as others would.
+
+    Each trace takes ten minutes at 60 s a run: adaptive twice, the fixed levels, a threshold
+    controller, a concurrency limiter. Ctrl-C keeps what was played; the same command goes on.
+    """
+    from foveate_loadtest.bench.plan import QUICK, TRACES
+    from foveate_loadtest.bench.session import Session
+    from foveate_loadtest.errors import TargetError
+
+    wanted = trace or (list(QUICK) if quick else list(TRACES))
+    if unknown := [one for one in wanted if one not in TRACES]:
+        raise typer.BadParameter(f"--trace={unknown[0]!r}: known are {', '.join(TRACES)}")
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise TargetError("one core: load beside the server on the same core would be invalid")
+    session = Session(
+        repository=repository,
+        model=choose_model(repository, name),
+        output=output,
+        traces=wanted,
+        seconds=15.0 if quick else seconds,
+        seeds=1 if quick else seeds,
+        slo_ms=slo_ms,
+        fresh=fresh,
+        console=Console(highlight=False),
+    )
+    complete = True if report_only else session.play(cores[0], cores[-1])
+    session.report()
+    raise typer.Exit(0 if complete else 130)

@@ -1,0 +1,168 @@
+"""What the runs say, paired. Pure functions of the data of a book."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from scipy.stats import t as student
+
+from foveate.interval import wilson
+
+__all__ = [
+    "ADAPTIVE",
+    "Contender",
+    "Finding",
+    "best_fixed",
+    "close_rivals",
+    "findings",
+    "interval",
+    "promise",
+]
+
+ADAPTIVE = "adaptive"
+CLOSE = 0.01  # of attainment: nearer rivals are played with more seeds
+OBJECTIVE = 0.99
+
+Facts = Mapping[str, Any]  # of one run
+Data = Mapping[str, Any]  # of a book
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A policy on a trace: means over its valid runs."""
+
+    who: str
+    runs: int
+    attainment: float
+    quality: float | None  # the ladder's, of the answers in time
+    measured: float | None  # share of the answers in time that was right
+    right: float  # share of all requests that was answered in time and rightly
+    p99_ms: float | None
+    rejected: float  # share
+    ahead: tuple[float, ...]  # adaptive's ``right`` less this one's, by seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A trace."""
+
+    name: str
+    title: str
+    requests: int  # of a run
+    seeds: int
+    contenders: tuple[Contender, ...]
+    best_fixed: str | None  # in hindsight
+    noise: float | None  # largest difference of ``right`` between adaptive and itself
+    invalid: tuple[str, ...]  # runs that count for nothing, and why
+
+    def __getitem__(self, who: str) -> Contender:
+        return next(one for one in self.contenders if one.who == who)
+
+
+def findings(data: Data) -> list[Finding]:
+    """Of each trace that was played, in the order of playing."""
+    names = dict.fromkeys(facts["trace"] for facts in data["runs"].values())
+    return [
+        _finding(name, [f for f in data["runs"].values() if f["trace"] == name]) for name in names
+    ]
+
+
+def best_fixed(contenders: Sequence[Contender]) -> str | None:
+    """The fixed level under which most requests were answered in time and rightly."""
+    levels = [one for one in contenders if one.who.startswith("fixed")]
+    return max(levels, key=lambda one: one.right).who if levels else None
+
+
+def close_rivals(data: Data, name: str) -> list[str]:
+    """Who was within a point of adaptive's attainment with the first seed."""
+    runs = [f for f in _valid(data["runs"].values()) if (f["trace"], f["seed"]) == (name, 1)]
+    ours = [facts["attainment"] for facts in runs if facts["who"] == ADAPTIVE]
+    return [
+        facts["who"]
+        for facts in runs
+        if ours and facts["who"] != ADAPTIVE and abs(mean(ours) - facts["attainment"]) < CLOSE
+    ]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the mean (Student's); None of fewer than three."""
+    if len(values) < 3:
+        return None
+    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return mean(values) - half, mean(values) + half
+
+
+def promise(data: Data) -> tuple[float, tuple[float, float]] | None:
+    """What the levels of all answers in time promised, and the 95 % interval of what was right.
+
+    None without any.
+    """
+    runs = [f for f in _valid(data["runs"].values()) if f["ladder_quality"] is not None]
+    if not (answers := sum(facts["in_time"] for facts in runs)):
+        return None
+    promised = sum(facts["ladder_quality"] * facts["in_time"] for facts in runs) / answers
+    return promised, wilson(sum(facts["correct_in_time"] for facts in runs), answers)
+
+
+def _finding(name: str, runs: Sequence[Facts]) -> Finding:
+    valid = list(_valid(runs))
+    contenders = tuple(
+        _contender(who, valid) for who in dict.fromkeys(facts["who"] for facts in valid)
+    )
+    seeds = {facts["seed"] for facts in runs}
+    return Finding(
+        name=name,
+        title=runs[0]["title"],
+        requests=runs[0]["requests"],
+        seeds=len(seeds),
+        contenders=contenders,
+        best_fixed=best_fixed(contenders),
+        noise=max(
+            (
+                max(ours) - min(ours)
+                for seed in seeds
+                if len(ours := _rights(valid, ADAPTIVE, seed)) > 1
+            ),
+            default=None,
+        ),
+        invalid=tuple(
+            f"{f['who']}, seed {f['seed']}: {f['problem']}" for f in runs if f["problem"]
+        ),
+    )
+
+
+def _contender(who: str, runs: Sequence[Facts]) -> Contender:
+    mine = [facts for facts in runs if facts["who"] == who]
+    answers = sum(facts["in_time"] for facts in mine)
+    qualities = [f["ladder_quality"] for f in mine if f["ladder_quality"] is not None]
+    latencies = [facts["p99_ms"] for facts in mine if facts["p99_ms"] is not None]
+    pairs = (
+        (_rights(runs, ADAPTIVE, seed), _rights(runs, who, seed))
+        for seed in sorted({facts["seed"] for facts in mine})
+    )
+    return Contender(
+        who=who,
+        runs=len(mine),
+        attainment=mean(facts["attainment"] for facts in mine),
+        quality=mean(qualities) if qualities else None,
+        measured=sum(facts["correct_in_time"] for facts in mine) / answers if answers else None,
+        right=mean(map(_right, mine)),
+        p99_ms=mean(latencies) if latencies else None,
+        rejected=mean(facts["rejected"] / facts["requests"] for facts in mine),
+        ahead=tuple(mean(ours) - mean(theirs) for ours, theirs in pairs if ours and theirs),
+    )
+
+
+def _valid(runs: Iterable[Facts]) -> Iterable[Facts]:
+    return (facts for facts in runs if facts["problem"] is None)
+
+
+def _rights(runs: Iterable[Facts], who: str, seed: int) -> list[float]:
+    return [_right(f) for f in runs if (f["who"], f["seed"]) == (who, seed)]
+
+
+def _right(facts: Facts) -> float:
+    return float(facts["correct_in_time"] / facts["requests"])

@@ -1,0 +1,100 @@
+"""A server of the benchmark's own, on its own core."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from foveate.local import running
+from foveate_loadtest.capacity import measure_capacity
+from foveate_loadtest.stage import Stage
+
+__all__ = ["Host", "metric", "wait_until_idle"]
+
+_IDLE_S = 300.0  # a queue without admission may hold minutes of work
+_FLUSH_S = 0.5  # until the model process has published all it knows
+
+
+class Host:
+    """Starts a server for the first run, and keeps it while its options fit."""
+
+    def __init__(self, repository: Path, model: str, core: int, slo_ms: float) -> None:
+        """``core`` is the server's alone, ``slo_ms`` in milliseconds."""
+        self._repository, self._model = repository, model
+        self._core, self._slo_ms = core, slo_ms
+        self._open = contextlib.ExitStack()
+        self._stage: Stage | None = None
+        self._admission = True
+
+    def close(self) -> None:
+        self._open.close()
+
+    def capacities(self) -> list[dict[str, Any]]:
+        """Each level down to the cheapest: what it carries, in requests per second."""
+        stage = self.stage()
+        ladder = stage.ladder
+        return [
+            {
+                "index": index,
+                "level": ladder.names[index],
+                "quality": ladder.quality[index],
+                **_throughput(stage, ladder.names[index]),
+            }
+            for index in range(ladder.cheapest + 1)
+        ]
+
+    def capacity(self, admission: bool = True) -> float:
+        """What the cheapest level carries now, in requests per second."""
+        stage = self.stage(admission)
+        cheapest = stage.ladder.names[stage.ladder.cheapest]
+        return measure_capacity(stage.server.grpc, stage.model, cheapest, 2.0, runs=2)
+
+    def stage(self, admission: bool = True) -> Stage:
+        """Of a server with or without admission."""
+        if self._stage is None or self._admission != admission:
+            self._open.close()
+            options = [] if admission else ["--no-admission"]
+            slo = f"--slo-ms={self._slo_ms:g}"
+            server = self._open.enter_context(
+                running(self._repository, "--no-pin-cap", slo, *options, core=self._core)
+            )
+            self._stage, self._admission = Stage(server, self._model, self._slo_ms), admission
+        return self._stage
+
+
+def metric(stage: Stage, name: str) -> float:
+    """Sum of a metric of the model, once the model process has published all it knows."""
+    time.sleep(_FLUSH_S)
+    text = httpx.get(stage.server.metrics, trust_env=False).text
+    found: Sequence[str] = re.findall(
+        rf'^{name}{{(?:.*,)?model="{re.escape(stage.model)}".*}} (\S+)', text, re.M
+    )
+    return sum(map(float, found))
+
+
+def wait_until_idle(stage: Stage) -> None:
+    """Requests the client has given up may still be waiting."""
+    end = time.monotonic() + _IDLE_S
+    while waiting := metric(stage, "nv_inference_pending_request_count"):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{waiting:.0f} requests are waiting after {_IDLE_S:g} s")
+
+
+def _throughput(stage: Stage, level: str) -> dict[str, float]:
+    """Best of three closed loops, with the mean batch time by the model's own clock."""
+    names = ("foveate_batches_total", "foveate_batch_seconds_total")
+    runs = []
+    for _ in range(3):
+        before = [metric(stage, name) for name in names]
+        capacity = measure_capacity(stage.server.grpc, stage.model, level, runs=1)
+        batches, seconds = (
+            metric(stage, name) - old for name, old in zip(names, before, strict=True)
+        )
+        runs.append({"capacity": capacity, "batch_s": seconds / batches})
+    return max(runs, key=lambda run: run["capacity"])

@@ -1,0 +1,114 @@
+"""A comparison as one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from statistics import mean
+from string import Template
+from typing import Any
+
+from foveate_loadtest.bench.figures import front_figure, latency_figure, time_figure
+from foveate_loadtest.bench.findings import Contender, Finding, findings, interval, promise
+
+__all__ = ["ahead", "write_page"]
+
+
+def write_page(data: Mapping[str, Any], model: str, path: Path) -> None:
+    """Write ``path`` from the data of a book, however little was played."""
+    kept = promise(data)
+    page = Template(Path(__file__).with_suffix(".html").read_text()).substitute(
+        model=escape(model),
+        seconds=f"{data['seconds']:g}",
+        slo_ms=f"{data['slo_ms']:g}",
+        promise="" if kept is None else _promise(*kept),
+        traces="\n".join(_trace(found, data) for found in findings(data)),
+        levels=_table(
+            ("level", "quality", "carries, 1/s"),
+            (
+                (
+                    f"{one['index']} {one['level']}",
+                    f"{one['quality']:.2%}",
+                    f"{one['capacity']:.0f}",
+                )
+                for one in data["levels"] or ()
+            ),
+        ),
+        environment=_table(
+            ("what", ""), ((key, str(value)) for key, value in data["environment"].items())
+        ),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page)
+
+
+def ahead(one: Contender) -> str:
+    """Points by which adaptive is ahead, with its interval where there is one."""
+    if not one.ahead:
+        return "–"
+    text = f"{100 * mean(one.ahead):+.2f}"
+    if (ends := interval(one.ahead)) is not None:
+        text += " ({:+.2f} to {:+.2f})".format(*(100 * end for end in ends))
+    return text
+
+
+def _promise(promised: float, ends: tuple[float, float]) -> str:
+    kept = ends[0] <= promised <= ends[1]
+    return (
+        f"<p>The levels of all answers in time promised a quality of {promised:.2%}; measured on "
+        f"their labels, the 95&nbsp;% interval is {ends[0]:.2%} to {ends[1]:.2%}: "
+        f"{'kept' if kept else 'NOT kept'}.</p>"
+    )
+
+
+def _trace(found: Finding, data: Mapping[str, Any]) -> str:
+    runs = [
+        facts
+        for facts in data["runs"].values()
+        if (facts["trace"], facts["seed"]) == (found.name, 1) and facts["problem"] is None
+    ]
+    rows = (
+        (
+            f"{one.who}, best fixed" if one.who == found.best_fixed else one.who,
+            f"{one.attainment:.2%}",
+            _text(one.quality, ".2%"),
+            _text(one.measured, ".2%"),
+            f"{one.right:.2%}",
+            "" if one.who == "adaptive" else ahead(one),
+            _text(one.p99_ms, ".0f"),
+            f"{one.rejected:.2%}",
+            str(one.runs),
+        )
+        for one in found.contenders
+    )
+    head = ("", "in time", "quality", "measured", "right", "ahead", "p99, ms", "rejected", "runs")
+    invalid = "".join(f'<p class="invalid">invalid: {escape(why)}</p>' for why in found.invalid)
+    noise = "" if found.noise is None else f"; adaptive differs from itself by {found.noise:.2%}"
+    figures = (
+        front_figure(found)
+        + latency_figure(runs, data["slo_ms"])
+        + time_figure(runs, data["slo_ms"])
+        if runs
+        else ""
+    )
+    return (
+        f"<h2>{escape(found.name)}: {escape(found.title)}</h2>\n"
+        f"<p>{found.requests} requests a run, seeds: {found.seeds}{noise}.</p>\n"
+        f"{_table(head, rows)}\n{invalid}\n{figures}"
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return (
+        "<table>\n"
+        + "\n".join([line(header, "th"), *(line(row, "td") for row in rows)])
+        + "\n</table>"
+    )
+
+
+def _text(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

@@ -1,0 +1,140 @@
+"""The whole comparison: what is missing is played, one run after the other, and then reported."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+
+from foveate.ladder import Ladder
+from foveate.serve import state_dir
+from foveate_adapter.control import Config
+from foveate_adapter.simulate.files import load_table
+from foveate_loadtest.bench.book import Book
+from foveate_loadtest.bench.findings import close_rivals
+from foveate_loadtest.bench.host import Host
+from foveate_loadtest.bench.page import write_page
+from foveate_loadtest.bench.plan import Run, order
+from foveate_loadtest.bench.play import play, save_rows
+from foveate_loadtest.environment import environment
+from foveate_loadtest.progress import Progress
+
+__all__ = ["Session"]
+
+_BESIDE_S = 10.0  # of a run, for what is not load: starting the client, settling
+
+
+class Session:
+    """Results in a folder: ``serve.json``, ``index.html`` and ``rows/*.parquet``."""
+
+    def __init__(
+        self,
+        *,
+        repository: Path,
+        model: str,
+        output: Path,
+        traces: list[str],
+        seconds: float,
+        seeds: int,
+        slo_ms: float,
+        fresh: bool,
+        console: Console,
+    ) -> None:
+        """Raises ValueError if the folder has results of other inputs."""
+        self._repository, self._model, self._output = repository, model, output
+        self._traces, self._seeds, self._console = traces, seeds, console
+        self._ladder = Ladder.load(repository / model / "1" / "ladder.json")
+        self._book = Book(
+            output / "serve.json", self._ladder, seconds, slo_ms, environment(), fresh
+        )
+
+    def play(self, server_core: int, client_core: int) -> bool:
+        """Play what is missing; False if it was interrupted."""
+        os.sched_setaffinity(0, {client_core})
+        with contextlib.closing(
+            Host(self._repository, self._model, server_core, self._book.slo_ms)
+        ) as host:
+            try:
+                self._measure(host)
+                for run, left in self._missing():
+                    self._one(host, run, left)
+            except KeyboardInterrupt:
+                self._console.print("interrupted: what was played is kept")
+                return False
+        return True
+
+    def report(self) -> None:
+        write_page(self._book.data, self._model, self._output / "index.html")
+        self._console.print(f"{self._output / 'index.html'}, {self._output / 'serve.json'}")
+
+    def _measure(self, host: Host) -> None:
+        if self._book.measured:
+            return
+        with self._console.status("starting the server, measuring what each level carries"):
+            levels = host.capacities()
+            # The server has measured its table by now, if there was none.
+            self._book.measure(load_table(None, self._ladder, state_dir()), levels)
+        carried = ", ".join(f"{level['level']} {level['capacity']:.0f}/s" for level in levels)
+        self._console.print(carried)
+
+    def _missing(self) -> Iterator[tuple[Run, int]]:
+        """Runs to play, and how many are left after each, as far as is known."""
+        levels = len(self._book.data["levels"])
+        first = [run for name in self._traces for run in order(name, 1, levels)]
+        yield from self._not_played(first)
+        more = [
+            run
+            for name in self._traces
+            if (rivals := close_rivals(self._book.data, name))
+            for seed in range(2, self._seeds + 1)
+            for run in order(name, seed, levels, rivals)
+        ]
+        yield from self._not_played(more)
+
+    def _not_played(self, runs: list[Run]) -> Iterator[tuple[Run, int]]:
+        missing = self._book.missing(runs)
+        yield from ((run, len(missing) - number - 1) for number, run in enumerate(missing))
+
+    def _one(self, host: Host, run: Run, left: int) -> None:
+        book, stage = self._book, host.stage()
+        if not book.met(run):
+            with self._console.status(f"{run.name}: measuring what the cheapest level carries now"):
+                book.meet(run, host.capacity())
+            self._console.print(f"{run.name}, seed {run.trace.seed}: speed {book.speed(run):.2f}")
+        slow = Config(
+            slo_s=book.slo_ms / 1e3,
+            objective=0.99,
+            table=book.table,
+            floor=len(book.data["levels"]) - 1,
+        )
+        schedule = book.schedule(run)
+        rest = left * (book.seconds + _BESIDE_S)
+        with self._console.status(run.key) as status:
+            started = time.monotonic()
+
+            def tell(progress: Progress) -> None:
+                remaining = rest + max(0.0, schedule.seconds - progress.seconds) + _BESIDE_S / 2
+                _tell(status, run, progress, remaining)
+
+            facts, rows = play(stage, run, schedule, slow, tell)
+        book.put(run, facts)
+        save_rows(rows, self._output / "rows", run)
+        self._console.print(
+            f"{run.key}: in time {facts['attainment']:.2%}, quality "
+            f"{facts['ladder_quality'] or 0:.4f}, p99 {facts['p99_ms'] or 0:.0f} ms, "
+            f"{facts['problem'] or 'client on time'}; {time.monotonic() - started:.0f} s, "
+            f"{rest / 60:.0f} min left"
+        )
+
+
+def _tell(status: Status, run: Run, progress: Progress, remaining: float) -> None:
+    in_time = "–" if progress.attainment is None else f"{progress.attainment:.1%}"
+    status.update(
+        f"{run.key}: {progress.seconds:.0f} s, {progress.offered:.0f}/s offered, {in_time} in time; "
+        f"{remaining / 60:.0f} min left"
+    )
