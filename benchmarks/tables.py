@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from foveate_loadtest.bench.findings import ADAPTIVE, Contender, findings, points
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 
@@ -107,6 +109,117 @@ def control(data: Mapping[str, Any]) -> str:
         f"{data['slo_ms']:g} ms. Always cheapest has the same arrivals. The bound is what could "
         f"have been recovered by who knew all arrivals. {_where(data)}, server on one core, client "
         f"on the other; `python benchmarks/control.py`."
+    )
+
+
+def serve(part: str) -> Callable[[Mapping[str, Any]], str]:
+    """A trace a row, a policy a column; ``part`` is what of each."""
+
+    def cell(one: Contender | None) -> str:
+        if one is None:
+            return "–"
+        if part == "ahead":
+            return points(one.ahead)
+        share = getattr(one, part)
+        return "–" if share is None else f"{100 * share:.2f} %"
+
+    def table(data: Mapping[str, Any]) -> str:
+        titles = (
+            "fixed exact",
+            "fixed cheapest",
+            "best fixed in hindsight",
+            "p99 threshold",
+            "concurrency limiter",
+        )
+        rows = []
+        for found in findings(data):
+            noise = "–" if found.noise is None else f"{100 * found.noise:.2f}"
+            ours = [] if part == "ahead" else [cell(found[ADAPTIVE])]
+            theirs = [cell(found.rivals.get(title)) for title in titles]
+            if found.best_fixed:
+                theirs[2] += f" (level {found.best_fixed.split()[1]})"
+            rows.append([found.name, *ours, *theirs, *([noise] if part == "ahead" else [])])
+        adaptive, noisy = ([], ["noise"]) if part == "ahead" else (["adaptive"], [])
+        return _markdown(("trace", *adaptive, *titles, *noisy), rows)
+
+    return table
+
+
+def serve_all(data: Mapping[str, Any]) -> str:
+    """Every policy on every trace, fixed levels that are not the best included."""
+    rows = (
+        (
+            found.name,
+            one.who,
+            f"{100 * one.attainment:.2f} %",
+            *("–" if x is None else f"{100 * x:.2f} %" for x in (one.quality, one.measured)),
+            f"{100 * one.right:.2f} %",
+            "–" if one.p99_ms is None else f"{one.p99_ms:.0f} ms",
+            f"{100 * one.rejected:.2f} %",
+            str(one.runs),
+        )
+        for found in findings(data)
+        for one in found.contenders
+    )
+    head = ("trace", "policy", "in time", "quality", "measured", "right", "p99", "rejected", "runs")
+    return _markdown(head, rows)
+
+
+def serve_traces(data: Mapping[str, Any]) -> str:
+    """What the traces are, and which run by which commit when."""
+    rows = []
+    for found in findings(data):
+        runs = [facts for facts in data["runs"].values() if facts["trace"] == found.name]
+        commits = ", ".join(dict.fromkeys(facts["commit"][:7] for facts in runs))
+        first = runs[0]
+        rows.append(
+            (
+                found.name,
+                found.title,
+                f"{found.requests / first['seconds']:.0f}",
+                str(found.requests),
+                str(found.seeds),
+                first["arrivals_sha256"][:12],
+                first["started"][:10],
+                commits,
+            )
+        )
+    head = ("trace", "load", "1/s", "requests", "seeds", "arrivals, SHA-256", "on", "commit")
+    e = data["environment"]
+    exact, cheapest = (data["levels"][end]["capacity"] for end in (0, -1))
+    return (
+        f"{_markdown(head, rows)}\n\n"
+        f"Loads are multiples of what the cheapest level carries ({cheapest:.0f}/s; level 0: "
+        f"{exact:.0f}/s), measured again before each trace. {data['seconds']:g} s a run, SLO "
+        f"{data['slo_ms']:g} ms. {e['processor']} ({e['cores']} cores, shared), server on one "
+        f"core, client on the other; torch {e['torch']}, nvidia-pytriton {e['nvidia-pytriton']}, "
+        f"locust {e['locust']}; `python benchmarks/serve.py`."
+    )
+
+
+def promises(data: Mapping[str, Any]) -> str:
+    """Every bar that a benchmark judges, met or missed."""
+    rows = ((text, "met" if met else "**missed**") for text, met in data["bars"].items())
+    met = f"{sum(data['bars'].values())} of {len(data['bars'])} met"
+    commit = str(data["environment"]["commit"])[:7]
+    return f"{met}; begun at commit {commit}.\n\n{_markdown(('bar', ''), rows)}"
+
+
+def crosscheck(data: Mapping[str, Any]) -> str:
+    rows = (
+        (
+            row["generator"],
+            f"{row['rate']:.1f}",
+            str(row["requests"]),
+            f"{row['p50_ms']:.2f}",
+            f"{row['p99_ms']:.2f}",
+        )
+        for row in data["rows"]
+    )
+    head = ("generator", "sent, 1/s", "requests", "p50, ms", "p99, ms")
+    return (
+        f"{_markdown(head, rows)}\n\n{data['what']} {_where(data)}; commit "
+        f"{data['environment']['commit']}; `python benchmarks/crosscheck.py`."
     )
 
 
@@ -425,6 +538,17 @@ def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 _TABLES = {
+    "serve-traces": ("serve", serve_traces),
+    "serve-right": ("serve", serve("right")),
+    "serve-ahead": ("serve", serve("ahead")),
+    "serve-in-time": ("serve", serve("attainment")),
+    "serve-quality": ("serve", serve("quality")),
+    "serve-all": ("serve", serve_all),
+    "serve-bars": ("serve", promises),
+    "control-bars": ("control", promises),
+    "burst-bars": ("burst", promises),
+    "crosscheck": ("crosscheck", crosscheck),
+    "crosscheck-bars": ("crosscheck", promises),
     "ladder": ("levels", ladder),
     "burst": ("burst", burst),
     "control": ("control", control),

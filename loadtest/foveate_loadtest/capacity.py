@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 
 from foveate_loadtest.arrivals import Capacities
-from foveate_loadtest.choices import Target
 from foveate_loadtest.errors import TargetError
 from foveate_loadtest.images import labelled_images
 from foveate_loadtest.ladder import LadderFacts
@@ -36,7 +35,7 @@ def measure_capacity(
     pixels, _ = labelled_images(64)
     # The full queue must not be taken for an overload.
     parameters: Parameters = {"level": level, "deadline_ms": int(_TIMEOUT * 1000)}
-    payloads = [grpc_payload(model, x, parameters) for x in tensors(Target.PIXELS, pixels)]
+    payloads = [grpc_payload(model, x, parameters) for x in tensors(pixels)]
     with grpc.insecure_channel(grpc_url) as channel:
         infer = infer_method(channel)
         return max(_closed_loop(infer, payloads, seconds) for _ in range(runs))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 __all__ = ["environment"]
 
-_DISTRIBUTIONS = ("foveate", "gevent", "grpcio", "locust", "tritonclient")
+_DISTRIBUTIONS = ("foveate", "gevent", "grpcio", "locust", "numpy", "tritonclient")
+_OF_THE_SERVER = ("torch", "nvidia-pytriton")  # if it is of the same installation
 
 
 def environment() -> dict[str, str]:
@@ -19,10 +20,18 @@ def environment() -> dict[str, str]:
         "commit": _commit(),
         "python": platform.python_version(),
         **{name: version(name) for name in _DISTRIBUTIONS},
+        **{name: _version(name) for name in _OF_THE_SERVER},
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "client_cores": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _commit() -> str:

@@ -10,6 +10,7 @@ from locust import events
 from locust.argument_parser import LocustArgumentParser
 
 from foveate_loadtest.choices import Protocol, Target
+from foveate_loadtest.images import DIGITS
 from foveate_loadtest.user import OpenLoopUser
 
 __all__ = ["OpenLoopUser"]
@@ -27,6 +28,9 @@ def _options(parser: LocustArgumentParser) -> None:
     add("--model", env_var="FOVEATE_MODEL", default="digits")
     add("--level", env_var="FOVEATE_LEVEL", help="pin every request to this level")
     add("--limiter", action="store_true", help="keep to an adaptive limit of requests in flight")
+    add("--wish", action="append", default=[], help="NAME=VALUE:SHARE of the requests; repeatable")
+    add("--wish-seed", type=int, default=0, help="of who has a wish")
+    add("--image-set", default=DIGITS, help="digits, an .npz file of pixels, or a folder")
     add("--images", type=int, default=500, help="how many different images to send")
     add("--timeout", type=float, default=30.0, help="seconds before a request is given up")
     add("--slo-ms", type=float, default=200.0, help="for the progress only")

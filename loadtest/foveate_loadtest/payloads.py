@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import np_to_triton_dtype, serialize_byte_tensor
 
-from foveate_loadtest.choices import Target
-from foveate_loadtest.images import encode
-
 __all__ = ["Parameters", "Tensor", "grpc_payload", "http_payload", "tensors"]
 
 Parameters = Mapping[str, str | int | float | bool]
@@ -30,13 +27,13 @@ class Tensor:
     data: NDArray[np.generic]
 
 
-def tensors(target: Target, pixels: NDArray[np.uint8]) -> Iterable[Tensor]:
-    """Inputs for images [n, H, W, 3], one request each."""
-    for image in pixels:
-        if target is Target.PIXELS:
-            yield Tensor("PIXELS", image[np.newaxis])
+def tensors(images: Iterable[NDArray[np.uint8] | bytes]) -> Iterable[Tensor]:
+    """Inputs for images [H, W, 3], or the bytes of files, one request each."""
+    for image in images:
+        if isinstance(image, bytes):
+            yield Tensor("IMAGE", np.array([[image]], np.object_))
         else:
-            yield Tensor("IMAGE", np.array([[encode(image)]], np.object_))
+            yield Tensor("PIXELS", image[np.newaxis])
 
 
 def grpc_payload(model: str, tensor: Tensor, parameters: Parameters) -> bytes:

@@ -158,9 +158,7 @@ def summarise(
         messages=rows.messages,
         levels=_level_shares(rows, ok, ladder),
         ladder_quality=quality,
-        measured_quality=(
-            float((rows.answer == rows.label)[in_time].mean()) if in_time.any() else None
-        ),
+        measured_quality=_measured_quality(rows, in_time),
         recovered=_recovered(quality, ladder),
         send_lag_ms=Percentiles.of(rows.lag[~np.isnan(rows.lag)]),
         max_send_lag_ms=max_send_lag_ms,
@@ -178,6 +176,11 @@ def _ladder_quality(levels: NDArray[np.int16], ladder: LadderFacts | None) -> fl
     if ladder is None or not len(levels) or (levels < 0).any():
         return None
     return float(np.array(ladder.quality)[levels].mean())
+
+
+def _measured_quality(rows: Rows, in_time: Mask) -> float | None:
+    known = in_time & (rows.label >= 0)
+    return float((rows.answer == rows.label)[known].mean()) if known.any() else None
 
 
 def _recovered(quality: float | None, ladder: LadderFacts | None) -> float | None:

@@ -15,6 +15,7 @@ from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.choices import Protocol, Target
 from foveate_loadtest.environment import environment
 from foveate_loadtest.errors import SenderError
+from foveate_loadtest.images import DIGITS
 from foveate_loadtest.ladder import LadderFacts
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import Report, summarise
@@ -39,6 +40,8 @@ class LoadtestConfig:
     level: str | None = None  # pin every request, by request parameter
     limiter: bool = False  # the client keeps to an adaptive limit of requests in flight
     ladder: LadderFacts | None = None
+    wishes: tuple[str, ...] = ()  # NAME=VALUE:SHARE of the requests
+    image_set: str = DIGITS  # or an .npz file, or a folder
     images: int = 500  # different images, sent in turn
     timeout: float = 30.0  # seconds
     max_send_lag_ms: float = 5.0
@@ -99,6 +102,7 @@ def _command(config: LoadtestConfig, arrivals: Path, rows: Path) -> list[str]:
         "protocol": config.protocol,
         "target": config.target,
         "model": config.model,
+        "image-set": config.image_set,
         "images": config.images,
         "timeout": config.timeout,
         "slo-ms": config.slo_ms,
@@ -109,4 +113,5 @@ def _command(config: LoadtestConfig, arrivals: Path, rows: Path) -> list[str]:
     }
     command = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
     command += ["--limiter"] if config.limiter else []
+    command += [f"--wish={wish}" for wish in config.wishes]
     return command + [f"--{name}={value}" for name, value in options.items()]

@@ -12,6 +12,7 @@ from foveate.local import Addresses
 from foveate_loadtest.adapter import Adapter
 from foveate_loadtest.arrivals import Capacities, Schedule
 from foveate_loadtest.capacity import measure_capacities
+from foveate_loadtest.images import DIGITS
 from foveate_loadtest.ladder import LadderFacts
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import Report
@@ -40,6 +41,8 @@ class Stage:
         pin: int | None,
         *,
         limiter: bool = False,
+        image_set: str = DIGITS,
+        images: int = 500,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> tuple[Report, Rows]:
         """Send the schedule, served at level ``pin``, or adaptively for None.
@@ -59,6 +62,8 @@ class Stage:
                     model=self.model,
                     ladder=self.ladder,
                     limiter=limiter,
+                    image_set=image_set,
+                    images=images,
                     rows=path,
                 ),
                 on_progress,

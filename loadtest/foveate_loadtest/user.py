@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.choices import Protocol, Target
-from foveate_loadtest.images import labelled_images
+from foveate_loadtest.images import load_images
 from foveate_loadtest.limiter import Limiter
-from foveate_loadtest.payloads import grpc_payload, http_payload, tensors
+from foveate_loadtest.payloads import Parameters, grpc_payload, http_payload, tensors
 from foveate_loadtest.progress import measure
 from foveate_loadtest.replay import Replay
 from foveate_loadtest.rows import Outcome, Rows
 from foveate_loadtest.senders import GrpcSender, HttpSender, Sender
+from foveate_loadtest.wishes import Wish, draw, share_out
 
 __all__ = ["OpenLoopUser"]
 
@@ -58,15 +59,18 @@ class OpenLoopUser(User):
 def _replay(environment: Any) -> None:
     options = environment.parsed_options
     times = Schedule.load(Path(options.arrivals)).times
-    pixels, labels = labelled_images(options.images)
+    inputs, labels = load_images(options.image_set, options.images, Target(options.target))
     images = np.arange(len(times)) % len(labels)
-    rows = Rows.blank(times, labels[images].astype(np.int16))
-    sender = _sender(options, pixels)
+    rows = Rows.blank(times, labels[images])
+    wishes = _wishes(options)
+    sender = _sender(options, inputs, [wish.parameters for wish in wishes])
+    chosen = draw(wishes, len(times), options.wish_seed)
     # A garbage collection is a late send, and nothing built so far is garbage.
     gc.collect()
     gc.freeze()
     limiter = Limiter() if options.limiter else None
-    replay = Replay(rows, images.tolist(), sender, _reporter(environment, rows), limiter)
+    payloads = (chosen * len(labels) + images).tolist()
+    replay = Replay(rows, payloads, sender, _reporter(environment, rows), limiter)
     stream = gevent.spawn(_stream, options.live_fd, replay, options.slo_ms / 1000)
     replay.run(drain=options.timeout)
     stream.kill()
@@ -76,17 +80,25 @@ def _replay(environment: Any) -> None:
     _judge_lag(environment, rows)
 
 
-def _sender(options: Any, pixels: NDArray[np.uint8]) -> Sender:
-    target = Target(options.target)
-    model = target.model(options.model)
-    parameters = {"level": options.level} if options.level else {}
-    inputs = tensors(target, pixels)
+def _wishes(options: Any) -> list[Wish]:
+    if options.level:
+        return [Wish({"level": options.level}, 1.0)]
+    return share_out([Wish.parse(text) for text in options.wish])
+
+
+def _sender(
+    options: Any, inputs: Sequence[NDArray[np.uint8] | bytes], wishes: Sequence[Parameters]
+) -> Sender:
+    """Its payloads are all images with the first wish, then all with the second, and so on."""
+    model = Target(options.target).model(options.model)
+    pairs = [(tensor, wish) for wish in wishes for tensor in tensors(inputs)]
     if options.protocol == Protocol.GRPC:
-        blobs = [grpc_payload(model, tensor, parameters) for tensor in inputs]
-        return GrpcSender(options.host, blobs, options.timeout)
+        return GrpcSender(
+            options.host, [grpc_payload(model, *pair) for pair in pairs], options.timeout
+        )
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection per request in flight
-    requests = [http_payload(options.host, model, tensor, parameters) for tensor in inputs]
+    requests = [http_payload(options.host, model, *pair) for pair in pairs]
     return HttpSender(options.host, requests, options.timeout)
 
 

@@ -15,10 +15,12 @@ __all__ = [
     "ADAPTIVE",
     "Contender",
     "Finding",
+    "Promise",
     "best_fixed",
     "close_rivals",
     "findings",
     "interval",
+    "points",
     "promise",
 ]
 
@@ -58,8 +60,36 @@ class Finding:
     noise: float | None  # largest difference of ``right`` between adaptive and itself
     invalid: tuple[str, ...]  # runs that count for nothing, and why
 
+    @property
+    def rivals(self) -> dict[str, Contender]:
+        """Who adaptive is held against, by title; those that were played."""
+        levels = [one for one in self.contenders if one.who.startswith("fixed")]
+        named = {one.who: one for one in self.contenders}
+        found = {
+            "fixed exact": levels[0] if levels else None,
+            "fixed cheapest": levels[-1] if levels else None,
+            "best fixed in hindsight": named.get(self.best_fixed or ""),
+            "p99 threshold": named.get("threshold"),
+            "concurrency limiter": named.get("limiter"),
+        }
+        return {title: one for title, one in found.items() if one is not None}
+
     def __getitem__(self, who: str) -> Contender:
         return next(one for one in self.contenders if one.who == who)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """What the levels of answers promised, and what labels say."""
+
+    promised: float
+    interval: tuple[float, float]  # 95 % (Wilson), of as many images as were sent
+    measured: float
+    answers: int
+
+    @property
+    def kept(self) -> bool:
+        return self.interval[0] <= self.measured <= self.interval[1]
 
 
 def findings(data: Data) -> list[Finding]:
@@ -95,22 +125,35 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean(values) - half, mean(values) + half
 
 
-def promise(data: Data) -> tuple[float, tuple[float, float]] | None:
-    """What the levels of all answers in time promised, and the 95 % interval of what was right.
+def points(values: Sequence[float]) -> str:
+    """Mean of shares in points, with its interval where there is one."""
+    if not values:
+        return "–"
+    text = f"{100 * mean(values):+.2f}"
+    if (ends := interval(values)) is not None:
+        text += " ({:+.2f} to {:+.2f})".format(*(100 * end for end in ends))
+    return text
 
-    None without any.
-    """
+
+def promise(data: Data, images: int) -> Promise | None:
+    """Of all answers in time, sent with so many different images. None without any."""
     runs = [f for f in _valid(data["runs"].values()) if f["ladder_quality"] is not None]
     if not (answers := sum(facts["in_time"] for facts in runs)):
         return None
     promised = sum(facts["ladder_quality"] * facts["in_time"] for facts in runs) / answers
-    return promised, wilson(sum(facts["correct_in_time"] for facts in runs), answers)
+    return Promise(
+        promised=promised,
+        interval=wilson(round(promised * images), images),
+        measured=sum(facts["correct_in_time"] for facts in runs) / answers,
+        answers=answers,
+    )
 
 
 def _finding(name: str, runs: Sequence[Facts]) -> Finding:
     valid = list(_valid(runs))
     contenders = tuple(
-        _contender(who, valid) for who in dict.fromkeys(facts["who"] for facts in valid)
+        _contender(who, valid)
+        for who in sorted({facts["who"] for facts in valid}, key=lambda who: (who != ADAPTIVE, who))
     )
     seeds = {facts["seed"] for facts in runs}
     return Finding(

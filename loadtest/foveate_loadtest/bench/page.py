@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from statistics import mean
 from string import Template
 from typing import Any
 
 from foveate_loadtest.bench.figures import front_figure, latency_figure, time_figure
-from foveate_loadtest.bench.findings import Contender, Finding, findings, interval, promise
+from foveate_loadtest.bench.findings import Finding, Promise, findings, points, promise
+from foveate_loadtest.bench.plan import IMAGES
 
-__all__ = ["ahead", "write_page"]
+__all__ = ["write_page"]
 
 
 def write_page(data: Mapping[str, Any], model: str, path: Path) -> None:
     """Write ``path`` from the data of a book, however little was played."""
-    kept = promise(data)
+    kept = promise(data, IMAGES)
     page = Template(Path(__file__).with_suffix(".html").read_text()).substitute(
         model=escape(model),
         seconds=f"{data['seconds']:g}",
         slo_ms=f"{data['slo_ms']:g}",
-        promise="" if kept is None else _promise(*kept),
+        promise="" if kept is None else _promise(kept),
         traces="\n".join(_trace(found, data) for found in findings(data)),
         levels=_table(
             ("level", "quality", "carries, 1/s"),
@@ -43,22 +43,12 @@ def write_page(data: Mapping[str, Any], model: str, path: Path) -> None:
     path.write_text(page)
 
 
-def ahead(one: Contender) -> str:
-    """Points by which adaptive is ahead, with its interval where there is one."""
-    if not one.ahead:
-        return "–"
-    text = f"{100 * mean(one.ahead):+.2f}"
-    if (ends := interval(one.ahead)) is not None:
-        text += " ({:+.2f} to {:+.2f})".format(*(100 * end for end in ends))
-    return text
-
-
-def _promise(promised: float, ends: tuple[float, float]) -> str:
-    kept = ends[0] <= promised <= ends[1]
+def _promise(seen: Promise) -> str:
+    low, high = seen.interval
     return (
-        f"<p>The levels of all answers in time promised a quality of {promised:.2%}; measured on "
-        f"their labels, the 95&nbsp;% interval is {ends[0]:.2%} to {ends[1]:.2%}: "
-        f"{'kept' if kept else 'NOT kept'}.</p>"
+        f"<p>The levels of all {seen.answers} answers in time promised a quality of "
+        f"{seen.promised:.2%} ({low:.2%} to {high:.2%}); measured on their labels it is "
+        f"{seen.measured:.2%}: {'kept' if seen.kept else 'NOT kept'}.</p>"
     )
 
 
@@ -75,7 +65,7 @@ def _trace(found: Finding, data: Mapping[str, Any]) -> str:
             _text(one.quality, ".2%"),
             _text(one.measured, ".2%"),
             f"{one.right:.2%}",
-            "" if one.who == "adaptive" else ahead(one),
+            "" if one.who == "adaptive" else points(one.ahead),
             _text(one.p99_ms, ".0f"),
             f"{one.rejected:.2%}",
             str(one.runs),

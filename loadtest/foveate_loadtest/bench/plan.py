@@ -9,7 +9,7 @@ from enum import StrEnum
 from foveate_loadtest.choices import Shape
 from foveate_loadtest.traces import Trace, Unit
 
-__all__ = ["QUICK", "TRACES", "Policy", "Run", "fixed", "order", "seeded"]
+__all__ = ["IMAGES", "QUICK", "TRACES", "Policy", "Run", "fixed", "order", "seeded"]
 
 TRACES = {
     "calm": Trace(load=0.50, unit=Unit.EXACT),
@@ -21,6 +21,7 @@ TRACES = {
     "overload": Trace(load=1.30),
 }
 QUICK = ("bursty", "step")
+IMAGES = 2000  # the demo model's held-out ones, on which its ladder was measured
 
 
 class Policy(StrEnum):
@@ -64,7 +65,7 @@ def seeded(name: str, seed: int) -> Trace:
 def order(name: str, seed: int, levels: int, rivals: list[str] | None = None) -> Iterator[Run]:
     """Runs of a trace: adaptive first and last, all others between.
 
-    A machine that drifts evenly favours nobody that way, and adaptive beside itself shows the noise.
+    A machine that drifts evenly favours nobody that way; adaptive beside itself shows the noise.
     ``rivals`` are those to play, all for None: each of the ``levels`` fixed levels, the threshold
     controller and the limiter.
     """

@@ -13,7 +13,7 @@ import numpy as np
 from foveate_adapter.control import Config
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.bench.host import wait_until_idle
-from foveate_loadtest.bench.plan import Policy, Run
+from foveate_loadtest.bench.plan import IMAGES, Policy, Run
 from foveate_loadtest.bench.threshold import driving
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import Report
@@ -30,9 +30,15 @@ def play(
     run: Run,
     schedule: Schedule,
     slow: Config,
+    images: Path,
     on_progress: Callable[[Progress], None],
 ) -> tuple[dict[str, Any], Rows]:
-    """What is kept of the run, and its rows; ``slow`` is what the threshold controller aims at."""
+    """What is kept of the run, and its rows.
+
+    Args:
+        slow: what the threshold controller aims at.
+        images: the set to send, ``.npz``.
+    """
     pins = {Policy.FIXED: run.level, Policy.LIMITER: 0}
     started = datetime.now(UTC)
     with driving(stage, slow) if run.policy is Policy.THRESHOLD else contextlib.nullcontext():
@@ -40,6 +46,8 @@ def play(
             schedule,
             pins.get(run.policy),
             limiter=run.policy is Policy.LIMITER,
+            image_set=str(images.absolute()),
+            images=IMAGES,
             on_progress=on_progress,
         )
     wait_until_idle(stage)

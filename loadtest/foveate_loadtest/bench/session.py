@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
+from foveate.files import replacing
 from foveate.ladder import Ladder
 from foveate.serve import state_dir
 from foveate_adapter.control import Config
@@ -19,14 +20,16 @@ from foveate_loadtest.bench.book import Book
 from foveate_loadtest.bench.findings import close_rivals
 from foveate_loadtest.bench.host import Host
 from foveate_loadtest.bench.page import write_page
-from foveate_loadtest.bench.plan import Run, order
+from foveate_loadtest.bench.plan import IMAGES, Run, order
 from foveate_loadtest.bench.play import play, save_rows
 from foveate_loadtest.environment import environment
+from foveate_loadtest.images import labelled_images, save_images
 from foveate_loadtest.progress import Progress
 
 __all__ = ["Session"]
 
-_BESIDE_S = 10.0  # of a run, for what is not load: starting the client, settling
+_TRIES = 2  # of a run whose client was late
+_BESIDE_S = 9.0  # of a run, for what is not load: starting the client, settling
 
 
 class Session:
@@ -48,6 +51,7 @@ class Session:
         """Raises ValueError if the folder has results of other inputs."""
         self._repository, self._model, self._output = repository, model, output
         self._traces, self._seeds, self._console = traces, seeds, console
+        self._images = output / "images.npz"
         self._ladder = Ladder.load(repository / model / "1" / "ladder.json")
         self._book = Book(
             output / "serve.json", self._ladder, seconds, slo_ms, environment(), fresh
@@ -64,15 +68,19 @@ class Session:
                 for run, left in self._missing():
                     self._one(host, run, left)
             except KeyboardInterrupt:
-                self._console.print("interrupted: what was played is kept")
+                self._say("interrupted: what was played is kept")
                 return False
         return True
 
     def report(self) -> None:
         write_page(self._book.data, self._model, self._output / "index.html")
-        self._console.print(f"{self._output / 'index.html'}, {self._output / 'serve.json'}")
+        self._say(f"{self._output / 'index.html'}, {self._output / 'serve.json'}")
 
     def _measure(self, host: Host) -> None:
+        if not self._images.exists():
+            self._output.mkdir(parents=True, exist_ok=True)
+            with self._console.status("composing images"), replacing(self._images) as scratch:
+                save_images(scratch, *labelled_images(IMAGES))
         if self._book.measured:
             return
         with self._console.status("starting the server, measuring what each level carries"):
@@ -80,7 +88,7 @@ class Session:
             # The server has measured its table by now, if there was none.
             self._book.measure(load_table(None, self._ladder, state_dir()), levels)
         carried = ", ".join(f"{level['level']} {level['capacity']:.0f}/s" for level in levels)
-        self._console.print(carried)
+        self._say(carried)
 
     def _missing(self) -> Iterator[tuple[Run, int]]:
         """Runs to play, and how many are left after each, as far as is known."""
@@ -100,12 +108,15 @@ class Session:
         missing = self._book.missing(runs)
         yield from ((run, len(missing) - number - 1) for number, run in enumerate(missing))
 
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)
+
     def _one(self, host: Host, run: Run, left: int) -> None:
         book, stage = self._book, host.stage()
         if not book.met(run):
             with self._console.status(f"{run.name}: measuring what the cheapest level carries now"):
                 book.meet(run, host.capacity())
-            self._console.print(f"{run.name}, seed {run.trace.seed}: speed {book.speed(run):.2f}")
+            self._say(f"{run.name}, seed {run.trace.seed}: speed {book.speed(run):.2f}")
         slow = Config(
             slo_s=book.slo_ms / 1e3,
             objective=0.99,
@@ -114,17 +125,20 @@ class Session:
         )
         schedule = book.schedule(run)
         rest = left * (book.seconds + _BESIDE_S)
-        with self._console.status(run.key) as status:
+        with self._console.status(run.key, refresh_per_second=2) as status:
             started = time.monotonic()
 
             def tell(progress: Progress) -> None:
                 remaining = rest + max(0.0, schedule.seconds - progress.seconds) + _BESIDE_S / 2
                 _tell(status, run, progress, remaining)
 
-            facts, rows = play(stage, run, schedule, slow, tell)
-        book.put(run, facts)
+            for _ in range(_TRIES):
+                facts, rows = play(stage, run, schedule, slow, self._images, tell)
+                if facts["problem"] is None:
+                    break
         save_rows(rows, self._output / "rows", run)
-        self._console.print(
+        book.put(run, facts)
+        self._say(
             f"{run.key}: in time {facts['attainment']:.2%}, quality "
             f"{facts['ladder_quality'] or 0:.4f}, p99 {facts['p99_ms'] or 0:.0f} ms, "
             f"{facts['problem'] or 'client on time'}; {time.monotonic() - started:.0f} s, "
@@ -135,6 +149,6 @@ class Session:
 def _tell(status: Status, run: Run, progress: Progress, remaining: float) -> None:
     in_time = "–" if progress.attainment is None else f"{progress.attainment:.1%}"
     status.update(
-        f"{run.key}: {progress.seconds:.0f} s, {progress.offered:.0f}/s offered, {in_time} in time; "
-        f"{remaining / 60:.0f} min left"
+        f"{run.key}: {progress.seconds:.0f} s, {progress.offered:.0f}/s offered, "
+        f"{in_time} in time; {remaining / 60:.0f} min left"
     )

@@ -1,0 +1,82 @@
+"""``foveate bench serve``, and what is kept of it in ``benchmarks/results/serve.json``.
+
+    python benchmarks/serve.py [--quick] [--seconds 60] [--seeds 3] [--output .state/bench-serve]
+
+Seven traces, each adaptively (first and last), at every fixed level, under a threshold controller
+and a concurrency limiter: 80 minutes of a quiet machine for the first seed, then two more seeds of
+who was within a point. It goes on where it was interrupted. ``--quick`` takes ten minutes and
+writes ``serve_quick.json``. All requests are in ``OUTPUT/rows``, the page is ``OUTPUT/index.html``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import typer
+
+from foveate_loadtest.bench.findings import findings, points, promise
+from foveate_loadtest.bench.plan import IMAGES
+from results import bars, save
+
+_BULKY = ("series", "latency_ms")  # of a run; OUTPUT has them
+
+
+def judge(data: dict[str, Any]) -> dict[str, bool]:
+    """The bars of a comparison: which were met."""
+    checks = {
+        f"{facts['trace']}, {facts['who']}, seed {facts['seed']}: {facts['problem']}": False
+        for facts in data["runs"].values()
+        if facts["problem"]
+    }
+    if not checks:
+        lag = max(facts["send_lag_p99_ms"] for facts in data["runs"].values())
+        checks[f"p99 send lag of every run at most 5 ms: {lag:.1f} ms"] = True
+    if (seen := promise(data, IMAGES)) is not None:
+        low, high = seen.interval
+        checks[
+            f"quality of {seen.answers} answers in time: measured {seen.measured:.2%}, promised "
+            f"{seen.promised:.2%} ({low:.2%} to {high:.2%})"
+        ] = seen.kept
+    for found in findings(data):
+        noise = found.noise or 0.0
+        for title, rival in found.rivals.items():
+            name = title if title != "best fixed in hindsight" else f"{title} ({rival.who})"
+            text = f"{found.name}: {points(rival.ahead)} points of right answers ahead of {name}"
+            met = bool(rival.ahead) and mean(rival.ahead) >= -noise
+            checks[f"{text}, at least {-100 * noise:.2f}, which is the noise"] = met
+    return checks
+
+
+def main(
+    quick: bool = False,
+    seconds: float = 60.0,
+    seeds: int = 3,
+    output: Path | None = None,
+    report_only: bool = False,
+) -> None:
+    name = "serve_quick" if quick else "serve"
+    folder = output or Path(".state") / name.replace("_", "-")
+    command = [sys.executable, "-m", "foveate.cli", "bench", "serve", f"--output={folder}"]
+    options = ["--quick"] if quick else [f"--seconds={seconds:g}", f"--seeds={seeds}"]
+    options += ["--report-only"] if report_only else []
+    done = subprocess.run([*command, *options])
+    data = json.loads((folder / "serve.json").read_text())
+    for facts in data["runs"].values():
+        for key in _BULKY:
+            del facts[key]
+    checks = judge(data)
+    save(name, {**data, "bars": checks})
+    if done.returncode:
+        sys.exit(done.returncode)
+    bars(checks)
+
+
+if __name__ == "__main__":
+    typer.run(main)
