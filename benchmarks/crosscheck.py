@@ -1,0 +1,167 @@
+"""Our load generator and NVIDIA's perf_analyzer replay the same intervals: do they see the same?
+
+    python benchmarks/crosscheck.py [--seconds 30] [--rounds 3] [--load 0.5]
+
+gRPC, the cheapest level, half of what it carries, Poisson; in turns, A B B A. perf_analyzer is the
+binary within the wheel of tritonclient 2.51.0, the newest that runs on Debian 12, fetched from PyPI
+into ``.perf_analyzer``; two libraries it needs come with nvidia-pytriton.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import numpy as np
+import typer
+
+from foveate.local import running
+from foveate_loadtest.arrivals import Schedule
+from foveate_loadtest.choices import Shape
+from foveate_loadtest.images import labelled_images
+from foveate_loadtest.shapes import shape_schedule
+from results import bars, environment, save
+from stage import SLO_MS, Stage
+
+WHEEL = "tritonclient==2.51.0"
+FOLDER = Path(".perf_analyzer")
+LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
+IMAGES = 32
+P50_APART, P99_APART = 0.03, 0.05
+
+
+def perf_analyzer() -> Path:
+    """The binary, fetched if it is not there."""
+    binary = FOLDER / "perf_analyzer"
+    if binary.exists():
+        return binary.absolute()
+    with tempfile.TemporaryDirectory() as scratch:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch]
+        subprocess.run([*pip, WHEEL], check=True)
+        (wheel,) = Path(scratch).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = (n for n in archive.namelist() if n.endswith("/bin/perf_analyzer"))
+            FOLDER.mkdir(exist_ok=True)
+            binary.write_bytes(archive.read(name))
+    binary.chmod(0o755)
+    bundled = Path(sysconfig.get_path("platlib")) / "nvidia_pytriton.libs"
+    for name, pattern in LIBRARIES.items():
+        (found,) = bundled.glob(pattern)
+        (FOLDER / name).unlink(missing_ok=True)
+        (FOLDER / name).symlink_to(found)
+    return binary.absolute()
+
+
+def theirs(binary: Path, stage: Stage, schedule: Schedule) -> dict[str, float]:
+    """What perf_analyzer says of every request it sent."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        gaps = np.diff(schedule.times, prepend=0.0) * 1e6
+        (folder / "intervals").write_text("\n".join(str(max(1, round(g))) for g in gaps) + "\n")
+        (folder / "images.json").write_text(json.dumps({"data": _images()}))
+        done = subprocess.run(
+            [
+                binary,
+                *("-m", stage.model, "-u", stage.server.grpc, "-i", "grpc", "--async"),
+                f"--request-intervals={folder / 'intervals'}",
+                f"--input-data={folder / 'images.json'}",
+                f"--measurement-interval={1000 * schedule.seconds:.0f}",
+                *("--max-trials=1", "--stability-percentage=999"),
+                f"--profile-export-file={folder / 'profile.json'}",
+            ],
+            env={**os.environ, "LD_LIBRARY_PATH": str(FOLDER.absolute())},
+            capture_output=True,
+            text=True,
+        )
+        if not (folder / "profile.json").exists():
+            said = (done.stdout + done.stderr)[-3000:]
+            raise SystemExit(f"perf_analyzer ended with {done.returncode}:\n{said}")
+        profile = json.loads((folder / "profile.json").read_text())
+    requests = profile["experiments"][0]["requests"]
+    sent = np.array([request["timestamp"] for request in requests])
+    answered = np.array([request["response_timestamps"][-1] for request in requests])
+    return _row(sent * 1e-9, (answered - sent) * 1e-6)
+
+
+def ours(stage: Stage, schedule: Schedule, problems: list[str]) -> dict[str, float]:
+    report, rows = stage.play(schedule, None)
+    problems += [report.problem] if report.problem else []
+    ok = ~np.isnan(rows.done)
+    return _row(rows.sent[ok], 1e3 * rows.latency[ok])
+
+
+def _row(sent: Any, latency_ms: Any) -> dict[str, float]:
+    p50, p99 = np.quantile(latency_ms, (0.5, 0.99), method="higher")
+    rate = (len(sent) - 1) / float(sent.max() - sent.min())
+    return {"rate": rate, "requests": len(sent), "p50_ms": float(p50), "p99_ms": float(p99)}
+
+
+def _images() -> list[dict[str, Any]]:
+    pixels, _ = labelled_images(IMAGES)
+    return [{"PIXELS": {"b64": base64.b64encode(image.tobytes()).decode()}} for image in pixels]
+
+
+def main(
+    name: str = "digits",
+    repository: Path = Path("model_repository"),
+    seconds: float = 30.0,
+    rounds: int = 3,
+    load: float = 0.5,
+) -> None:
+    binary = perf_analyzer()
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[-1]})
+    problems: list[str] = []
+    seen: dict[str, list[dict[str, float]]] = {"foveate loadtest": [], "perf_analyzer": []}
+    with running(repository, "--no-pin-cap", f"--slo-ms={SLO_MS:g}", core=cores[0]) as server:
+        stage = Stage(server, name)
+        capacity = stage.capacities().cheapest
+        schedule = shape_schedule(Shape.STEADY, load * capacity, seconds, seed=1)
+        stage.adapter.pin(stage.ladder.names[stage.ladder.cheapest])
+        for number in range(rounds):
+            players = [
+                ("foveate loadtest", lambda: ours(stage, schedule, problems)),
+                ("perf_analyzer", lambda: theirs(binary, stage, schedule)),
+            ]
+            for who, play in players if number % 2 == 0 else reversed(players):
+                seen[who].append(play())
+                print(who, seen[who][-1], flush=True)
+    rows = [
+        {"generator": who, **{key: median(run[key] for run in runs) for key in runs[0]}}
+        for who, runs in seen.items()
+    ]
+    a, b = rows
+    checks = {"client on time" if not problems else problems[0]: not problems}
+    for key, allowed in (("p50_ms", P50_APART), ("p99_ms", P99_APART)):
+        apart = abs(a[key] - b[key]) / b[key]
+        checks[f"{key[:3]}: {100 * apart:.1f} % apart, at most {100 * allowed:.0f} %"] = (
+            apart <= allowed
+        )
+    what = (
+        f"Medians of {rounds} runs of {seconds:g} s each, in turns; {load:g} of what the cheapest "
+        f"level carries ({capacity:.0f}/s), Poisson, gRPC."
+    )
+    result = {
+        "environment": environment(),
+        "what": what,
+        "rows": rows,
+        "runs": seen,
+        "bars": checks,
+    }
+    save("crosscheck", result)
+    bars(checks)
+
+
+if __name__ == "__main__":
+    typer.run(main)
