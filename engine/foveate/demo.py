@@ -116,6 +116,8 @@ class _Stage:
         report = run(config, lambda progress: self._print(self._tick(progress)))
         if pin is not None:
             self._adapter.unpin()
+        if report.interrupted:
+            raise KeyboardInterrupt
         return report
 
     def _tick(self, progress: Progress) -> str:

@@ -61,6 +61,7 @@ def loadtest(
     from foveate_loadtest.arrivals import Schedule, scenario_schedule
     from foveate_loadtest.capacity import measure_capacities
     from foveate_loadtest.ladder import LadderFacts
+    from foveate_loadtest.rows import INTERRUPTED
     from foveate_loadtest.run import LoadtestConfig, run
     from foveate_loadtest.table import report_table
 
@@ -100,6 +101,9 @@ def loadtest(
         typer.echo(report.to_json())
     else:
         Console().print(report_table({schedule.scenario: report}))
+    if report.interrupted:
+        console.print(f"[yellow]{report.messages[INTERRUPTED]}: a partial report[/]")
+        raise typer.Exit(130)
     if report.problem:
         console.print(f"[red]{report.problem}[/]")
         raise typer.Exit(1)

@@ -10,12 +10,15 @@ import gevent
 from gevent.event import Event
 
 from foveate_loadtest.limiter import Limiter
-from foveate_loadtest.rows import Outcome, Rows
+from foveate_loadtest.rows import DEAD, Outcome, Rows
 from foveate_loadtest.senders import Reply, Sender
 
 __all__ = ["Replay"]
 
 _REFUSED = Reply(Outcome.REJECTED, message="over the client's limit of requests in flight")
+_SILENT_S = 2.5  # the server says nothing for so long: ask whether it lives
+_LOOK_S = 0.5
+_LAST_S = 2.0  # for answers to what is in flight when a run is stopped
 _LEAD = 0.2  # seconds from the construction of a replay to the origin of its schedule
 
 
@@ -42,32 +45,67 @@ class Replay:
         self._in_flight = 0
         self._waiting = len(images)
         self._all_ended = Event()
+        self._stopped = Event()
+        self._heard = 0.0  # when a server last said anything
         self._origin = time.perf_counter() + _LEAD
 
     def now(self) -> float:
         """Seconds since the origin of the schedule."""
         return time.perf_counter() - self._origin
 
+    def stop(self, key: str, why: str) -> None:
+        """Send nothing more; ``why`` stands among the messages, under ``key``."""
+        if not self._stopped.is_set():
+            self.rows.messages[key] = f"{why}, {self.now():.1f} s after the start"
+            self._stopped.set()
+
     def run(self, drain: float) -> None:
-        """Send everything, then wait for the last answer, at most ``drain`` seconds."""
+        """Send everything, then wait for the last answer, at most ``drain`` seconds.
+
+        It ends early when it is stopped, or when the server is dead.
+        """
+        watch = gevent.spawn(self._watch)
+        try:
+            self._send_all()
+            if self._images:
+                gevent.wait([self._all_ended, self._stopped], timeout=drain, count=1)
+            if self._stopped.is_set():
+                self._all_ended.wait(_LAST_S)
+        finally:
+            watch.kill()
+
+    def _send_all(self) -> None:
         intended = self.rows.intended.tolist()
-        for row, image in enumerate(self._images):
+        for row, payload in enumerate(self._images):
             # Even when late: replies and HTTP sends need their turn.
             gevent.sleep(max(0.0, intended[row] - self.now()))
+            if self._stopped.is_set():
+                return
             if self._limiter is None or self._limiter.admits(self._in_flight):
                 self._in_flight += 1
-                self._sender.send(image, partial(self._sent, row), partial(self._answered, row))
+                self._sender.send(payload, partial(self._sent, row), partial(self._answered, row))
             else:
                 self._sent(row)
                 self._ended(row, _REFUSED)
-        if self._images:
-            self._all_ended.wait(drain)
+
+    def _watch(self) -> None:
+        """Stop when the server is silent and does not even say that it lives."""
+        while True:
+            gevent.sleep(_LOOK_S)
+            if not self._in_flight and Outcome.LOST.name.lower() not in self.rows.messages:
+                self._heard = self.now()  # there was nothing to answer
+            silent = self.now() - self._heard
+            if silent > _SILENT_S and not self._sender.alive():
+                self.stop(DEAD, f"the server is dead: nothing came back for {silent:.1f} s")
+                return
 
     def _sent(self, row: int) -> None:
         self.rows.sent[row] = self.now()
 
     def _answered(self, row: int, reply: Reply) -> None:
         now = self.now()
+        if reply.outcome is not Outcome.LOST:
+            self._heard = now
         if self._limiter is not None and reply.outcome is Outcome.OK:
             self._limiter.answered(now, now - float(self.rows.sent[row]), self._in_flight)
         self._in_flight -= 1

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from foveate_loadtest.arrivals import Capacities, Schedule
 from foveate_loadtest.ladder import LadderFacts
-from foveate_loadtest.rows import Outcome, Rows
+from foveate_loadtest.rows import DEAD, INTERRUPTED, Outcome, Rows
 
 __all__ = ["LevelShare", "Percentiles", "Report", "Second", "summarise"]
 
@@ -88,6 +88,7 @@ class Report:
     rejected: int
     errors: Mapping[str, int]  # by kind, without rejections
     messages: Mapping[str, str]  # first of each kind
+    interrupted: bool  # of a run that was stopped, only what was sent until then is here
     # How good it was; over the answers in time
     levels: tuple[LevelShare, ...]  # over all answers
     ladder_quality: float | None  # the ladder's quality of the levels served
@@ -103,6 +104,8 @@ class Report:
     @property
     def problem(self) -> str | None:
         """Why the numbers must not be used; None when they may."""
+        if DEAD in self.messages:
+            return self.messages[DEAD]
         if self.send_lag_ms is None or self.send_lag_ms.p99 > self.max_send_lag_ms:
             lag = (
                 "nothing was sent" if self.send_lag_ms is None else f"{self.send_lag_ms.p99:.1f} ms"
@@ -126,7 +129,14 @@ def summarise(
     max_send_lag_ms: float,
     environment: Mapping[str, str],
 ) -> Report:
-    """Judge the rows of a run. Without ``ladder`` the quality of levels is not known."""
+    """Judge the rows of a run. Without ``ladder`` the quality of levels is not known.
+
+    A run that stopped early is judged by what was sent, as if it had been meant to end then.
+    """
+    seconds = schedule.seconds
+    if DEAD in rows.messages or INTERRUPTED in rows.messages:
+        rows = rows.played()
+        seconds = max(1.0, float(rows.intended.max(initial=0.0)))
     ok = rows.outcome == Outcome.OK
     rejected = rows.outcome == Outcome.REJECTED
     in_time = ok & (rows.latency <= slo_ms / 1000)
@@ -138,12 +148,12 @@ def summarise(
         cv2=schedule.cv2,
         arrivals_sha256=schedule.sha256,
         capacities=schedule.capacities,
-        seconds=schedule.seconds,
+        seconds=seconds,
         requests=requests,
         slo_ms=slo_ms,
-        offered_rate=requests / schedule.seconds,
-        served_rate=int(ok.sum()) / schedule.seconds,
-        goodput=int(in_time.sum()) / schedule.seconds,
+        offered_rate=requests / seconds,
+        served_rate=int(ok.sum()) / seconds,
+        goodput=int(in_time.sum()) / seconds,
         attainment=_share(in_time, requests),
         attainment_admitted=_share(in_time, requests - int(rejected.sum())),
         latency_ms=Percentiles.of(rows.latency[ok]),
@@ -156,6 +166,7 @@ def summarise(
             and (count := int((rows.outcome == kind).sum()))
         },
         messages=rows.messages,
+        interrupted=INTERRUPTED in rows.messages,
         levels=_level_shares(rows, ok, ladder),
         ladder_quality=quality,
         measured_quality=_measured_quality(rows, in_time),
@@ -164,7 +175,7 @@ def summarise(
         max_send_lag_ms=max_send_lag_ms,
         max_in_flight=_max_in_flight(rows),
         environment=environment,
-        series=_series(rows, ok, in_time, rejected, schedule.seconds),
+        series=_series(rows, ok, in_time, rejected, seconds),
     )
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Outcome", "Rows"]
+__all__ = ["DEAD", "INTERRUPTED", "Outcome", "Rows"]
+
+DEAD, INTERRUPTED = "dead", "interrupted"  # messages of a run that stopped early
 
 
 class Outcome(IntEnum):
@@ -19,10 +21,11 @@ class Outcome(IntEnum):
 
     UNANSWERED = 0  # still in flight when the run ended
     OK = 1
-    REJECTED = 2  # HTTP 503 or UNAVAILABLE, which a lost gRPC connection also is: see messages
+    REJECTED = 2  # HTTP 503 or UNAVAILABLE
     TIMEOUT = 3  # the client gave up
     INVALID = 4  # the server blames the request
     FAILED = 5
+    LOST = 6  # nobody at the other end, or gone before the answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class Rows:
     level: NDArray[np.int16]  # -1 unknown
     answer: NDArray[np.int16]  # class of highest score, -1 none
     label: NDArray[np.int16]
-    messages: dict[str, str]  # first message of each kind of failure
+    messages: dict[str, str]  # first message of each kind of failure, and why the run stopped early
 
     @staticmethod
     def blank(intended: NDArray[np.float64], label: NDArray[np.int16]) -> Rows:
@@ -52,6 +55,14 @@ class Rows:
             label=label,
             messages={},
         )
+
+    def played(self) -> Rows:
+        """Those that were sent, or refused: all, unless the run stopped early."""
+        kept = ~np.isnan(self.sent)
+        columns = {
+            f.name: getattr(self, f.name)[kept] for f in fields(self) if f.name != "messages"
+        }
+        return Rows(**columns, messages=self.messages)
 
     @property
     def latency(self) -> NDArray[np.float64]:

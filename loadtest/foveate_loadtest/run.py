@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.choices import Protocol, Target
@@ -53,8 +55,9 @@ def run(
 ) -> Report:
     """Send the schedule and report; ``on_progress`` is called twice a second while it runs.
 
-    A run whose client was late has ``report.problem`` set. Raises :class:`SenderError` when there
-    is nothing to report.
+    A run whose client was late, or whose server died, has ``report.problem`` set. After a
+    KeyboardInterrupt the report is of what was sent, and says so. Raises :class:`SenderError` when
+    there is nothing to report.
     """
     with tempfile.TemporaryDirectory(prefix="foveate-loadtest-") as scratch:
         folder = Path(scratch)
@@ -70,16 +73,17 @@ def run(
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 pass_fds=(writer,),
+                start_new_session=True,  # Ctrl-C is ours to handle
             )
             os.close(writer)
             try:
-                for line in live:
-                    on_progress(Progress(**json.loads(line)))
-                process.wait()
+                interrupted = _follow(process, live, on_progress)
             finally:
                 process.kill()
                 process.wait()
         if not rows_path.exists():
+            if interrupted:  # before anything was sent
+                raise KeyboardInterrupt
             tail = log_path.read_text(errors="replace")[-_LOG_TAIL:]
             raise SenderError(f"Locust ended with {process.returncode}:\n{tail}")
         rows = Rows.load(rows_path)
@@ -93,6 +97,26 @@ def run(
         config.max_send_lag_ms,
         environment(),
     )
+
+
+def _follow(
+    process: subprocess.Popen[bytes], live: TextIO, on_progress: Callable[[Progress], None]
+) -> bool:
+    """Until the sender has ended. The first Ctrl-C asks it to end early: was there one?"""
+    interrupted = False
+    try:
+        _tell(live, on_progress)
+    except KeyboardInterrupt:
+        interrupted = True
+        process.send_signal(signal.SIGUSR1)
+        _tell(live, on_progress)
+    process.wait()
+    return interrupted
+
+
+def _tell(live: TextIO, on_progress: Callable[[Progress], None]) -> None:
+    for line in live:
+        on_progress(Progress(**json.loads(line)))
 
 
 def _command(config: LoadtestConfig, arrivals: Path, rows: Path) -> list[str]:

@@ -28,6 +28,9 @@ _GRPC_OUTCOMES = {
     grpc.StatusCode.DEADLINE_EXCEEDED: Outcome.TIMEOUT,
     grpc.StatusCode.INVALID_ARGUMENT: Outcome.INVALID,
 }
+# gRPC says UNAVAILABLE whether the server rejects or is not there; only the words differ.
+_LOST = ("failed to connect", "Socket closed", "Connection re", "Broken pipe")
+_ALIVE_S = 1.0  # to say so
 _HTTP_OUTCOMES = {503: Outcome.REJECTED, 400: Outcome.INVALID}
 
 
@@ -42,11 +45,15 @@ class Reply:
 
 
 class Sender(Protocol):
-    """Sends payload ``image``; each callback is called once, in this order."""
+    """Talks to one server."""
 
     def send(
         self, image: int, on_sent: Callable[[], None], on_reply: Callable[[Reply], None]
-    ) -> None: ...
+    ) -> None:
+        """Send payload ``image``; each callback is called once, in this order."""
+
+    def alive(self) -> bool:
+        """Does the server answer at all, within a second?"""
 
     def close(self) -> None: ...
 
@@ -73,6 +80,17 @@ class GrpcSender:
         call = self._infer.future(self._payloads[image], timeout=self._timeout)
         on_sent()
         call.add_done_callback(lambda call: on_reply(_grpc_reply(call)))
+
+    def alive(self) -> bool:
+        live = self._channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+        try:
+            live(b"", timeout=_ALIVE_S)
+        except grpc.RpcError as error:  # whatever it says, but that it is gone
+            return error.code() not in (
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+            )
+        return True
 
     def close(self) -> None:
         self._channel.close()
@@ -107,12 +125,20 @@ class HttpSender:
         except TimeoutError as error:
             return Reply(Outcome.TIMEOUT, message=str(error))
         except (OSError, HTTPParseError) as error:
-            return Reply(Outcome.FAILED, message=repr(error))
+            return Reply(Outcome.LOST, message=repr(error))
         if response.should_close():
             connection.close()
         else:
             self._idle.append(connection)
         return _http_reply(response, body)
+
+    def alive(self) -> bool:
+        try:
+            with gevent.socket.create_connection(self._address, _ALIVE_S) as connection:
+                connection.sendall(b"GET /v2/health/live HTTP/1.0\r\n\r\n")
+                return bool(connection.recv(1))
+        except OSError:
+            return False
 
     def _connect(self) -> Any:
         connection = gevent.socket.create_connection(self._address, self._timeout)
@@ -141,9 +167,11 @@ def _http_reply(response: HTTPSocketResponse, body: bytes) -> Reply:
 def _grpc_reply(call: Any) -> Reply:
     code = call.code()
     if code is not grpc.StatusCode.OK:
-        return Reply(
-            _GRPC_OUTCOMES.get(code, Outcome.FAILED), message=f"{code.name}: {call.details()}"
-        )
+        said = str(call.details())
+        outcome = _GRPC_OUTCOMES.get(code, Outcome.FAILED)
+        if outcome is Outcome.REJECTED and any(words in said for words in _LOST):
+            outcome = Outcome.LOST
+        return Reply(outcome, message=f"{code.name}: {said}")
     response = call.result()
     names = (output.name for output in response.outputs)
     return _answer(dict(zip(names, response.raw_output_contents, strict=True)))

@@ -47,7 +47,8 @@ class Stage:
     ) -> tuple[Report, Rows]:
         """Send the schedule, served at level ``pin``, or adaptively for None.
 
-        With ``limiter`` the client keeps to an adaptive limit of requests in flight.
+        With ``limiter`` the client keeps to an adaptive limit of requests in flight. Of a run
+        that was interrupted nothing is kept.
         """
         with contextlib.ExitStack() as stack:
             if pin is not None:
@@ -69,6 +70,8 @@ class Stage:
                 on_progress,
             )
             rows = Rows.load(path)
+        if report.interrupted:
+            raise KeyboardInterrupt
         time.sleep(_SETTLE_S)
         return report, rows
 

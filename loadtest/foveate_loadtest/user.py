@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import resource
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +31,7 @@ from foveate_loadtest.limiter import Limiter
 from foveate_loadtest.payloads import Parameters, grpc_payload, http_payload, tensors
 from foveate_loadtest.progress import measure
 from foveate_loadtest.replay import Replay
-from foveate_loadtest.rows import Outcome, Rows
+from foveate_loadtest.rows import DEAD, INTERRUPTED, Outcome, Rows
 from foveate_loadtest.senders import GrpcSender, HttpSender, Sender
 from foveate_loadtest.wishes import Wish, draw, share_out
 
@@ -52,7 +53,8 @@ class OpenLoopUser(User):
             # Locust would start the task again, for ever.
             logging.exception("the schedule was not replayed")
             self.environment.process_exit_code = 1
-        gevent.spawn(self.environment.runner.quit)
+        runner = self.environment.runner
+        gevent.spawn(runner.quit if self.environment.web_ui is None else runner.stop)
         raise StopUser
 
 
@@ -71,13 +73,18 @@ def _replay(environment: Any) -> None:
     limiter = Limiter() if options.limiter else None
     payloads = (chosen * len(labels) + images).tolist()
     replay = Replay(rows, payloads, sender, _reporter(environment, rows), limiter)
+    gevent.signal_handler(signal.SIGUSR1, replay.stop, INTERRUPTED, "interrupted")
     stream = gevent.spawn(_stream, options.live_fd, replay, options.slo_ms / 1000)
-    replay.run(drain=options.timeout)
-    stream.kill()
-    sender.close()
-    if options.rows:
-        rows.save(Path(options.rows))
-    _judge_lag(environment, rows)
+    try:
+        replay.run(drain=options.timeout)
+    except gevent.GreenletExit:  # Locust was told to stop
+        replay.stop(INTERRUPTED, "interrupted")
+    finally:
+        stream.kill()
+        sender.close()
+        if options.rows:
+            rows.save(Path(options.rows))
+    _judge(environment, rows)
 
 
 def _wishes(options: Any) -> list[Wish]:
@@ -129,10 +136,14 @@ def _stream(descriptor: int | None, replay: Replay, slo: float) -> None:
         os.write(descriptor, f"{line}\n".encode())
 
 
-def _judge_lag(environment: Any, rows: Rows) -> None:
-    """Fail a run whose client was late: its latencies would be the client's, not the server's."""
+def _judge(environment: Any, rows: Rows) -> None:
+    """Fail a run of a dead server, or whose client was late: its latencies are the client's own."""
+    if DEAD in rows.messages:
+        logging.error(rows.messages[DEAD])
+        environment.process_exit_code = 1
     limit = environment.parsed_options.max_send_lag_ms
-    lag = float(np.nanquantile(rows.lag, 0.99) * 1000) if len(rows.lag) else 0.0
+    sent = rows.lag[~np.isnan(rows.lag)]
+    lag = float(np.quantile(sent, 0.99) * 1000) if len(sent) else 0.0
     if lag > limit:
         logging.error("p99 send lag %.1f ms is over --max-send-lag-ms %.1f", lag, limit)
         environment.process_exit_code = 1

@@ -19,13 +19,18 @@ StartFake = Callable[..., str]
 
 
 @pytest.fixture
-def start_fake() -> Iterator[StartFake]:
+def fakes() -> list[grpc.Server]:
+    """The servers that ``start_fake`` has started."""
+    return []
+
+
+@pytest.fixture
+def start_fake(fakes: list[grpc.Server]) -> Iterator[StartFake]:
     """Start a fake server; returns its host:port.
 
     ``seconds`` is the time of one request, ``workers`` how many run at once, ``reject`` how many of
     the first requests are answered UNAVAILABLE at once.
     """
-    servers = []
 
     def start(*, seconds: float, workers: int, reject: int = 0) -> str:
         lock = threading.Lock()
@@ -58,11 +63,11 @@ def start_fake() -> Iterator[StartFake]:
         )
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
-        servers.append(server)
+        fakes.append(server)
         return f"127.0.0.1:{port}"
 
     yield start
-    for server in servers:
+    for server in fakes:
         server.stop(None).wait()
 
 
