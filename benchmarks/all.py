@@ -22,6 +22,8 @@ NAMES = (
     "switches",
     "burst",
     "control",
+    "serve --quick",
+    "crosscheck",
     "simulated",
     "detection",
     "console",
@@ -34,6 +36,9 @@ if __name__ == "__main__":
     missed = []
     for name in NAMES:
         print(f"== {name}", flush=True)
-        if subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py")]).returncode:
+        script, *options = name.split()
+        if subprocess.run(
+            [sys.executable, Path(__file__).with_name(f"{script}.py"), *options]
+        ).returncode:
             missed.append(name)
     sys.exit(f"bars missed in: {', '.join(missed)}" if missed else 0)

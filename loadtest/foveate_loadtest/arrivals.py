@@ -30,6 +30,7 @@ __all__ = [
     "gamma",
     "piecewise",
     "poisson",
+    "recorded_schedule",
     "scenario_phases",
     "scenario_schedule",
 ]
@@ -150,6 +151,34 @@ class Schedule:
         if schedule.sha256 != recorded:
             raise ScheduleError(f"{path}: sha256={recorded!r}, but the times hash to another value")
         return schedule
+
+
+def recorded_schedule(path: Path, rate: float, seconds: float) -> Schedule:
+    """Arrivals that were seen elsewhere, as many a second on average as asked for.
+
+    Args:
+        path: one time a line, in seconds of any clock, in any order.
+        rate: requests/s, on average over the record, which is stretched or compressed for it.
+        seconds: of the record, after that, to replay from its beginning.
+
+    Raises :class:`ScheduleError` naming the file.
+    """
+    try:
+        seen = np.sort([float(line) for line in path.read_text().split()])
+    except (OSError, ValueError) as error:
+        raise ScheduleError(f"{path}: {error}") from error
+    if len(seen) < 2 or not np.isfinite(seen).all() or seen[0] == seen[-1] or rate <= 0:
+        raise ScheduleError(f"{path}: {len(seen)} times; expected at least two different ones")
+    times = (seen - seen[0]) * (len(seen) - 1) / (rate * (seen[-1] - seen[0]))
+    gaps = np.diff(times)
+    return Schedule(
+        times=times[times < seconds],
+        seconds=seconds,
+        scenario=path.stem,
+        seed=0,
+        cv2=float(gaps.var() / gaps.mean() ** 2),
+        capacities=None,
+    )
 
 
 def scenario_schedule(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Protocol", "Scenario", "Shape", "Target"]
+__all__ = ["DIGITS", "Protocol", "Scenario", "Shape", "Target"]
+
+DIGITS = "digits"  # the image set that is always there
 
 
 class Protocol(StrEnum):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from foveate_loadtest.choices import Protocol, Scenario, Target
+from foveate_loadtest.choices import DIGITS, Protocol, Scenario, Shape, Target
 
 if TYPE_CHECKING:
     from foveate_loadtest.progress import Progress
@@ -29,6 +29,17 @@ def loadtest(
     scenario: Annotated[
         Scenario, typer.Option(help="Load, in multiples of capacities measured first.")
     ] = Scenario.BURST,
+    shape: Annotated[
+        Shape | None, typer.Option(help="Another load: this shape instead of a scenario.")
+    ] = None,
+    recorded: Annotated[
+        Path | None,
+        typer.Option(help="Another load: times seen elsewhere, one a line, seconds.", exists=True),
+    ] = None,
+    load: Annotated[
+        float, typer.Option(min=0, help="Mean of a shape or record, of the cheapest capacity.")
+    ] = 0.7,
+    seconds: Annotated[float, typer.Option(min=1, help="Of a shape or record.")] = 60.0,
     arrivals: Annotated[
         Path | None, typer.Option(help="Replay this arrival file instead.", exists=True)
     ] = None,
@@ -44,9 +55,19 @@ def loadtest(
         Path | None,
         typer.Option(help="ladder.json; with --slo-ms no adapter is asked.", exists=True),
     ] = None,
+    image_set: Annotated[
+        str, typer.Option(help="digits, an .npz file of pixels and labels, or a folder of files.")
+    ] = DIGITS,
+    images: Annotated[int, typer.Option(min=1, help="Different images, sent in turn.")] = 500,
+    wish: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE:SHARE of the requests, as in quality=exact:0.05; repeatable."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the report, JSON.")] = None,
     rows: Annotated[
-        Path | None, typer.Option(help="Write one row a request, .csv or .npz.")
+        Path | None, typer.Option(help="Write one row a request, .parquet, .csv or .npz.")
     ] = None,
     core: Annotated[int | None, typer.Option(min=0, help="Run the client on this core.")] = None,
     max_send_lag_ms: Annotated[
@@ -58,11 +79,12 @@ def loadtest(
 ) -> None:
     """Send an open-loop load and judge every answer against the SLO."""
     from foveate_loadtest.adapter import Adapter
-    from foveate_loadtest.arrivals import Schedule, scenario_schedule
+    from foveate_loadtest.arrivals import Schedule, recorded_schedule, scenario_schedule
     from foveate_loadtest.capacity import measure_capacities
     from foveate_loadtest.ladder import LadderFacts
     from foveate_loadtest.rows import INTERRUPTED
     from foveate_loadtest.run import LoadtestConfig, run
+    from foveate_loadtest.shapes import shape_schedule
     from foveate_loadtest.table import report_table
 
     console = Console(stderr=True)
@@ -77,7 +99,13 @@ def loadtest(
     if arrivals is None:
         with console.status("measuring capacities"):
             capacities = measure_capacities(_address(grpc_url), model, facts)
-        schedule = scenario_schedule(scenario, capacities, seed, cv2)
+        rate = load * capacities.cheapest
+        if recorded is not None:
+            schedule = recorded_schedule(recorded, rate, seconds)
+        elif shape is not None:
+            schedule = shape_schedule(shape, rate, seconds, cv2, seed)
+        else:
+            schedule = scenario_schedule(scenario, capacities, seed, cv2)
     else:
         schedule = Schedule.load(arrivals)
     if save_arrivals is not None:
@@ -91,6 +119,9 @@ def loadtest(
         target=target,
         ladder=facts,
         max_send_lag_ms=max_send_lag_ms,
+        wishes=tuple(wish or ()),
+        image_set=image_set if image_set == DIGITS else str(Path(image_set).absolute()),
+        images=images,
         rows=rows,
     )
     with console.status("starting") as status:

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveate.digits.images import test_set
-from foveate_loadtest.choices import Target
+from foveate_loadtest.choices import DIGITS, Target
 from foveate_loadtest.errors import ScheduleError
 
-__all__ = ["DIGITS", "encode", "labelled_images", "load_images", "save_images"]
+__all__ = ["encode", "labelled_images", "load_images", "save_images"]
 
-DIGITS = "digits"
 NO_LABEL = -1
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 

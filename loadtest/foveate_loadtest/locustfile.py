@@ -9,8 +9,7 @@ import grpc.experimental.gevent
 from locust import events
 from locust.argument_parser import LocustArgumentParser
 
-from foveate_loadtest.choices import Protocol, Target
-from foveate_loadtest.images import DIGITS
+from foveate_loadtest.choices import DIGITS, Protocol, Target
 from foveate_loadtest.user import OpenLoopUser
 
 __all__ = ["OpenLoopUser"]

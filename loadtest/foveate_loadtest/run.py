@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TextIO
 
 from foveate_loadtest.arrivals import Schedule
-from foveate_loadtest.choices import Protocol, Target
+from foveate_loadtest.choices import DIGITS, Protocol, Target
 from foveate_loadtest.environment import environment
 from foveate_loadtest.errors import SenderError
-from foveate_loadtest.images import DIGITS
 from foveate_loadtest.ladder import LadderFacts
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import Report, summarise

@@ -12,7 +12,7 @@ from foveate.local import Addresses
 from foveate_loadtest.adapter import Adapter
 from foveate_loadtest.arrivals import Capacities, Schedule
 from foveate_loadtest.capacity import measure_capacities
-from foveate_loadtest.images import DIGITS
+from foveate_loadtest.choices import DIGITS
 from foveate_loadtest.ladder import LadderFacts
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import Report

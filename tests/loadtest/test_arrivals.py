@@ -18,6 +18,7 @@ from foveate_loadtest.arrivals import (
     gamma,
     piecewise,
     poisson,
+    recorded_schedule,
     scenario_phases,
     scenario_schedule,
 )
@@ -118,3 +119,20 @@ def test_a_broken_arrival_file_is_named(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ScheduleError, match=r"broken\.json"):
         Schedule.load(path)
+
+
+def test_a_record_is_stretched_to_the_rate(tmp_path: Path) -> None:
+    path = tmp_path / "seen.txt"
+    path.write_text("1000\n1001\n1003\n1002\n1010\n")
+    schedule = recorded_schedule(path, 4.0, 10.0)
+    assert schedule.times.tolist() == [0.0, 0.1, 0.2, 0.3, 1.0]
+    assert recorded_schedule(path, 4.0, 0.25).times.tolist() == [0.0, 0.1, 0.2]
+    assert schedule.scenario == "seen"
+
+
+@pytest.mark.parametrize("text", ["", "1", "2\n2", "a\nb", "nan\n1"])
+def test_a_record_that_cannot_be_used_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "seen.txt"
+    path.write_text(text)
+    with pytest.raises(ScheduleError, match=r"seen\.txt"):
+        recorded_schedule(path, 4.0, 10.0)
