@@ -40,12 +40,12 @@ Maker = Literal["torch", "foveate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Routes:
-    """Who computes what both PyTorch and we can. PyTorch, until a GPU has shown ours to be faster:
-    ``benchmarks/gpu.py model`` measures both."""
+    """Who computes what both PyTorch and we can: who was faster when ``benchmarks/gpu.py model``
+    measured both on an H100."""
 
-    attention: Maker = "torch"  # fused with the importance where a block prunes
+    attention: Maker = "foveate"  # fused with the importance where a block prunes
     gelu: Maker = "torch"  # fused with the product before it
-    norm: Maker = "torch"  # fused with the addition before it
+    norm: Maker = "foveate"  # fused with the addition before it
 
 
 class Forward:
