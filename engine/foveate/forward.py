@@ -32,6 +32,7 @@ from foveate_kernels.ops import (
     patchify_u8,
     varlen_attention,
 )
+from foveate_kernels.ops.varlen_attention import HEAD_DIMS
 
 __all__ = ["Forward", "Routes"]
 
@@ -168,7 +169,7 @@ class Forward:
     ) -> tuple[Tensor, Tensor | None]:
         """Rows [batch * n, C], and the score [H, batch * n] where our kernel gives it too."""
         bias = rows.key_bias
-        if self.routes.attention == "foveate" and q.shape == v.shape and q.shape[2] % 8 == 0:
+        if self.routes.attention == "foveate" and q.shape == v.shape and q.shape[2] in HEAD_DIMS:
             score = reducer.score if isinstance(reducer, Prune) else None
             out = varlen_attention(
                 q,
