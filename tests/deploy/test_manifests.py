@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+
+from foveate.probe import PATIENCE_S
+from foveate.processes import TritonProcess
 
 KUBERNETES = "1.32"
 NO_SCHEMA = {"PodMonitor", "PrometheusRule", "ScaledObject"}  # of operators
@@ -52,6 +56,16 @@ def test_every_manifest_fits_its_schema(tool: Callable[..., str], root: Path) ->
     manifests = [path for path in paths if path.name != "kustomization.yaml"]
     assert len(manifests) > 6
     tool("kubernetes-validate", "-k", KUBERNETES, "--strict", "--no-warn", *manifests)
+
+
+def test_liveness_leaves_busy_decoders_and_restarts_to_the_supervisor(root: Path) -> None:
+    deployment = yaml.safe_load((root / "deploy/kubernetes/base/deployment.yaml").read_text())
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    (triton,) = [one for one in containers if one["name"] == "triton"]
+    probe = triton["livenessProbe"]
+    (patience,) = re.findall(r"--patience=(\d+)", " ".join(probe["exec"]["command"]))
+    assert PATIENCE_S <= int(patience) < probe["timeoutSeconds"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] > TritonProcess.START_S
 
 
 @pytest.fixture(scope="session", params=["cpu", "gpu"])
