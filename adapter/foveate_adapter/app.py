@@ -315,8 +315,8 @@ async def list_decisions(
 @_reads.get(
     "/v1/events",
     response_class=StreamingResponse,
-    responses={200: {"description": "It does not end", "content": {"text/event-stream": {}}}}
-    | _refusals({503: "Too many streams are open"}),
+    responses=_refusals({503: "Too many streams are open"})
+    | {200: {"description": "It does not end", "content": {"text/event-stream": {}}}},
     dependencies=[Depends(_stream)],
 )
 async def stream_events(request: Request, models: _All) -> StreamingResponse:

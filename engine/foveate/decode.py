@@ -17,7 +17,7 @@ __all__ = ["MAX_BYTES", "MAX_PIXELS", "MAX_PNG_PIXELS", "decode_image"]
 
 MAX_BYTES = 16 * 2**20
 MAX_PIXELS = 32 * 10**6
-# Every pixel of a PNG is decoded, and a few kilobytes can hold very many. A 4K screen has 8.3 million.
+# Every pixel of a PNG is decoded, and few bytes can hold many. A 4K screen has 8.3 million.
 MAX_PNG_PIXELS = 9 * 10**6
 
 

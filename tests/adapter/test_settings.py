@@ -69,7 +69,7 @@ def test_what_cannot_be_used_is_named(monkeypatch, key, value):
 
 def test_an_unknown_key_is_named_without_its_value(monkeypatch):
     monkeypatch.setenv("FOVEATE_ADAPTER_BEARER_TOKEN", "sesame")
-    with pytest.raises(SettingsError, match="^FOVEATE_ADAPTER_BEARER_TOKEN: unknown") as told:
+    with pytest.raises(SettingsError, match=r"^FOVEATE_ADAPTER_BEARER_TOKEN: unknown") as told:
         Settings.from_environment()
     assert "sesame" not in str(told.value)
 

@@ -1,4 +1,4 @@
-"""What the supervisor takes for a fault, where producing one takes half a minute or a bad machine."""
+"""What the supervisor takes for a fault, where it would take half a minute to produce one."""
 
 from __future__ import annotations
 
