@@ -80,8 +80,8 @@ def overlay(
         text = tool("kubectl", "kustomize", folder)
     else:
         pytest.skip(
-            "neither kustomize nor kubectl is installed (no package of Debian 12 will do: its kubectl "
-            "1.20 knows no components)"
+            "neither kustomize nor kubectl is installed (no package of Debian 12 will do: its "
+            "kubectl 1.20 knows no components)"
         )
     path = tmp_path_factory.mktemp("kubernetes") / f"{request.param}.yaml"
     path.write_text(text)
