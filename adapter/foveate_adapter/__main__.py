@@ -19,7 +19,7 @@ from foveate_adapter.model import open_models
 from foveate_adapter.settings import Settings
 from foveate_adapter.sources import open_source
 
-MOST_CONNECTIONS = 256  # while there are more, every request is answered 503
+MOST_CONNECTIONS = 256  # while there are as many, every request is answered 503
 FIRST_REQUEST_S = 10.0  # who has not asked anything by then is hung up on
 
 _log = logging.getLogger(__name__)
