@@ -36,13 +36,13 @@ ENV PATH=/opt/foveate/bin:${PATH} \
     FOVEATE_STATE_DIR=/var/lib/foveate \
     FOVEATE_RUN_DIR=/run/foveate
 # check_repository makes the version folders that git does not keep.
-RUN install -d -o 1000 -g 1000 /var/lib/foveate /run/foveate \
+RUN install -d -m 700 -o 1000 -g 1000 /var/lib/foveate /run/foveate \
  && python -c 'import foveate.repository, pathlib; foveate.repository.check_repository(pathlib.Path("/models"))'
 USER 1000:1000
 VOLUME ["/var/lib/foveate", "/run/foveate"]
 EXPOSE 8000 8001 8002 8080
-HEALTHCHECK --interval=10s --timeout=15s --start-period=5m --retries=3 \
-    CMD ["foveate", "health", "--repository=/models"]
+HEALTHCHECK --interval=10s --timeout=45s --start-period=5m --retries=3 \
+    CMD ["foveate", "health", "--repository=/models", "--patience=30"]
 ENTRYPOINT ["tini", "--"]
 CMD ["foveate", "serve", "--repository=/models"]
 
@@ -74,7 +74,7 @@ ENV PATH=/opt/foveate/bin:${PATH} \
     FOVEATE_STATE_DIR=/var/lib/foveate \
     FOVEATE_RUN_DIR=/run/foveate
 # The plugin also lies where a tritonserver started by hand looks for it.
-RUN install -d -o 1000 -g 1000 /var/lib/foveate /run/foveate \
+RUN install -d -m 700 -o 1000 -g 1000 /var/lib/foveate /run/foveate \
  && install -d /opt/tritonserver/backends/foveate \
  && ln -s "$(python -c 'import foveate.server; print(foveate.server.PLUGIN)')" \
     /opt/tritonserver/backends/foveate/model.py \
@@ -82,8 +82,8 @@ RUN install -d -o 1000 -g 1000 /var/lib/foveate /run/foveate \
 USER 1000:1000
 VOLUME ["/var/lib/foveate", "/run/foveate"]
 EXPOSE 8000 8001 8002
-HEALTHCHECK --interval=10s --timeout=15s --start-period=5m --retries=3 \
-    CMD ["foveate", "health", "--repository=/models"]
+HEALTHCHECK --interval=10s --timeout=45s --start-period=5m --retries=3 \
+    CMD ["foveate", "health", "--repository=/models", "--patience=30"]
 ENTRYPOINT ["tini", "--"]
 # The adapter is a container of its own, beside this one: beyond loopback it wants a token.
 CMD ["foveate", "serve", "--repository=/models", "--server-bin=/opt/tritonserver/bin/tritonserver", \

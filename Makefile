@@ -29,7 +29,7 @@ demo: $(READY) ## Serve the demo model, send it a burst, compare with fixed leve
 
 test: $(READY) $(TIMM) ## Run the tests: kernels in Triton's interpreter, the rest on the real server
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreter
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=15 --durations-min=5
 
 check: $(READY) ## Lint, type-check, look for known vulnerabilities
 	$(BIN)/ruff check .

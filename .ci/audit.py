@@ -24,6 +24,9 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
+# What pip-audit says when PyPI does not answer, or answers 5xx.
+UNREACHABLE = ("ConnectionError", "Failed to connect", "HTTPError: 5")
+
 
 def audit(constraints: Path) -> dict[str, Any] | None:
     """What pip-audit says of every pin; None if it cannot ask."""
@@ -33,7 +36,7 @@ def audit(constraints: Path) -> dict[str, Any] | None:
     try:
         report: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        if "ConnectionError" in done.stderr or "Failed to connect" in done.stderr:
+        if any(sign in done.stderr for sign in UNREACHABLE):
             return None
         raise SystemExit(f"audit: pip-audit failed:\n{done.stderr[-2000:]}") from None
     return None if all("skip_reason" in one for one in report["dependencies"]) else report

@@ -36,6 +36,7 @@ PAINTS = 9
 RATE_S = 60
 FULL_AFTER_MIN = 6
 LOAD_PERIOD_S = 0.05
+LIVE = "#connection[data-state=live]"
 # Counts how often each canvas was cleared, which a chart does before it draws.
 COUNT_DRAWINGS = """
 window.drawings = new Map();
@@ -77,8 +78,8 @@ def first_paint_ms(browser: Browser, url: str) -> float:
     context = browser.new_context()
     page = context.new_page()
     page.goto(url)
-    read = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-    page.wait_for_function(read)
+    page.locator(LIVE).wait_for()
+    read = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
     paint = float(page.evaluate(read))
     context.close()
     return paint
@@ -134,7 +135,7 @@ def main(
         page.on("console", lambda message: complaints.append(message.text))
         page.add_init_script(COUNT_DRAWINGS)
         page.goto(server.adapter)
-        page.wait_for_function("document.getElementById('connection').textContent === 'live'")
+        page.locator(LIVE).wait_for()
         rate = updates_hz(page, RATE_S)
         readings = memory(page, minutes)
         version = browser.version

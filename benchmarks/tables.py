@@ -526,6 +526,95 @@ def ablation(data: Mapping[str, Any]) -> str:
     return _markdown(head, rows)
 
 
+def gpu_model(data: Mapping[str, Any]) -> str:
+    titles = {
+        "dense eager": "timm, call by call",
+        "dense graph": "timm, CUDA graph",
+        "dense compiled": "timm, `max-autotune`, CUDA graph",
+        "dense flash": "level 0, PyTorch's FlashAttention",
+        "dense foveate": "**level 0**",
+        "keep 0.7 foveate": "**keep 0.7**",
+        "keep 0.5 foveate": "**keep 0.5**",
+        "vwt-intra foveate": "**vwt-intra, half the patches**",
+        "tome": "ToMe, our kernels",
+    }
+    batches = sorted({int(key.split()[0][1:]) for key in data["rows"]})
+
+    def best(batch: int, name: str) -> Mapping[str, Any] | None:
+        rows = (r for k, r in data["rows"].items() if k.startswith(f"b{batch} {name}"))
+        return min((r for r in rows if "ms" in r), key=lambda r: r["ms"], default=None)
+
+    def cells(name: str) -> Iterable[str]:
+        for batch in batches:
+            row = best(batch, name)
+            energy = data["rows"].get(f"b{batch} {name.removesuffix(' foveate')} energy", {})
+            joules = energy.get("joules_per_image") if name.endswith(" foveate") else None
+            yield "–" if row is None else f"{row['ms']:.3f}"
+            yield "–" if row is None else f"{row['images_per_s']:.0f}"
+            yield "–" if joules is None else f"{1e3 * joules:.0f}"
+
+    head = ["DeiT-B, fp16"]
+    for batch in batches:
+        head += [f"batch {batch}, ms", "images/s", "mJ/image"]
+    rows = ((title, *cells(name)) for name, title in titles.items())
+    return f"{_markdown(head, rows)}\n\n{_gpu(data)}; `python benchmarks/gpu.py model deit-b`."
+
+
+def gpu_attention(data: Mapping[str, Any]) -> str:
+    others = ("attention", "sdpa", "flash-attention 2")
+    rows = (
+        (
+            key.removeprefix("attention "),
+            f"{1e3 * row['attention with bias']['ms']:.1f}",
+            *(f"{1e3 * row[other]['ms']:.1f}" for other in others),
+        )
+        for key, row in data["rows"].items()
+        if key.startswith("attention ")
+    )
+    head = ("µs", "ours, a bias for each key", "ours, none", "SDPA", "packed FlashAttention-2")
+    return f"{_markdown(head, rows)}\n\n{_gpu(data)}; `python benchmarks/gpu.py peers`."
+
+
+def gpu_selection(data: Mapping[str, Any]) -> str:
+    rows = (
+        (
+            key.removeprefix("selection "),
+            f"{1e3 * row['selection']['ms']:.1f}",
+            f"{1e3 * row['torch']['ms']:.1f}",
+        )
+        for key, row in data["rows"].items()
+        if key.startswith("selection ")
+    )
+    head = ("µs", "`select_tokens`, `compact_tokens`", "the same in PyTorch's operators")
+    return f"{_markdown(head, rows)}\n\n{_gpu(data)}; `python benchmarks/gpu.py peers`."
+
+
+def gpu_parity(data: Mapping[str, Any]) -> str:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for key, row in data["rows"].items():
+        found.setdefault(key.split(":")[0], []).append(row)
+
+    def errors(rows: list[Mapping[str, Any]]) -> list[float]:
+        return [float(error) for row in rows for error in row.get("errors", {}).values()]
+
+    rows = (
+        (
+            f"`{name}`",
+            f"{sum(not row.get('wrong') and 'error' not in row for row in rows)} of {len(rows)}",
+            f"{max(errors(rows), default=0.0):.1e}",
+        )
+        for name, rows in found.items()
+    )
+    head = ("operator", "cases right, to the bit in 20 runs", "largest error")
+    return f"{_markdown(head, rows)}\n\n{_gpu(data)}; `python benchmarks/gpu.py parity`."
+
+
+def _gpu(data: Mapping[str, Any]) -> str:
+    facts, commit = data["identity"], data["hardware"]["environment"]["commit"]
+    versions = ", ".join(f"{key} {facts[key]}" for key in ("driver", "torch", "triton"))
+    return f"{facts['name']}, {versions}, commit {commit}"
+
+
 def _where(data: Mapping[str, Any]) -> str:
     e = data["environment"]
     return f"{e['cpu']} ({e['cores']} cores, shared), one thread, torch {e['torch']}"
@@ -566,6 +655,10 @@ _TABLES = {
     "selector": ("selector", selector),
     "ablation": ("selector", ablation),
     "console": ("console", console),
+    "gpu-model": ("gpu-model-deit-b", gpu_model),
+    "gpu-attention": ("gpu-peers", gpu_attention),
+    "gpu-selection": ("gpu-peers", gpu_selection),
+    "gpu-parity": ("gpu-parity", gpu_parity),
 }
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import signal
 import time
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from foveate.errors import FoveateError
 from foveate_adapter import central
@@ -18,9 +19,22 @@ from foveate_adapter.model import open_models
 from foveate_adapter.settings import Settings
 from foveate_adapter.sources import open_source
 
-MOST_CONNECTIONS = 256  # more are answered 503
+MOST_CONNECTIONS = 256  # while there are as many, every request is answered 503
+FIRST_REQUEST_S = 10.0  # who has not asked anything by then is hung up on
 
 _log = logging.getLogger(__name__)
+
+
+class Connection(H11Protocol):
+    """As uvicorn's own, which waits for ever for the first request."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(FIRST_REQUEST_S, self._hang_up_on_the_silent)
+
+    def _hang_up_on_the_silent(self) -> None:
+        if self.cycle is None:
+            self.transport.abort()
 
 
 async def serve(settings: Settings) -> None:
@@ -36,6 +50,7 @@ async def serve(settings: Settings) -> None:
             app,
             host=settings.host,
             port=settings.port,
+            http=Connection,
             access_log=False,
             log_level="warning",
             timeout_graceful_shutdown=1,

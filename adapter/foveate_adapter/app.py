@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import takewhile
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
@@ -38,7 +39,7 @@ from foveate_adapter.errors import (
 )
 from foveate_adapter.explain import Explainer
 from foveate_adapter.metrics import Metrics
-from foveate_adapter.model import Model
+from foveate_adapter.model import Decided, Model
 from foveate_adapter.schema import DecisionView, Explanation, ModelView, PinWish, Problem
 from foveate_adapter.settings import Settings, is_loopback
 from foveate_adapter.slo import Slo, SloWish
@@ -46,6 +47,7 @@ from foveate_adapter.slo import Slo, SloWish
 __all__ = ["create_app"]
 
 EVENT_PERIOD_S = 0.2
+MOST_STREAMS = 64  # each holds one of the connections for as long as it likes
 MOST_BYTES = 64 * 2**10  # of a wish
 IMAGE_TYPES = ("image/jpeg", "image/png", "application/octet-stream")
 
@@ -75,24 +77,29 @@ def create_app(
     ``heartbeats`` are those of all processes of the server, which is not ready while one is silent.
     Event streams, which have no end of their own, end when ``leaving`` says so.
     """
-    app = FastAPI(title="Foveate adapter", version=foveate.__version__)
+    # No pages about the API: they run scripts from elsewhere, where the console keeps its token.
+    app = FastAPI(
+        title="Foveate adapter", version=foveate.__version__, docs_url=None, redoc_url=None
+    )
     app.state.models = {model.name: model for model in models}
     app.state.metrics = metrics
     app.state.heartbeats = heartbeats or Heartbeats()
     app.state.leaving = leaving
+    app.state.streams = 0
     app.state.explainer = Explainer(settings.triton_url)
     for kind in _STATUS:
         app.add_exception_handler(kind, _refuse)
     app.add_exception_handler(RequestValidationError, _misfit)
     app.add_exception_handler(405, _wrong_method)
-    app.include_router(_reads)
     if settings.token is None:
-        app.include_router(
-            _writes,
-            dependencies=[Depends(_refuse_other_names)],
-            responses=_refusals({403: "Asked by a name that is not this machine's"}),
-        )
+        for router in (_reads, _writes):
+            app.include_router(
+                router,
+                dependencies=[Depends(_refuse_other_names)],
+                responses=_refusals({403: "Asked by a name that is not this machine's"}),
+            )
     else:
+        app.include_router(_reads)
         app.state.token = settings.token.get_secret_value().encode()
         app.include_router(
             _writes, dependencies=[Depends(_authorize)], responses=_refusals({401: "No token"})
@@ -143,12 +150,24 @@ async def _authorize(
 
 
 async def _refuse_other_names(request: Request) -> None:
-    """Without a token the API trusts its machine, but not the pages in its browsers: one whose name
-    was made to point here (DNS rebinding) still says that name.
+    """Without a token the API is on loopback and trusts its machine, but not the pages in its
+    browsers: one whose name was made to point here (DNS rebinding) still says that name.
     """
     name = request.url.hostname or ""
     if not is_loopback(name):
         raise HTTPException(403, f"Host={name!r}: without a token only loopback names are served")
+
+
+async def _stream(request: Request) -> AsyncIterator[None]:
+    """One of the event streams, until it has been sent."""
+    state = request.app.state
+    if state.streams >= MOST_STREAMS:
+        raise Busy(f"{MOST_STREAMS} event streams are open already")
+    state.streams += 1
+    try:
+        yield
+    finally:
+        state.streams -= 1
 
 
 def _refusals(reasons: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
@@ -296,7 +315,9 @@ async def list_decisions(
 @_reads.get(
     "/v1/events",
     response_class=StreamingResponse,
-    responses={200: {"description": "It does not end", "content": {"text/event-stream": {}}}},
+    responses=_refusals({503: "Too many streams are open"})
+    | {200: {"description": "It does not end", "content": {"text/event-stream": {}}}},
+    dependencies=[Depends(_stream)],
 )
 async def stream_events(request: Request, models: _All) -> StreamingResponse:
     """Server-sent events: ``model``, the state of each model five times a second, and
@@ -308,18 +329,26 @@ async def stream_events(request: Request, models: _All) -> StreamingResponse:
 
 
 async def _events(models: Mapping[str, Model], leaving: Callable[[], bool]) -> AsyncIterator[str]:
-    due = told = time.monotonic()
+    due = time.monotonic()
+    told: dict[str, Decided | None] = {
+        name: next(reversed(_later(model, None)), None) for name, model in models.items()
+    }
     while not leaving():
-        since, told = told, time.monotonic()
-        for model in models.values():
+        for name, model in models.items():
             yield _event("model", ModelView.of(model).model_dump(mode="json"))
-            with model.lock:
-                later = [item for item in model.changes if item.decision.at > since]
-            for item in later:
+            for item in _later(model, told[name]):
+                told[name] = item
                 view = DecisionView.of(item).model_dump(mode="json")
-                yield _event("decision", {"model": model.name, **view})
+                yield _event("decision", {"model": name, **view})
         due = max(due + EVENT_PERIOD_S, time.monotonic())
         await asyncio.sleep(due - time.monotonic())
+
+
+def _later(model: Model, told: Decided | None) -> list[Decided]:
+    """Decisions recorded after ``told``, oldest first. Their times are from before they were."""
+    with model.lock:
+        newest_first = [*takewhile(lambda item: item is not told, reversed(model.changes))]
+    return newest_first[::-1]
 
 
 def _event(kind: str, data: Mapping[str, Any]) -> str:

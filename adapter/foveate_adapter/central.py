@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from foveate_adapter.address import shown
 from foveate_adapter.errors import Conflict, StateError
 from foveate_adapter.model import Model
 from foveate_adapter.slo import SloWish
@@ -29,10 +30,12 @@ async def follow(url: str, models: Sequence[Model]) -> None:
             try:
                 reply = (await client.get(url)).raise_for_status()
                 problems = set(adopt(reply.content, models))
+            except httpx.HTTPStatusError as error:  # its text has the URL in it
+                problems = {f"HTTP {error.response.status_code}"}
             except httpx.HTTPError as error:
                 problems = {f"{type(error).__name__}: {error}"}
             for problem in problems - told:
-                _log.warning("%s: %s", url, problem)
+                _log.warning("%s: %s", shown(url), problem)
             told = problems
             await asyncio.sleep(PERIOD_S)
 

@@ -16,6 +16,7 @@ import httpx
 
 from foveate.errors import BadImage, BadWish
 from foveate.ladder import Ladder
+from foveate_adapter.address import shown
 from foveate_adapter.errors import Busy, TooLarge, UnknownLevel, UnknownModel, UpstreamError
 from foveate_adapter.model import Model
 from foveate_adapter.schema import ClassView, Explanation, Fate
@@ -56,14 +57,14 @@ class Explainer:
         except TimeoutError as error:
             raise Busy(f"no answer within {_TIMEOUT_S:g} s") from error
         except httpx.HTTPError as error:
-            raise UpstreamError(f"{self._url}: {type(error).__name__}: {error}") from error
+            raise UpstreamError(f"{shown(self._url)}: {type(error).__name__}: {error}") from error
         if reply.is_error:
             raise self._refusal(model.name, reply)
         try:
             outputs = {output["name"]: output["data"] for output in reply.json()["outputs"]}
             return _explanation(model.ladder, outputs)
         except (LookupError, ValueError, TypeError, ArithmeticError) as error:
-            raise UpstreamError(f"{self._url}: {error!r} in {reply.text[:200]!r}") from error
+            raise UpstreamError(f"{shown(self._url)}: {error!r} in {reply.text[:200]!r}") from error
 
     async def _ask(
         self, model: str, image: bytes, pin: Mapping[str, int], top: int
@@ -103,7 +104,7 @@ class Explainer:
             case 503:
                 return Busy(reason)
             case status:
-                return UpstreamError(f"{self._url}: {status} {reason}")
+                return UpstreamError(f"{shown(self._url)}: {status} {reason}")
 
 
 async def _whole(image: AsyncIterator[bytes]) -> bytes:

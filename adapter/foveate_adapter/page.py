@@ -13,6 +13,7 @@ import ssl
 import time
 from urllib.parse import unquote, urlsplit
 
+from foveate_adapter.address import shown
 from foveate_adapter.errors import ScrapeError
 
 __all__ = ["Page"]
@@ -30,7 +31,7 @@ class Page:
         user, _, host = parts.netloc.rpartition("@")
         credentials = base64.b64encode(unquote(user).encode()).decode()
         authorization = f"Authorization: Basic {credentials}\r\n" if user else ""
-        self.url = url
+        self.url = shown(url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None

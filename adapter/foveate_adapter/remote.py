@@ -19,6 +19,7 @@ from foveate.files import replacing
 from foveate.message import PolicyMessage, read_secret, seal
 from foveate.policy import Policy, PolicyWriter, policy_path
 from foveate_adapter.actuate import Writer
+from foveate_adapter.address import shown
 from foveate_adapter.errors import RemoteError
 from foveate_adapter.settings import Settings
 
@@ -94,7 +95,7 @@ class RemoteWriter:
                 self._problem = None
             except RemoteError as error:
                 self._number = None
-                self._problem = f"{self._url}: {error}"
+                self._problem = f"{shown(self._url)}: {error}"
 
     def _send(self, policy: Policy) -> None:
         if self._number is None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, AwareDatetime, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from foveate_adapter.address import shown
 from foveate_adapter.control import Config
 from foveate_adapter.errors import SettingsError
 from foveate_adapter.slo import Slo
@@ -155,16 +156,14 @@ class Settings(BaseSettings):
     def from_environment() -> Settings:
         """Read ``os.environ``.
 
-        Raises :class:`SettingsError` naming key and value, also for a ``FOVEATE_ADAPTER_`` key
-        that means nothing, for a listener beyond loopback without a token, and for a
-        Prometheus source without a URL.
+        Raises :class:`SettingsError` naming key and value, also for a listener beyond loopback
+        without a token, and for a Prometheus source without a URL; and for a ``FOVEATE_ADAPTER_``
+        key that means nothing, without its value: it may be a token under a wrong name.
         """
         known = {f"{_PREFIX}{field.upper()}" for field in Settings.model_fields}
-        for key, value in os.environ.items():
+        for key in os.environ:
             if key.startswith(_PREFIX) and key not in known:
-                raise SettingsError(
-                    f"{key}={value!r}: unknown, known are {', '.join(sorted(known))}"
-                )
+                raise SettingsError(f"{key}: unknown, known are {', '.join(sorted(known))}")
         try:
             settings = Settings()  # type: ignore[call-arg]  # run_dir is in the environment
         except ValidationError as error:
@@ -178,7 +177,7 @@ class Settings(BaseSettings):
             raise SettingsError(f"{_PREFIX}SOURCE='prometheus': set {_PREFIX}PROMETHEUS_URL")
         if settings.publish != "local" and settings.control_secret_file is None:
             raise SettingsError(
-                f"{_PREFIX}PUBLISH={settings.publish!r}: set {_PREFIX}CONTROL_SECRET_FILE"
+                f"{_PREFIX}PUBLISH={shown(settings.publish)!r}: set {_PREFIX}CONTROL_SECRET_FILE"
             )
         return settings
 
@@ -196,4 +195,7 @@ def _first_problem(error: ValidationError) -> str:
     key = key if key.startswith("FOVEATE_") else f"{_PREFIX}{key}"
     if problem["type"] == "missing":
         return f"{key} is not set"
-    return f"{key}={problem['input']!r}: {problem['msg']}"
+    value = problem["input"]
+    if isinstance(value, str):
+        value = shown(value)
+    return f"{key}={value!r}: {problem['msg']}"

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import httpx
 
 from foveate.heartbeat import Heartbeats
+from foveate_adapter.address import shown
 from foveate_adapter.errors import ScrapeError
 from foveate_adapter.observe import METRICS, Sample, collect, parse, series_key
 from foveate_adapter.page import Page
@@ -26,6 +27,8 @@ TIMEOUT_S = 0.5
 
 class Source(Protocol):
     """``read`` raises :class:`ScrapeError` when there is no answer, or none we can read.
+
+    ``url`` is to be shown: it has no user in it.
 
     ``heartbeats`` are those of every process on the server, also of models without a ladder.
     """
@@ -40,7 +43,7 @@ class TritonSource:
     """Triton's own ``/metrics``: as fresh as it gets."""
 
     def __init__(self, url: str, models: Sequence[str]) -> None:
-        self.url = url
+        self.url = shown(url)
         self.heartbeats = Heartbeats()
         self._models = models
         self._page = Page(url, TIMEOUT_S)
@@ -62,7 +65,8 @@ class PrometheusSource:
 
     def __init__(self, url: str, models: Sequence[str], selector: str, scrape_s: float) -> None:
         """``selector`` holds further label matchers; together they must fit one Triton server."""
-        self.url = f"{url.rstrip('/')}/api/v1/query"
+        self._endpoint = f"{url.rstrip('/')}/api/v1/query"
+        self.url = shown(self._endpoint)
         self.heartbeats = Heartbeats()  # none are seen: Prometheus has rules for them
         names, known = "|".join(METRICS), "|".join(map(re.escape, models))
         matchers = [f"__name__=~`{names}`", f"model=~`{known}`", selector]
@@ -88,7 +92,7 @@ class PrometheusSource:
 
     def _get(self) -> httpx.Response:
         try:
-            reply = self._client.get(self.url, params={"query": self._query})
+            reply = self._client.get(self._endpoint, params={"query": self._query})
         except httpx.HTTPError as error:
             raise ScrapeError(f"{self.url}: {type(error).__name__}: {error}") from error
         if reply.is_error:

@@ -142,10 +142,6 @@ class Classifier:
         self._batches.append((observation.wishes, decision, seconds))
         return answers
 
-    def count_errors(self, requests: int) -> None:
-        """Count requests that were wrong: the client's fault, not the SLO's."""
-        self._telemetry.count("foveate_errors_total", requests)
-
     def close(self) -> None:
         self._telemetry.close()
         self._policy.close()

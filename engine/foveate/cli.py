@@ -190,12 +190,15 @@ def doctor(
 def health(
     repository: Repository = Path("model_repository"),
     url: Annotated[str, typer.Option(help="Of Triton's HTTP.")] = "http://127.0.0.1:8000",
+    patience: Annotated[
+        float, typer.Option(min=0.1, help="How long an answer may take, s; 30 to ask for life.")
+    ] = 5.0,
 ) -> None:
     """Exit 0 if every model answers a real inference, for probes: Triton calls dead ones ready."""
     from foveate.probe import ailments
     from foveate.repository import model_names
 
-    if found := ailments(url, model_names(repository)):
+    if found := ailments(url, model_names(repository), patience):
         sys.exit("\n".join(found))
 
 

@@ -13,10 +13,12 @@ from foveate.errors import BadImage
 from foveate.parts import check_parts
 from foveate.preprocess import Preprocess
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "decode_image"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "MAX_PNG_PIXELS", "decode_image"]
 
 MAX_BYTES = 16 * 2**20
 MAX_PIXELS = 32 * 10**6
+# Every pixel of a PNG is decoded, and few bytes can hold many. A 4K screen has 8.3 million.
+MAX_PNG_PIXELS = 9 * 10**6
 
 
 def decode_image(
@@ -40,8 +42,11 @@ def decode_image(
             warnings.simplefilter("ignore")  # a client's file is no reason to write to our log
             file = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
             columns, rows = file.size
-            if columns * rows > MAX_PIXELS:
-                raise BadImage(f"IMAGE: {columns}x{rows} pixels; the limit is {MAX_PIXELS}")
+            most = MAX_PNG_PIXELS if file.format == "PNG" else MAX_PIXELS
+            if columns * rows > most:
+                raise BadImage(
+                    f"IMAGE: {columns}x{rows} pixels; the limit of a {file.format} file is {most}"
+                )
             if preprocess.reduces:
                 file.draft("RGB", (width, height))  # JPEG: decode at the nearest larger scale
             image = file.convert("RGB")

@@ -32,6 +32,7 @@ from foveate_kernels.ops import (
     patchify_u8,
     varlen_attention,
 )
+from foveate_kernels.ops.varlen_attention import HEAD_DIMS
 
 __all__ = ["Forward", "Routes"]
 
@@ -40,12 +41,12 @@ Maker = Literal["torch", "foveate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Routes:
-    """Who computes what both PyTorch and we can. PyTorch, until a GPU has shown ours to be faster:
-    ``benchmarks/gpu.py model`` measures both."""
+    """Who computes what both PyTorch and we can: who was faster when ``benchmarks/gpu.py model``
+    measured both on an H100."""
 
-    attention: Maker = "torch"  # fused with the importance where a block prunes
+    attention: Maker = "foveate"  # fused with the importance where a block prunes
     gelu: Maker = "torch"  # fused with the product before it
-    norm: Maker = "torch"  # fused with the addition before it
+    norm: Maker = "foveate"  # fused with the addition before it
 
 
 class Forward:
@@ -168,7 +169,7 @@ class Forward:
     ) -> tuple[Tensor, Tensor | None]:
         """Rows [batch * n, C], and the score [H, batch * n] where our kernel gives it too."""
         bias = rows.key_bias
-        if self.routes.attention == "foveate" and q.shape == v.shape and q.shape[2] % 8 == 0:
+        if self.routes.attention == "foveate" and q.shape == v.shape and q.shape[2] in HEAD_DIMS:
             score = reducer.score if isinstance(reducer, Prune) else None
             out = varlen_attention(
                 q,

@@ -15,19 +15,20 @@ import re
 import struct
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
 
 from foveate.heartbeat import Heartbeats, Silence
 
-__all__ = ["REQUEST_ID", "Answer", "Watchdog", "ailments", "infer", "open_client"]
+__all__ = ["PATIENCE_S", "REQUEST_ID", "Answer", "Watchdog", "ailments", "infer", "open_client"]
 
 REQUEST_ID = "foveate-probe"
-_TIMEOUT_S = 5.0
+TIMEOUT_S = 5.0
+PATIENCE_S = 30.0  # a full batch of the largest images we decode takes half of that
 _PROOF_LASTS_S = 5.0
 _STRIKES = 2
-_PATIENCE_S = 30.0  # a full batch of the largest images we decode takes half of that
 _COUNTER = re.compile(
     r'^nv_inference_request_(success|failure)\{.*?\bmodel="([^"]+)".*\} (\S+)$', re.MULTILINE
 )
@@ -45,10 +46,13 @@ class Answer(enum.Enum):
     BAD = "bad"
 
 
-def open_client() -> httpx.Client:
-    """A client for :func:`infer`. Keeps no connection: each one open delays the server's end."""
+def open_client(timeout_s: float = TIMEOUT_S) -> httpx.Client:
+    """A client for :func:`infer`, which gives an answer ``timeout_s`` seconds.
+
+    Keeps no connection: each one open delays the server's end.
+    """
     limits = httpx.Limits(max_keepalive_connections=0)
-    return httpx.Client(timeout=_TIMEOUT_S, limits=limits, trust_env=False)
+    return httpx.Client(timeout=timeout_s, limits=limits, trust_env=False)
 
 
 def infer(client: httpx.Client, url: str, model: str) -> tuple[Answer, str]:
@@ -57,6 +61,7 @@ def infer(client: httpx.Client, url: str, model: str) -> tuple[Answer, str]:
     Works for every model whose inputs are images, encoded (BYTES) or pixels (UINT8), and for those
     that answer to empty BYTES.
     """
+    timeout_s = client.timeout.read or TIMEOUT_S
     try:
         inputs = client.get(f"{url}/v2/models/{model}").raise_for_status().json()["inputs"]
         shapes = [[max(size, 1) for size in tensor["shape"]] for tensor in inputs]
@@ -66,7 +71,7 @@ def infer(client: httpx.Client, url: str, model: str) -> tuple[Answer, str]:
         ]
         header = {
             "id": REQUEST_ID,
-            "parameters": {"binary_data_output": True, "deadline_ms": int(_TIMEOUT_S * 1000)},
+            "parameters": {"binary_data_output": True, "deadline_ms": int(timeout_s * 1000)},
             "inputs": [
                 {
                     "name": tensor["name"],
@@ -84,7 +89,7 @@ def infer(client: httpx.Client, url: str, model: str) -> tuple[Answer, str]:
             headers={"Inference-Header-Content-Length": str(len(text))},
         )
     except httpx.TimeoutException:
-        return Answer.SILENT, f"no answer within {_TIMEOUT_S:g} s"
+        return Answer.SILENT, f"no answer within {timeout_s:g} s"
     except httpx.HTTPError as error:
         return Answer.SILENT, str(error)
     if response.status_code == httpx.codes.OK:
@@ -93,13 +98,17 @@ def infer(client: httpx.Client, url: str, model: str) -> tuple[Answer, str]:
     return (Answer.BUSY if busy else Answer.BAD), response.text.strip()
 
 
-def ailments(url: str, models: Sequence[str]) -> list[str]:
-    """What keeps each of ``models`` from answering, one line each; a busy one is well."""
-    with open_client() as client:
-        replies = {model: infer(client, url, model) for model in models}
+def ailments(url: str, models: Sequence[str], timeout_s: float = TIMEOUT_S) -> list[str]:
+    """What keeps each of ``models`` from answering within ``timeout_s`` seconds, one line each; a
+    busy one is well.
+
+    All are asked at once.
+    """
+    with open_client(timeout_s) as client, ThreadPoolExecutor(len(models)) as pool:
+        replies = list(pool.map(lambda model: infer(client, url, model), models))
     return [
         f"{model}: {reason}"
-        for model, (answer, reason) in replies.items()
+        for model, (answer, reason) in zip(models, replies, strict=True)
         if answer in (Answer.SILENT, Answer.BAD)
     ]
 
@@ -113,8 +122,9 @@ class _Counts:
 class Watchdog:
     """Calls for a restart when a model fails twice in a row to answer a blank image.
 
-    Once is enough if its heartbeat has stopped. While that goes on, a model that says nothing may
-    be busy, and is given time.
+    Once is enough if its heartbeat has stopped, and none is needed if that lasts: another process
+    of the same model may answer. While the heartbeat goes on, a model that says nothing may be
+    busy, and is given time.
     """
 
     def __init__(
@@ -139,6 +149,8 @@ class Watchdog:
             self._strikes[model] = self._strikes[model] + 1 if reason else 0
             if reason and silence:
                 return f"{model}: {silence}, {reason}"
+            if silence and silence.seconds >= PATIENCE_S:
+                return f"{model}: {silence}"
             if self._strikes[model] == _STRIKES:
                 return f"{model}: {reason}"
         return None
@@ -151,8 +163,8 @@ class Watchdog:
             return None, f"no metrics: {error!r}"
         now = time.monotonic()
         self._heartbeats.see(text, now)
-        silent = (one for one in self._heartbeats.silent(now) if one.model == model)
-        silence = next(silent, None)
+        silent = [one for one in self._heartbeats.silent(now) if one.model == model]
+        silence = max(silent, key=lambda one: one.seconds, default=None)
         return silence, self._doubt(model, _counts(text, model), stopped=silence is not None)
 
     def _doubt(self, model: str, counts: _Counts, *, stopped: bool) -> str | None:
@@ -172,7 +184,7 @@ class Watchdog:
         if answer in (Answer.GOOD, Answer.BUSY):
             self._answered_at[model] = self._proved_at[model] = now
             return None
-        patient = now - self._answered_at[model] < _PATIENCE_S
+        patient = now - self._answered_at[model] < PATIENCE_S
         return None if answer is Answer.SILENT and patient and not stopped else reason
 
 

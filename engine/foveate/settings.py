@@ -56,7 +56,9 @@ class ModelSettings(BaseModel):
 
     @staticmethod
     def read(environ: Mapping[str, str] = os.environ) -> ModelSettings:
-        """Raises :class:`FoveateError` for an unknown key or a bad value, naming both."""
+        """Raises :class:`FoveateError` for a bad value, naming it and its key, and for an unknown
+        key, without its value: it may be a token under a wrong name.
+        """
         ours = {
             key.removeprefix(_PREFIX).lower(): value
             for key, value in environ.items()
@@ -67,6 +69,5 @@ class ModelSettings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0])
-            raise FoveateError(
-                f"{_PREFIX}{name.upper()}={ours.get(name)!r}: {first['msg']}"
-            ) from error
+            value = "" if first["type"] == "extra_forbidden" else f"={ours.get(name)!r}"
+            raise FoveateError(f"{_PREFIX}{name.upper()}{value}: {first['msg']}") from error

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import math
 import time
+from datetime import datetime
 from functools import partial
 
 import pytest
@@ -12,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from foveate.heartbeat import HEARTBEAT, Heartbeats
+from foveate_adapter import app
 from foveate_adapter.app import create_app
 from foveate_adapter.metrics import Metrics
 from foveate_adapter.model import open_models
@@ -206,13 +211,62 @@ def test_writes_need_the_token_when_there_is_one(settings, model):
     allowed = {"Authorization": "Bearer sesame"}
     assert client.delete(f"{MODEL}/pin", headers=allowed).status_code == 200
     assert client.get(MODEL).status_code == 200, "reading is free"
+    assert client.get("/metrics", headers={"Host": "foveate:8080"}).status_code == 200
 
 
-def test_without_a_token_only_loopback_names_may_write(client, model):
+def test_no_page_with_scripts_from_elsewhere_is_served(client):
+    assert [client.get(path).status_code for path in ("/docs", "/redoc")] == [404, 404]
+    assert client.get("/openapi.json").is_success
+
+
+def test_event_streams_are_counted(client, monkeypatch):
+    monkeypatch.setattr(app, "MOST_STREAMS", 0)
+    reply = client.get("/v1/events")
+    assert (reply.status_code, reply.json()["detail"]) == (503, "0 event streams are open already")
+
+
+def test_an_event_stream_that_ends_makes_room(settings, model, monkeypatch):
+    monkeypatch.setattr(app, "MOST_STREAMS", 1)
+    client = LocalClient(
+        create_app(settings, [model], Metrics([model]), leaving=iter([False, True] * 3).__next__)
+    )
+    assert [client.get("/v1/events").status_code for _ in range(3)] == [200, 200, 200]
+
+
+def test_a_stream_tells_every_decision_once(model, metrics_text, monkeypatch):
+    """Also those made of news from before the stream last looked."""
+    monkeypatch.setattr(app, "EVENT_PERIOD_S", 0)
+
+    def step(text, at):
+        model.step(text and parse(text, "digits", at), at)
+
+    async def follow():
+        told, start = [], time.monotonic()
+        step(metrics_text(), start - 1)
+        known = len(model.changes)
+        news = [None, metrics_text(), None, metrics_text()]
+        leaving = iter([False] * (len(news) + 2) + [True])
+        async for event in app._events({"digits": model}, lambda: next(leaving)):
+            if event.startswith("event: decision"):
+                told.append(json.loads(event.partition("data: ")[2])["time"])
+            elif news:
+                step(news.pop(0), start - len(news) * 1e-3)
+        return told, [item.time.isoformat() for item in model.changes][known:]
+
+    told, made = asyncio.run(follow())
+    assert [datetime.fromisoformat(text) for text in told] == [
+        datetime.fromisoformat(text) for text in made
+    ]
+    assert len(made) > 1
+
+
+def test_without_a_token_only_loopback_names_are_served(client, model):
     """A page of another site whose name was made to point at this machine says its own name."""
     for host in ("rebound.example", "rebound.example:8080", "10.0.0.7"):
         reply = client.put(f"{MODEL}/slo", json={"latency_ms": 1}, headers={"Host": host})
         assert reply.status_code == 403, host
+        for path in ("/metrics", "/readyz", "/v1/models", f"{MODEL}/decisions", "/v1/events"):
+            assert client.get(path, headers={"Host": host}).status_code == 403, (host, path)
     assert model.slo.latency_s == 0.2
     for host in ("localhost:8080", "127.0.0.1", "[::1]:8080"):
         assert client.delete(f"{MODEL}/pin", headers={"Host": host}).status_code == 200, host
@@ -230,9 +284,8 @@ def test_a_large_body_is_refused_before_it_is_held(client, model):
 
 def test_a_silent_process_of_the_server_is_a_reason_not_to_be_ready(settings, model):
     """Also one without a ladder, which nobody controls."""
-    now = time.monotonic()
-    model.step(None, now)
-    model.seen_at = now
+    model.step(None, time.monotonic())
+    model.seen_at = math.inf
     text = f'# TYPE\n{HEARTBEAT}{{model="digits_decode",process="digits_decode_0_0"}} 1.5\n'
 
     def reply(last_moved_at):
@@ -242,10 +295,10 @@ def test_a_silent_process_of_the_server_is_a_reason_not_to_be_ready(settings, mo
             "/readyz"
         )
 
-    assert reply(now).is_success
-    silent = reply(now - 2.5)
+    assert reply(math.inf).is_success
+    silent = reply(time.monotonic() - 2.5)
     assert silent.status_code == 503
-    assert "no heartbeat of digits_decode_0_0 for 2." in silent.text
+    assert "no heartbeat of digits_decode_0_0 for " in silent.text
 
 
 def test_the_document_asks_for_a_token_only_where_there_is_one(client):

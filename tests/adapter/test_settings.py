@@ -46,7 +46,6 @@ def test_values_come_from_prefixed_variables(monkeypatch):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("FOVEATE_ADAPTER_SLO", "50"),
         ("FOVEATE_ADAPTER_SLO_MS", "-1"),
         ("FOVEATE_ADAPTER_OBJECTIVE", "1.0"),
         ("FOVEATE_ADAPTER_PORT", "http"),
@@ -66,6 +65,21 @@ def test_what_cannot_be_used_is_named(monkeypatch, key, value):
     monkeypatch.setenv(key, value)
     with pytest.raises(SettingsError, match=f"{key}='{value}'"):
         Settings.from_environment()
+
+
+def test_an_unknown_key_is_named_without_its_value(monkeypatch):
+    monkeypatch.setenv("FOVEATE_ADAPTER_BEARER_TOKEN", "sesame")
+    with pytest.raises(SettingsError, match=r"^FOVEATE_ADAPTER_BEARER_TOKEN: unknown") as told:
+        Settings.from_environment()
+    assert "sesame" not in str(told.value)
+
+
+@pytest.mark.parametrize("url", ["ftp://ann:sesame@host/x", "ann:sesame@host", "http:ann:sesame@x"])
+def test_a_url_is_named_without_its_user(monkeypatch, url):
+    monkeypatch.setenv("FOVEATE_ADAPTER_METRICS_URL", url)
+    with pytest.raises(SettingsError, match="FOVEATE_ADAPTER_METRICS_URL='") as told:
+        Settings.from_environment()
+    assert "sesame" not in str(told.value)
 
 
 def test_the_run_dir_has_no_default(monkeypatch):

@@ -98,7 +98,10 @@ def prometheus(
 def values(api: httpx.Client, expression: str) -> list[float]:
     """Finite values of an expression now; none while Prometheus starts."""
     with contextlib.suppress(httpx.TransportError):
-        reply = api.get("/query", params={"query": expression}).json()
+        answer = api.get("/query", params={"query": expression})
+        if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            return []
+        reply = answer.json()
         assert reply["status"] == "success", (expression, reply)
         found = [float(series["value"][1]) for series in reply["data"]["result"]]
         return [value for value in found if math.isfinite(value)]

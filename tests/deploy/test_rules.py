@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,41 @@ def test_promtool_accepts_the_rules_and_their_tests(root: Path, tool: Callable[.
     folder = root / "deploy/prometheus"
     tool("promtool", "check", "config", folder / "prometheus.yaml", package="prometheus")
     tool("promtool", "test", "rules", *folder.glob("tests/*.yaml"), package="prometheus")
+
+
+def test_the_fleet_is_scaled_by_its_load_also_without_some_adapters(
+    root: Path, tool: Callable[..., str], tmp_path: Path
+) -> None:
+    """Four servers at 1.5 of what each carries; from one to the next moment fewer adapters tell."""
+    manifest = root / "deploy/kubernetes/components/keda/scaledobject.yaml"
+    (trigger,) = yaml.safe_load(manifest.read_text())["spec"]["triggers"]
+    assert trigger["metadata"]["ignoreNullValues"] == "false"  # nothing is known: nothing is done
+    series = {}
+    adapters = {"a": "1.5 1.5 1.5 _", "b": "1.5 1.5 0 _", "c": "1.5 _ _ _", "d": "1.5 _ _ _"}
+    for pod, demand in adapters.items():
+        labels = f'{{namespace="foveate",pod="{pod}",model="digits"}}'
+        series[f"foveate_adapter_demand_ratio{labels}"] = demand.replace("_", "stale")
+        control = re.sub(r"1\.5", "1", demand)  # who has no signal sees no demand
+        series[f"foveate_adapter_in_control{labels}"] = control.replace("_", "stale")
+        series[f'up{{job="foveate-triton",namespace="foveate",pod="{pod}"}}'] = "1 1 1 1"
+    series['up{job="foveate-triton",namespace="foveate",pod="starts"}'] = "0 0 0 0"
+    loads = [6.0, 6.0, 6.0, None]
+    test = {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": text} for name, text in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": trigger["metadata"]["query"],
+                "eval_time": f"{15 * index}s",
+                "exp_samples": [] if load is None else [{"labels": "{}", "value": load}],
+            }
+            for index, load in enumerate(loads)
+        ],
+    }
+    path = tmp_path / "keda.yaml"
+    rules = {"rule_files": [], "evaluation_interval": "15s", "tests": [test]}
+    path.write_text(yaml.safe_dump(rules))
+    tool("promtool", "test", "rules", path, package="prometheus")
 
 
 @pytest.mark.parametrize("fires", [True, False])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.decode import MAX_BYTES, decode_image
+from foveate.decode import MAX_BYTES, MAX_PIXELS, MAX_PNG_PIXELS, decode_image
 from foveate.errors import BadImage
 
 
@@ -38,6 +38,18 @@ def test_png_of_the_right_size_is_bit_exact() -> None:
 def test_too_many_bytes_are_refused_before_decoding() -> None:
     with pytest.raises(BadImage, match=str(MAX_BYTES)):
         decode_image(bytes(MAX_BYTES + 1), 96, 96)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("PNG", MAX_PNG_PIXELS), ("JPEG", MAX_PIXELS)])
+def test_too_many_pixels_are_refused_before_decoding(kind: str, most: int) -> None:
+    """All but the header is cut away: who decodes would say so."""
+    start = file(Image.new("L", (most // 1000 + 1, 1000)), kind)[:1000]
+    with pytest.raises(BadImage, match=f"the limit of a {kind} file is {most}"):
+        decode_image(start, 96, 96)
+
+
+def test_a_screenshot_of_a_large_screen_is_decoded() -> None:
+    assert decode_image(file(Image.new("L", (3840, 2160)), "PNG"), 96, 96).shape == (96, 96, 3)
 
 
 def test_other_formats_are_refused() -> None:

@@ -104,7 +104,9 @@ def test_every_series_is_there_from_the_start(server: Any, repository: Path) -> 
             assert f'foveate_answers_total{{level="{level}",model="digits",slo="{slo}"}}' in text
     for reason in Rejection:
         assert f'foveate_rejections_total{{model="digits",reason="{reason}"}}' in text
-    assert 'foveate_failures_total{model="digits"}' in text
+    for model in ("digits", "digits_decode"):
+        assert f'foveate_errors_total{{model="{model}"}}' in text
+        assert f'foveate_failures_total{{model="{model}"}}' in text
     assert 'foveate_build_info{component="model"' in text
 
 

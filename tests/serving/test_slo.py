@@ -27,7 +27,7 @@ def test_an_slo_survives_adapter_and_server_and_yields_to_a_command_line(
     serve: Callable[..., Any], server: Any, tmp_path: Path
 ) -> None:
     assert server.repository, "whose start has measured the latencies"
-    for folder in STATE.iterdir():
+    for folder in filter(Path.is_dir, STATE.iterdir()):
         (tmp_path / folder.name).mkdir()
         for kept in folder.iterdir():
             (tmp_path / folder.name / kept.name).symlink_to(kept)

@@ -13,7 +13,7 @@ import gc
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class TritonPythonModel:
         name, folder = args["model_name"], Path(args["model_repository"]) / args["model_version"]
         if component == "decode":
             telemetry = self._telemetry = open_telemetry(args)
+            count_bad([], telemetry)
             height, width, _ = config["output"][0]["dims"]
             texts = {key: value["string_value"] for key, value in config["parameters"].items()}
             to_pixels = partial(
@@ -69,7 +70,7 @@ class TritonPythonModel:
         self._classifier = Classifier(
             name, folder, config["max_batch_size"], settings, telemetry, device
         )
-        self._answer = partial(classify, classifier=self._classifier)
+        self._answer = partial(classify, classifier=self._classifier, telemetry=telemetry)
         gc.freeze()  # nothing built so far is garbage: keep collections short
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -93,9 +94,15 @@ def decode(
 ) -> list[Any]:
     """IMAGE (bytes) -> PIXELS; a bad image fails alone."""
     answers = [guard(decode_one, request, to_pixels) for request in requests]
-    if errors := sum(answer.has_error() for answer in answers):
-        telemetry.count("foveate_errors_total", errors)
+    count_bad([answer for answer in answers if answer.has_error()], telemetry)
     return answers
+
+
+def count_bad(answers: Sequence[Any], telemetry: Telemetry) -> None:
+    """Count error responses as what was wrong with the request, or with us."""
+    internal = sum(answer.error().code() == pb_utils.TritonError.INTERNAL for answer in answers)
+    telemetry.count("foveate_errors_total", len(answers) - internal)
+    telemetry.count("foveate_failures_total", internal)
 
 
 def decode_one(request: Any, to_pixels: Callable[[bytes], Any]) -> Any:
@@ -126,12 +133,12 @@ def publish_one(request: Any, control: Control) -> Any:
     return pb_utils.InferenceResponse([tensor for tensor in tensors if tensor.name() in wanted])
 
 
-def classify(requests: list[Any], classifier: Classifier) -> list[Any]:
+def classify(requests: list[Any], classifier: Classifier, telemetry: Telemetry) -> list[Any]:
     """PIXELS -> SCORES, LEVEL, TOKEN_MAP; a bad request fails alone."""
     parsed = [guard(parse, request, classifier) for request in requests]
     good = [item for item in parsed if isinstance(item, Request)]
     if len(good) < len(parsed):
-        classifier.count_errors(len(parsed) - len(good))
+        count_bad([item for item in parsed if not isinstance(item, Request)], telemetry)
     answers = guard(classifier.answer, good) if good else []
     if not isinstance(answers, list):  # the whole batch failed
         internal = pb_utils.TritonError.INTERNAL

@@ -61,7 +61,9 @@ class _Reader:
         dim, _, patch, _ = self._shape("patch_embed.proj.weight")
         for name, edge in zip(("height", "width"), self.size, strict=True):
             if edge % patch or edge < patch:
-                raise InputError(f"image size: {name}={edge}: expected a multiple of patch={patch}")
+                fits = max(edge // patch, 1) * patch
+                limit = f"expected a multiple of patch={patch}, such as {fits}"
+                raise InputError(f"image size: {name}={edge}: {limit}")
         depth = 0
         while self._has("norm1.weight", depth):
             depth += 1

@@ -21,7 +21,9 @@ from torch.nn import functional as F
 from foveate_kernels.checks import FLOATS, check, check_lengths, check_one_device
 from foveate_kernels.library import register
 
-__all__ = ["Attention", "varlen_attention"]
+__all__ = ["HEAD_DIMS", "Attention", "varlen_attention"]
+
+HEAD_DIMS = range(16, 129, 8)
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LOWEST = tl.constexpr(-1e38)  # finite: a first tile without any key must not give inf - inf
@@ -292,7 +294,7 @@ def _check(
     check("q", q, (None, None, None), dtypes)
     check("k", k, q.shape, (q.dtype,))
     check("v", v, q.shape, (q.dtype,))
-    if q.shape[2] % 8 or not 16 <= q.shape[2] <= 128:
+    if q.shape[2] not in HEAD_DIMS:
         raise ValueError(f"q.shape={list(q.shape)}: expected a head_dim of 16, 24, 32, ... 128")
     for name, x in (("q", q), ("k", k), ("v", v)):
         if any(x.shape[i] > 1 and x.stride(i) % 8 for i in (0, 1)):
