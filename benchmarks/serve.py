@@ -10,6 +10,7 @@ writes ``serve_quick.json``. All requests are in ``OUTPUT/rows``, the page is ``
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def judge(data: dict[str, Any]) -> dict[str, bool]:
         for facts in data["runs"].values()
         if facts["problem"]
     }
-    if not checks:
+    if data["runs"] and not checks:
         lag = max(facts["send_lag_p99_ms"] for facts in data["runs"].values())
         checks[f"p99 send lag of every run at most 5 ms: {lag:.1f} ms"] = True
     if (seen := promise(data, IMAGES)) is not None:
@@ -54,6 +55,13 @@ def judge(data: dict[str, Any]) -> dict[str, bool]:
     return checks
 
 
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code; Ctrl-C reaches it, too, and it ends by itself."""
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            return process.wait()
+
+
 def main(
     quick: bool = False,
     seconds: float = 60.0,
@@ -66,15 +74,17 @@ def main(
     command = [sys.executable, "-m", "foveate.cli", "bench", "serve", f"--output={folder}"]
     options = ["--quick"] if quick else [f"--seconds={seconds:g}", f"--seeds={seeds}"]
     options += ["--report-only"] if report_only else []
-    done = subprocess.run([*command, *options])
+    code = _wait(subprocess.Popen([*command, *options]))
+    if not (folder / "serve.json").exists():
+        sys.exit(code)
     data = json.loads((folder / "serve.json").read_text())
     for facts in data["runs"].values():
         for key in _BULKY:
             del facts[key]
     checks = judge(data)
     save(name, {**data, "bars": checks})
-    if done.returncode:
-        sys.exit(done.returncode)
+    if code:
+        sys.exit(code)
     bars(checks)
 
 
