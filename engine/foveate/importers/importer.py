@@ -116,10 +116,9 @@ def _zero_shot(
     def make() -> Head:
         from foveate.importers.zero_shot import text_head
 
-        kind = recipe.family.rpartition(" ")[2]
         return text_head(
+            source,
             folder,
-            kind,
             tensors,
             names,
             wishes.prompts,
