@@ -61,8 +61,13 @@ class Entry:
         """Write configurations, labels, and a ladder of level 0 alone.
 
         ``facts`` are stated as parameters of the classifier, for whoever sends pixels.
+
+        Raises :class:`InputError` naming a label that is not a line.
         """
         name = self._name
+        for label in labels:
+            if "".join(label.splitlines()) != label:
+                raise InputError(f"labels: {label!r}: expected no line break")
         (self._folder / name / "labels.txt").write_text("".join(f"{x}\n" for x in labels))
         _ladder(name, config).save(self.version / "ladder.json")
         texts = _configs(name, config, preprocess, facts)
@@ -155,7 +160,7 @@ def _runs(
 ) -> str:
     """Of a model that our backend runs."""
     stated = "".join(
-        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+        f'parameters {{ key: "{key}" value {{ string_value: "{_escape(value)}" }} }}\n'
         for key, value in {"component": component, **parameters}.items()
     )
     return (
@@ -163,6 +168,12 @@ def _runs(
         "# No queue policy: on servers before 26.08 any policy starves the batcher.\n"
         f"dynamic_batching {{ }}\ninstance_group [ {{ kind: KIND_CPU count: 1 }} ]\n{stated}"
     )
+
+
+def _escape(text: str) -> str:
+    """For the text format of protocol buffers, on one line."""
+    text = "".join(c if c.isprintable() else "_" for c in text)
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _joins(inputs: Sequence[str], outputs: Sequence[str], steps: Sequence[str]) -> str:

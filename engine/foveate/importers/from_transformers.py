@@ -103,6 +103,8 @@ def recipe(
             raise WeightsError(
                 f"{tensors.where}: {key}={value!r}: expected one number, of a square"
             )
+    if (problem := config.get("problem_type")) == "regression":
+        raise WeightsError(f"{tensors.where}: problem_type={problem!r}: expected classes")
     size, preprocess = _preprocess(processor, str(kind), int(image), tensors.where)
     mean, std = _normalisation(processor)
     common: dict[str, Any] = {
@@ -113,11 +115,12 @@ def recipe(
         "size": size,
         "grid": (image // patch, image // patch),
         "antialias": kind == "dinov2_with_registers",
+        "unasked": kind in ("dinov2", "dinov2_with_registers"),
         "mean": mean,
         "std": std,
         "preprocess": preprocess,
-        "labels": _labels(config),
-        "sigmoid": config.get("problem_type") == "multi_label_classification",
+        "labels": _labels(config, tensors.where),
+        "sigmoid": problem == "multi_label_classification",
     }
     return Recipe(**common | known[kind](config, tensors))
 
@@ -267,8 +270,13 @@ def _normalisation(processor: Mapping[str, Any]) -> tuple[Rgb, Rgb]:
     return (r, g, b), (s, t, u)
 
 
-def _labels(config: Mapping[str, Any]) -> list[str] | None:
+def _labels(config: Mapping[str, Any], where: str) -> list[str] | None:
     names = config.get("id2label")
     if not names:
         return None
+    if missing := [index for index in range(len(names)) if str(index) not in names]:
+        raise WeightsError(
+            f"{where}: id2label: {len(names)} names, none for class {missing[0]}; expected one for "
+            f"each of 0..{len(names) - 1}"
+        )
     return [str(names[str(index)]) for index in range(len(names))]

@@ -131,9 +131,10 @@ def run_timm(command: list[str]) -> str:
     return done.stdout
 
 
-def save_timm(name: str, folder: Path, arguments: dict[str, Any]) -> None:
+def save_timm(name: str, folder: Path, arguments: dict[str, Any], *edge: int) -> None:
     script = ROOT / "benchmarks" / "parity_parts" / "timm_model.py"
-    run_timm([sys.executable, str(script), name, str(folder), json.dumps(arguments)])
+    command = [sys.executable, str(script), name, str(folder), json.dumps(arguments)]
+    run_timm([*command, *map(str, edge)])
 
 
 def test_another_image_size_is_what_the_original_interpolates(models: Any, tmp_path: Path) -> None:
@@ -144,6 +145,17 @@ def test_another_image_size_is_what_the_original_interpolates(models: Any, tmp_p
     imported = import_checkpoint(source, tmp_path / "models", "model", Wishes(size=160))
     assert imported.preprocess.resize == (160, 160)
     check(tmp_path / "models", images, logits)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "torchvision:vit_b_32"])
+def test_another_image_size_is_what_timm_and_torchvision_make_of_it(
+    tmp_path: Path, name: str
+) -> None:
+    save_timm(name, tmp_path / "checkpoint", {"num_classes": 10}, 160)
+    source = next((tmp_path / "checkpoint").glob("*.pth"), tmp_path / "checkpoint")
+    import_checkpoint(find_source(str(source)), tmp_path / "models", "model", Wishes(size=160))
+    expected = load_file(tmp_path / "checkpoint" / "expected.safetensors")
+    check(tmp_path / "models", expected["images"], expected["logits"])
 
 
 @pytest.mark.parametrize("case", ["DINOv2-T/14-224", "SigLIP-T/16-224"])

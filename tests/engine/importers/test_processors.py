@@ -59,6 +59,18 @@ def test_a_step_that_is_left_out_is_refused(key: str) -> None:
         read("vit", {**STATED, "size": 64, key: False})
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"id2label": {"1": "a", "2": "b"}}, "id2label: 2 names, none for class 0"),
+        ({"problem_type": "regression"}, "problem_type='regression': expected classes"),
+    ],
+)
+def test_classes_that_are_none_are_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        read("vit", {**STATED, "size": 64}, **config)
+
+
 def test_a_shorter_edge_without_a_crop_is_refused() -> None:
     with pytest.raises(WeightsError, match="size=64 without do_center_crop"):
         read("siglip", {**STATED, "size": 64})

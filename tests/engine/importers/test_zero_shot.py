@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from foveate.errors import WeightsError
+from foveate.errors import InputError, WeightsError
 from foveate.importers.importer import Wishes, import_checkpoint
 from foveate.importers.source import find_source
+from foveate.preprocess import read_preprocess
 
 Change = Callable[[dict[str, Tensor]], object]
 FC1 = "text_model.encoder.layers.1.mlp.fc1.weight"
@@ -72,6 +74,36 @@ def test_names_are_embedded_in_fp32(
         folder = changed(original, tmp_path / name, change)
         heads.append(bring(folder, tmp_path / f"models-{name}"))
     assert torch.equal(*heads)
+
+
+def test_the_processor_of_images_and_texts_is_read(
+    checkpoint: Callable[[str], Any], tmp_path: Path
+) -> None:
+    """As transformers' ``CLIPProcessor`` saves it: one file for both."""
+    folder = shutil.copytree(checkpoint("CLIP-T/16-224").folder, tmp_path / "both")
+    images = transformers.CLIPImageProcessorPil.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    (folder / "preprocessor_config.json").unlink()
+    transformers.CLIPProcessor(images, tokenizer).save_pretrained(folder)
+    assert not (folder / "preprocessor_config.json").exists()
+    bring(folder, tmp_path / "models")
+    assert read_preprocess(tmp_path / "models" / "own").resize == 224
+
+
+def test_prompts_are_taken_as_they_stand(checkpoint: Callable[[str], Any], tmp_path: Path) -> None:
+    source = find_source(str(checkpoint("CLIP-T/16-224").folder))
+    wishes = Wishes(labels=["hen", "cock"], prompts=["a {} {x}"])
+    assert import_checkpoint(source, tmp_path, "own", wishes).labels == ["hen", "cock"]
+
+
+def test_one_class_is_none(checkpoint: Callable[[str], Any], tmp_path: Path) -> None:
+    """Whose probability is always 1; a sigmoid's is not."""
+    clip, siglip = (
+        find_source(str(checkpoint(case).folder)) for case in ("CLIP-T/16-224", "SigLIP-T/16-224")
+    )
+    with pytest.raises(InputError, match="classes=1: expected two or more"):
+        import_checkpoint(clip, tmp_path, "clip", Wishes(labels=["hen"]))
+    import_checkpoint(siglip, tmp_path, "siglip", Wishes(labels=["hen"]))
 
 
 def test_indices_that_old_files_hold_are_left_alone(
