@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from foveate.engine import Engine
-from foveate.errors import FoveateError, InputError
+from foveate.errors import FoveateError, InputError, ServerError
+from foveate.importers.entry import SUFFIXES
 from foveate.importers.importer import Wishes, import_checkpoint
 from foveate.importers.source import find_source
 from foveate.ladder import Ladder
@@ -341,6 +344,73 @@ def test_what_a_kill_leaves_is_never_served(folder: Path, tmp_path: Path) -> Non
     assert done.returncode == 9
     assert [*repository.iterdir()] == []
     bring(folder, repository)
+    assert check_repository(repository) == ("own", "own_decode")
+
+
+def test_what_fails_between_two_renames_is_taken_back(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up, or somebody presses Ctrl-C: a fault that cannot be timed otherwise."""
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if target == tmp_path / "models" / "own":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    assert "No space left on device" in refused(folder, tmp_path / "models")
+
+
+def test_a_kill_between_two_renames_is_named(folder: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    bring(folder, repository)
+    import_checkpoint(find_source(str(folder)), repository, "other")
+    for suffix in reversed(SUFFIXES):  # as they are renamed, the classifier last
+        (repository / f"own{suffix}").rename(tmp_path / f"own{suffix}")
+    assert check_repository(repository) == ("other", "other_decode")
+    for suffix in reversed(SUFFIXES[1:]):
+        (tmp_path / f"own{suffix}").rename(repository / f"own{suffix}")
+        with pytest.raises(ServerError, match=r"its model 'own.*' is not there; delete"):
+            check_repository(repository)
+    (tmp_path / "own").rename(repository / "own")
+    assert "own" in check_repository(repository)
+
+
+def test_a_repository_may_be_here_or_a_link(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another file system than the link: /dev/shm."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        (tmp_path / "link").symlink_to(elsewhere)
+        bring(folder, tmp_path / "link")
+        assert check_repository(tmp_path / "link") == ("own", "own_decode")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    bring(folder, Path())
+    assert check_repository(Path()) == ("own", "own_decode")
+
+
+def test_a_repository_may_be_a_mount(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into which nothing can be renamed from beside it. Nobody may mount in a test, so it is
+    pretended; a server that starts meanwhile is told what it sees."""
+    repository, rename, seen = tmp_path / "models", Path.rename, []
+
+    def across(self: Path, target: Path) -> Path:
+        if repository in target.parents and repository not in self.parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(self, target)
+
+    def look(*_: object) -> None:
+        with pytest.raises(ServerError, match="an import is under way, or was interrupted"):
+            check_repository(repository)
+        seen.append(True)
+
+    monkeypatch.setattr(Path, "rename", across)
+    import_checkpoint(find_source(str(folder)), repository, "own", tell=look)
+    assert seen
     assert check_repository(repository) == ("own", "own_decode")
 
 
