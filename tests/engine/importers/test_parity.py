@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -191,3 +192,80 @@ def test_the_command_shows_both_side_by_side(
     assert [name for name, _ in checked["ours"]] == [name for name, _ in checked["original"]]
     assert len(checked["ours"]) == 5
     assert checked["difference"] <= 1e-4
+
+
+def run_import(source: Path, repository: Path, *options: str) -> Any:
+    command = ["import", str(source), "--name=own", f"--repository={repository}", *options]
+    return CliRunner().invoke(app, command)
+
+
+@pytest.fixture
+def image(tmp_path: Path, models: Any) -> Path:
+    path = tmp_path / "one.png"
+    Image.fromarray(models.pixels(250, images=1).numpy()[0]).save(path)
+    return path
+
+
+def test_what_cannot_be_checked_is_not_written(
+    checkpoint: Callable[[str], Any], tmp_path: Path, image: Path
+) -> None:
+    """A file that says not what it is, another size, and texts that are missing."""
+    weights = load_file(checkpoint("ViT-T/16-224").folder / "model.safetensors")
+    torch.save({"patch_embed.proj.weight": weights["classifier.weight"],
+                "pos_embed": weights["vit.embeddings.position_embeddings"]},
+               tmp_path / "bare.pth")  # fmt: skip
+    vit, clip = (checkpoint(case).folder for case in ("ViT-T/16-224", "CLIP-T/16-224"))
+    for source, options in (
+        (tmp_path / "bare.pth", []),
+        (vit, ["--image-size=160"]),
+        (clip, []),
+    ):
+        done = run_import(source, tmp_path / "models", f"--check={image}", *options)
+        assert done.exit_code == 1
+        assert not (tmp_path / "models").exists()
+
+
+def test_a_difference_is_a_failure(
+    checkpoint: Callable[[str], Any], tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an original that answers something else, which no library here does."""
+    monkeypatch.setattr(
+        "foveate.importers.original.open_original",
+        lambda *_: lambda path: torch.randn(1000, generator=torch.Generator().manual_seed(1)),
+    )
+    folder = checkpoint("ViT-T/16-224").folder
+    done = run_import(folder, tmp_path / "models", f"--check={image}")
+    assert done.exit_code == 1
+    assert "NOT the same" in done.stdout
+
+
+def test_the_original_is_opened_with_the_configuration_that_was_given(
+    checkpoint: Callable[[str], Any], tmp_path: Path, image: Path
+) -> None:
+    """Of a folder whose own is of another activation."""
+    folder = shutil.copytree(checkpoint("ViT-T/16-224").folder, tmp_path / "folder")
+    given = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**given, "hidden_act": "quick_gelu"}))
+    (tmp_path / "given.json").write_text(json.dumps(given))
+    options = f"--check={image}", f"--config={tmp_path / 'given.json'}", "--json"
+    done = run_import(folder, tmp_path / "models", *options)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["checked"][0]["difference"] <= 1e-4
+
+
+@pytest.mark.parametrize("case", ["CLIP-T/16-224"])
+def test_half_precision_is_checked_in_fp32(
+    checkpoint: Callable[[str], Any], models: Any, tmp_path: Path, image: Path, case: str
+) -> None:
+    """A whole CLIP whose towers are projected to a size that is not theirs by default."""
+    folder = shutil.copytree(checkpoint(case).folder, tmp_path / "half")
+    weights = load_file(folder / "model.safetensors")
+    half = {name: tensor.half() for name, tensor in weights.items()}
+    save_file(half, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
+    (tmp_path / "labels").write_text("\n".join(models.NAMES))
+    options = f"--check={image}", f"--labels={tmp_path / 'labels'}", "--json"
+    done = run_import(folder, tmp_path / "models", *options)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["checked"][0]["difference"] <= 1e-4
