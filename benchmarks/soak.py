@@ -5,11 +5,12 @@
 Poisson arrivals at a share of what the cheapest level carried just before. Every ten seconds the
 memory of each process: the server, its model processes, the adapter. After five minutes to settle,
 its median over the first minute and over the last must differ by less than 1 %. Shared memory files
-that were not there before must be gone in the end.
+that they mapped must be gone in the end.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -51,12 +52,17 @@ def processes() -> dict[str, psutil.Process]:
     return found
 
 
-def watch(over: threading.Event, memory: dict[str, list[tuple[float, int]]]) -> None:
-    """Note the memory of every process until ``over``: seconds since the start, bytes."""
+def watch(
+    over: threading.Event, memory: dict[str, list[tuple[float, int]]], shared: set[Path]
+) -> None:
+    """Note the memory of every process until ``over``: seconds since the start, bytes; and the
+    shared memory files they map."""
     start, watched = time.monotonic(), processes()
     while not over.wait(EVERY_S):
         for name, process in watched.items():
             memory[name].append((time.monotonic() - start, process.memory_info().rss))
+            maps = Path(f"/proc/{process.pid}/maps").read_text()
+            shared.update(map(Path, re.findall(r"/dev/shm/triton_\S+", maps)))
 
 
 def growth(samples: list[tuple[float, int]], minutes: float) -> dict[str, float]:
@@ -74,8 +80,8 @@ def main(
     keep: Annotated[bool, typer.Option("--save/--no-save")] = True,
 ) -> None:
     ladder = LadderFacts.from_file(repository / "digits" / "1" / "ladder.json")
-    files = set(Path("/dev/shm").iterdir())
     memory: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    shared: set[Path] = set()
     over = threading.Event()
     with running(repository, "--no-pin-cap") as server:
         capacity = measure_capacities(server.grpc, "digits", ladder).cheapest
@@ -83,12 +89,12 @@ def main(
         schedule = Schedule(
             times=times, seconds=minutes * 60, scenario="soak", seed=1, cv2=1.0, capacities=None
         )
-        watcher = threading.Thread(target=watch, args=(over, memory))
+        watcher = threading.Thread(target=watch, args=(over, memory, shared))
         watcher.start()
         report = run(LoadtestConfig(server=server.grpc, schedule=schedule, slo_ms=200))
         over.set()
         watcher.join()
-    left = sorted(str(path) for path in set(Path("/dev/shm").iterdir()) - files if _ours(path))
+    left = sorted(str(path) for path in shared if path.exists())
     grown = {name: growth(samples, minutes) for name, samples in memory.items()}
     for name, figures in grown.items():
         print(f"{name:16} {figures['mib']:8.1f} MiB {figures['growth']:+.2%}")
@@ -106,16 +112,12 @@ def main(
         save("soak", result)
     bars(
         {
-            "all four processes were watched": set(grown) == set(NAMES.values()),
+            "all four processes were watched": set(grown) == set(NAMES.values()) and bool(shared),
             **{f"{name}: flat": one["growth"] < MOST_GROWTH for name, one in grown.items()},
             "nothing left in shared memory": not left,
             "requests were answered": report.attainment > 0,
         }
     )
-
-
-def _ours(path: Path) -> bool:
-    return path.name.startswith("triton_foveate_backend")
 
 
 if __name__ == "__main__":

@@ -200,6 +200,6 @@ CASES: dict[str, Case] = PUBLISHED | {
     "ViT-T/16-224": _vit("T", 224),
     "DINOv2-T/14-224": _dinov2("T", registers=False),
     "DINOv2-T/14-224 with registers": _dinov2("T", registers=True),
-    "CLIP-T/16-224": _clip("T", 16, 512),
+    "CLIP-T/16-224": _clip("T", 16, 256),
     "SigLIP-T/16-224": _siglip("T", 16),
 }

@@ -151,8 +151,8 @@ def list_folder(
         folder: flat, or one tree of images a class.
         config: of the model, for the size of its head.
         names: of the head's classes in order, as sub-folders must be called. If unknown (empty), or
-            if sub-folders are called by WordNet numbers as ImageNet's are, they must be as many as
-            classes and count in alphabetical order.
+            if sub-folders are called by WordNet numbers that are not among them, as ImageNet's are,
+            they must be as many as classes and count in alphabetical order.
 
     Raises :class:`InputError` naming folder or label and what was expected.
     """
@@ -177,7 +177,10 @@ def _numbers(folder: Path, config: ViTConfig, names: Sequence[str]) -> dict[str,
     if not found:
         return {}
     by_wordnet = all(_WORDNET.fullmatch(name) for name in found)
-    classes = found if by_wordnet or not names else names
+    if not names or (by_wordnet and not all(name in names for name in found)):
+        classes: Sequence[str] = found
+    else:
+        classes = names
     if len(classes) != config.classes:
         source = f"sub-folders of {folder}" if classes is found else "names in labels.txt"
         raise InputError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -28,19 +30,40 @@ def device_name(device: torch.device) -> str:
 
 
 def load_or_measure(engine: Engine | GraphEngine, state_dir: Path) -> LatencyTable:
-    """The table of this device from ``state_dir``; measured (seconds) and saved if absent."""
-    ladder = engine.ladder.digest
+    """The table of this device from ``state_dir``; measured (seconds) and saved if absent.
+
+    Models of one state folder, which start together, measure one after the other.
+    """
     path = table_path(engine.ladder, engine.device, state_dir)
     try:
-        table = LatencyTable.load(path)
-        if table.ladder != ladder or len(table.seconds) != len(engine.levels):
-            raise LadderError(f"{path}: of another ladder")
-        if table.batches != engine.batches:
-            raise LadderError(f"{path}: of batches {table.batches}, expected {engine.batches}")
+        return _load(path, engine)
     except LadderError:  # absent, or damaged: measuring repairs it
-        table = measure(engine)
-        table.save(path)
+        pass
+    with _alone(state_dir):
+        try:
+            return _load(path, engine)  # another instance of the model came first
+        except LadderError:
+            table = measure(engine)
+            table.save(path)
+            return table
+
+
+def _load(path: Path, engine: Engine | GraphEngine) -> LatencyTable:
+    table = LatencyTable.load(path)
+    if table.ladder != engine.ladder.digest or len(table.seconds) != len(engine.levels):
+        raise LadderError(f"{path}: of another ladder")
+    if table.batches != engine.batches:
+        raise LadderError(f"{path}: of batches {table.batches}, expected {engine.batches}")
     return table
+
+
+@contextmanager
+def _alone(state_dir: Path) -> Iterator[None]:
+    """Wait for other processes that measure; the lock ends with this one, however it ends."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    with (state_dir / "measuring.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def table_path(ladder: Ladder, device: torch.device, state_dir: Path) -> Path:

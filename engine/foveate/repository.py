@@ -26,6 +26,7 @@ CONTROL_SUFFIX = "_control"
 
 _BACKEND = re.compile(r'^\s*backend\s*:\s*"foveate"', re.MULTILINE)
 _LABELS = re.compile(r'\blabel_filename\s*:\s*"([^"]+)"')
+_STEP = re.compile(r'\bmodel_name\s*:\s*"([^"]+)"')
 _COMPONENT = re.compile(
     r'"component"[\s,]*value\s*:?\s*\{\s*string_value\s*:\s*"(classify|decode|control)"'
 )
@@ -52,6 +53,7 @@ def check_repository(repository: Path) -> tuple[str, ...]:
     Creates version folders that are missing because they hold no file. Raises the
     :class:`~foveate.errors.FoveateError` of the first file that cannot be used.
     """
+    _check_complete(repository)
     components = _components(repository)
     for name in _classifiers(repository, components):
         _check_ladder(repository / name / "1")
@@ -121,6 +123,22 @@ def _classifiers(repository: Path, components: Mapping[str, str]) -> list[str]:
     if not models:
         raise ServerError(f'{repository}: no model with backend: "foveate", component: "classify"')
     return models
+
+
+def _check_complete(repository: Path) -> None:
+    """Raise :class:`ServerError` naming what an import that was interrupted has left."""
+    for folder in sorted(path for path in repository.glob(".*") if path.is_dir()):
+        raise ServerError(
+            f"{folder}: Triton would take it for a model; an import is under way, or was "
+            "interrupted and the folder can be deleted"
+        )
+    for config in sorted(repository.glob("*/config.pbtxt")):
+        for model in _STEP.findall(config.read_text()):
+            if not (repository / model).is_dir():
+                raise ServerError(
+                    f"{config}: its model {model!r} is not there; delete {config.parent} if it is "
+                    "of an import that was interrupted"
+                )
 
 
 def _check_ladder(folder: Path) -> None:

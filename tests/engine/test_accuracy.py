@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,28 @@ def test_wordnet_folders_count_in_their_order(tmp_path: Path, repository: Path) 
     (tmp_path / "n99999999").mkdir()
     with pytest.raises(InputError, match="labels: 11 sub-folders"):
         measure(repository / "digits", tmp_path)
+
+
+def test_wordnet_folders_that_are_labels_are_those(tmp_path: Path, repository: Path) -> None:
+    """Also where labels.txt has another order, and not all classes have images."""
+    own = shutil.copytree(repository, tmp_path / "models") / "digits"
+    numbers = [f"n{20_000_000 - 7 * index:08}" for index in range(10)]
+    (own / "labels.txt").write_text("\n".join(numbers))
+    pixels, labels = held_out(40)
+    for index, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+        if label != 9:
+            (tmp_path / "data" / numbers[label]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / "data" / numbers[label] / f"{index}.png")
+    (row,) = measure(own, tmp_path / "data", levels=[0])
+    assert row.top1 > 0.9
+
+
+@pytest.mark.parametrize("level", [-1, 9])
+def test_a_level_that_is_none_is_refused(folder: Path, repository: Path, level: int) -> None:
+    with pytest.raises(InputError, match=rf"level={level}: expected 0\.\."):
+        measure(repository / "digits", folder, levels=[level])
+    command = ["bench", "accuracy", "digits", f"--repository={repository}", f"--data={folder}"]
+    assert CliRunner().invoke(app, [*command, f"--level={level}"]).exit_code != 0
 
 
 def test_what_has_no_labels_is_refused(tmp_path: Path, repository: Path) -> None:

@@ -38,7 +38,7 @@ def accuracy(
     repository: Repository = REPOSITORY,
     level: Annotated[
         list[int] | None,
-        typer.Option(help="Index of a level; may be repeated.", show_default="all of them"),
+        typer.Option(min=0, help="Index of a level; may be repeated.", show_default="all of them"),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,

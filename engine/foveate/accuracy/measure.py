@@ -59,8 +59,9 @@ def measure(
     plain = Engine.load(model / "1")
     config, names = plain.config, class_names(model)
     wanted = sorted({0, *(range(len(plain.levels)) if levels is None else levels)})
-    if wanted[-1] >= len(plain.levels):
-        raise InputError(f"level={wanted[-1]}: expected 0..{len(plain.levels) - 1}")
+    for level in wanted:
+        if not 0 <= level < len(plain.levels):
+            raise InputError(f"level={level}: expected 0..{len(plain.levels) - 1}")
     engine: Engine | GraphEngine = plain
     if device != "cpu":
         engine = GraphEngine(plain, torch.device(device), batch)

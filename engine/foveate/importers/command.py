@@ -64,7 +64,7 @@ def import_(
         list[Path] | None,
         typer.Option(
             help="Image to show the top 5 of, by the original implementation and by ours; may be "
-            "repeated.",
+            "repeated. Ends with 1 if they differ.",
             exists=True,
             dir_okay=False,
         ),
@@ -76,24 +76,31 @@ def import_(
     Writes the five folders of NAME with level 0 alone; "foveate calibrate NAME" adds levels.
     """
     from foveate.importers.check import compare
+    from foveate.importers.entry import check_name
     from foveate.importers.importer import Wishes, import_checkpoint
-    from foveate.importers.original import open_original
+    from foveate.importers.original import find_original
     from foveate.importers.source import find_source
 
+    if check and image_size is not None:
+        raise InputError("check: expected no --image-size, for the original answers at its own")
     names = _read_labels(labels) if labels else None
     prompts = prompt or []
     found = find_source(source, config)
+    check_name(repository, name)
+    # Before anything is written: without an original there is nothing to check.
+    original = find_original(found, names, prompts) if check else None
     with _Bar() as tell:
         wishes = Wishes(size=image_size, labels=names, prompts=prompts)
         imported = import_checkpoint(found, repository, name, wishes, tell)
     compared: list[Compared] = []
-    if check:
-        original = open_original(found, imported.recipe, imported.labels, prompts)
+    if check and original is not None:
         compared = [*compare(repository / name, check, original)]
     if as_json:
         typer.echo(json.dumps(_facts(repository / name, imported, compared), indent=1))
-        return
-    _tell(repository / name, imported, compared)
+    else:
+        _tell(repository / name, imported, compared)
+    if not all(row.same for row in compared):
+        raise typer.Exit(1)
 
 
 class _Bar:

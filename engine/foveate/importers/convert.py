@@ -33,6 +33,8 @@ def convert(
     recipe: Recipe,
     size: tuple[int, int],
     make_head: Callable[[], Head] | None = None,
+    *,
+    asked: bool = False,
 ) -> tuple[ViTConfig, Iterator[tuple[str, Tensor]]]:
     """The shape of the model, and its tensors, float32, one by one.
 
@@ -41,11 +43,12 @@ def convert(
         recipe: how to read them.
         size: height and width of the images to serve.
         make_head: where classes are texts, makes the head of them.
+        asked: whether somebody wants position embeddings interpolated if ``size`` needs it.
 
     Raises :class:`~foveate.errors.WeightsError` or :class:`InputError` naming key and value; so may
     the iterator.
     """
-    reader = _Reader(tensors, recipe, size)
+    reader = _Reader(tensors, recipe, size, asked or recipe.unasked)
     head = None if make_head is None else make_head()
     return reader.config(head), reader.tensors(head)
 
@@ -55,6 +58,7 @@ class _Reader:
     source: Tensors
     recipe: Recipe
     size: tuple[int, int]
+    may_interpolate: bool
 
     def config(self, head: Head | None) -> ViTConfig:
         recipe = self.recipe
@@ -79,6 +83,11 @@ class _Reader:
                 "classes to serve"
             )
         classes = self._shape("head.weight")[0] if head is None else len(head[1])
+        if classes < 2 and not recipe.sigmoid:
+            raise InputError(
+                f"{self.source.where}: classes={classes}: expected two or more, for the "
+                "probabilities of one are always 1"
+            )
         return ViTConfig(
             height=self.size[0],
             width=self.size[1],
@@ -141,7 +150,19 @@ class _Reader:
         positions = self._take(name, None).view(-1, c.dim)
         grid, positioned = find_grid(len(positions), c.prefix, self.recipe.grid, self.source.where)
         new = c.height // c.patch, c.width // c.patch
-        patches = interpolate(positions[positioned:], grid, new, antialias=self.recipe.antialias)
+        if grid != new and not self.may_interpolate:
+            raise WeightsError(
+                f"{self.source.where}: position embeddings of {grid[0]}x{grid[1]} patches for "
+                f"images of {c.height}x{c.width}, which are {new[0]}x{new[1]}; --image-size says "
+                f"which size is meant, such as {grid[0] * c.patch}"
+            )
+        patches = interpolate(
+            positions[positioned:],
+            grid,
+            new,
+            antialias=self.recipe.antialias,
+            align_corners=self.recipe.align_corners,
+        )
         none = torch.zeros(c.prefix - positioned, c.dim)
         yield name, torch.cat([positions[:positioned], none, patches]).unsqueeze(0)
 

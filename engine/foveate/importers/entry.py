@@ -1,8 +1,8 @@
 """An entry of a model repository: five folders, complete or not there at all.
 
 They are made in a folder of their own beside the repository, where no server looks, and renamed
-into it at the end, the classifier first: whatever moment a crash chooses, a server finds models
-that are whole.
+into it at the end, the classifier last. What fails between two renames is taken back. A kill there
+leaves ensembles without their classifier, which :func:`foveate.repository.check_repository` names.
 """
 
 from __future__ import annotations
@@ -61,8 +61,13 @@ class Entry:
         """Write configurations, labels, and a ladder of level 0 alone.
 
         ``facts`` are stated as parameters of the classifier, for whoever sends pixels.
+
+        Raises :class:`InputError` naming a label that is not a line.
         """
         name = self._name
+        for label in labels:
+            if "".join(label.splitlines()) != label:
+                raise InputError(f"labels: {label!r}: expected no line break")
         (self._folder / name / "labels.txt").write_text("".join(f"{x}\n" for x in labels))
         _ladder(name, config).save(self.version / "ladder.json")
         texts = _configs(name, config, preprocess, facts)
@@ -71,9 +76,16 @@ class Entry:
 
     def move_to(self, repository: Path) -> None:
         check_name(repository, self._name)
-        for suffix in SUFFIXES:
-            folder = f"{self._name}{suffix}"
-            (self._folder / folder).rename(repository / folder)
+        moved: list[str] = []
+        try:
+            for suffix in reversed(SUFFIXES):
+                folder = f"{self._name}{suffix}"
+                (self._folder / folder).rename(repository / folder)
+                moved.append(folder)
+        except BaseException:
+            for folder in moved:
+                (repository / folder).rename(self._folder / folder)
+            raise
 
 
 @contextmanager
@@ -82,21 +94,44 @@ def new_entry(repository: Path, name: str) -> Iterator[Entry]:
 
     Raises :class:`InputError` as :func:`check_name` does, and if nothing can be written.
     """
+    repository = repository.resolve()
     check_name(repository, name)
     try:
         repository.mkdir(parents=True, exist_ok=True)
-        # Beside it and not in it: a server that starts meanwhile would look into it.
-        scratch = Path(
-            tempfile.mkdtemp(prefix=f".{repository.name}-{name}-", dir=repository.parent)
-        )
+        scratch = _scratch(repository, name)
     except OSError as error:
         raise InputError(f"{repository}: cannot be written: {error}") from error
     try:
         entry = Entry(scratch, name)
         yield entry
-        entry.move_to(repository)
+        try:
+            entry.move_to(repository)
+        except OSError as error:
+            raise InputError(f"{repository}: cannot be written: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scratch(repository: Path, name: str) -> Path:
+    """A folder from which files can be renamed into the repository.
+
+    Beside it, for a server that starts meanwhile looks into every folder it finds in there, hidden
+    or not; in it where the repository is a file system of its own, as volumes of containers are.
+    """
+    prefix = f".{repository.name}-{name}-"
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=repository.parent))
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=repository))
+    probe = repository / f"{scratch.name}.probe"
+    try:
+        (scratch / "probe").touch()
+        (scratch / "probe").rename(probe)
+        probe.unlink()
+    except OSError:
+        shutil.rmtree(scratch)
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=repository))
+    return scratch
 
 
 def _ladder(name: str, config: ViTConfig) -> Ladder:
@@ -155,7 +190,7 @@ def _runs(
 ) -> str:
     """Of a model that our backend runs."""
     stated = "".join(
-        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+        f'parameters {{ key: "{key}" value {{ string_value: "{_escape(value)}" }} }}\n'
         for key, value in {"component": component, **parameters}.items()
     )
     return (
@@ -163,6 +198,12 @@ def _runs(
         "# No queue policy: on servers before 26.08 any policy starves the batcher.\n"
         f"dynamic_batching {{ }}\ninstance_group [ {{ kind: KIND_CPU count: 1 }} ]\n{stated}"
     )
+
+
+def _escape(text: str) -> str:
+    """For the text format of protocol buffers, on one line."""
+    text = "".join(c if c.isprintable() else "_" for c in text)
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _joins(inputs: Sequence[str], outputs: Sequence[str], steps: Sequence[str]) -> str:

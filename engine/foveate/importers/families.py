@@ -12,7 +12,17 @@ __all__ = ["read_recipe"]
 
 
 def read_recipe(source: Source, tensors: Tensors) -> Recipe:
-    """How to read the checkpoint. Raises :class:`WeightsError` if no family knows it."""
+    """How to read the checkpoint. Raises :class:`WeightsError` if no family knows it, or if its
+    configuration is not what the family's library writes."""
+    try:
+        return _read(source, tensors)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{source.name}: its configuration cannot be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _read(source: Source, tensors: Tensors) -> Recipe:
     if source.config is not None:
         if "architecture" in source.config:
             return from_timm.recipe(source.config, tensors)

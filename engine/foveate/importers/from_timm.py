@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from foveate.errors import WeightsError
+from foveate.importers.positions import find_grid
 from foveate.importers.recipe import IMAGENET, Layout, Recipe, Rgb
 from foveate.importers.tensors import Tensors
 from foveate.preprocess import INTERPOLATIONS, Preprocess
@@ -32,6 +33,7 @@ _POOLS: dict[str, Pool] = {"token": "cls", "avg": "mean", "map": "map"}
 _GELU_TANH = re.compile(
     r"base_patch32_siglip|large_patch16_siglip_(gap_)?512|so400m_patch16_siglip|giantopt"
 )
+_NAME = re.compile(r"[A-Za-z0-9_.]+")
 _FAMILY = re.compile(r"(vit|deit|deit3|flexivit|test_vit|test_vit2)_")
 _HIERARCHICAL = re.compile(r"swin|pit_|efficientformer|levit|pvt|mvit|hiera|coat|twins|maxvit")
 # Tensors are called as in a ViT but do other things.
@@ -53,7 +55,7 @@ def recipe(config: Mapping[str, Any], tensors: Tensors) -> Recipe:
             "number and width between stages, and the packed engine cannot serve them; "
             "docs/models.md says what can"
         )
-    if not _FAMILY.match(name) or _OTHER.search(name):
+    if not _NAME.fullmatch(name) or not _FAMILY.match(name) or _OTHER.search(name):
         raise WeightsError(
             f"{tensors.where}: architecture={name!r}: expected vit_*, deit*_* or flexivit_* with "
             "the blocks of the original ViT"
@@ -64,6 +66,11 @@ def recipe(config: Mapping[str, Any], tensors: Tensors) -> Recipe:
             f"{tensors.where}: model_args: {unknown[0]}={arguments[unknown[0]]!r} is not known; "
             f"expected {', '.join(sorted(_ARGUMENTS))}"
         )
+    if "embed_dim" in arguments and "num_heads" not in arguments:  # timm keeps the architecture's
+        raise WeightsError(
+            f"{tensors.where}: model_args: embed_dim={arguments['embed_dim']!r} without num_heads; "
+            "expected both"
+        )
     given = {**config, **config.get("pretrained_cfg", {})}
     activation = arguments.get("act_layer", _activation(name))
     if activation not in _ACTIVATIONS:
@@ -73,7 +80,7 @@ def recipe(config: Mapping[str, Any], tensors: Tensors) -> Recipe:
     pool = arguments.get("global_pool", config.get("global_pool") or _pool(tensors))
     if pool not in _POOLS:
         raise WeightsError(f"{tensors.where}: global_pool={pool!r}: expected {', '.join(_POOLS)}")
-    size = _size(given)
+    size = _size(given, arguments.get("img_size"), tensors.where)
     mean, std = _normalisation(given)
     return Recipe(
         family=f"timm {name}",
@@ -83,6 +90,7 @@ def recipe(config: Mapping[str, Any], tensors: Tensors) -> Recipe:
         activation=_ACTIVATIONS[activation],
         pool=_read(_POOLS[pool], tensors),
         size=size,
+        unasked=bool(arguments.get("dynamic_img_size")),
         mean=mean,
         std=std,
         preprocess=_preprocess(given, size, tensors.where),
@@ -93,9 +101,10 @@ def recipe(config: Mapping[str, Any], tensors: Tensors) -> Recipe:
 def bare_recipe(tensors: Tensors) -> Recipe:
     """Of a file without configuration, as DeiT and MAE publish them: ImageNet's normalisation, and
     the resize of DeiT's evaluation."""
-    positions, prefix = tensors.shape("pos_embed")[1], 1 + ("dist_token" in tensors)
-    patch = tensors.shape("patch_embed.proj.weight")[2]
-    edge = math.isqrt(positions - prefix) * patch
+    firsts = [name for name in ("cls_token", "dist_token", "reg_token") if name in tensors]
+    prefix = sum(tensors.shape(name)[1] for name in firsts)
+    (rows, _), _ = find_grid(tensors.shape("pos_embed")[1], prefix, None, tensors.where)
+    edge = rows * tensors.shape("patch_embed.proj.weight")[2]
     resize = int(256 / 224 * edge)
     return Recipe(
         family="timm names, no configuration",
@@ -142,21 +151,28 @@ def _heads(name: str, tensors: Tensors) -> int:
     return _HEADS[dim]
 
 
-def _size(given: Mapping[str, Any]) -> tuple[int, int]:
-    _, height, width = given.get("input_size", (3, 224, 224))
-    return int(height), int(width)
+def _size(given: Mapping[str, Any], argument: Any, where: str) -> tuple[int, int]:
+    """The model's own size, if it was built for one; what the checkpoint was trained on else."""
+    size = given.get("input_size") or (3, 224, 224)
+    if argument is not None and given.get("fixed_input_size"):
+        size = (3, argument, argument) if isinstance(argument, int) else (3, *argument)
+    if len(size) != 3 or not all(isinstance(edge, int) and edge > 0 for edge in size):
+        raise WeightsError(f"{where}: input_size={size!r}: expected channels, height and width")
+    return size[1], size[2]
 
 
 def _normalisation(given: Mapping[str, Any]) -> tuple[Rgb, Rgb]:
-    r, g, b = map(float, given.get("mean", IMAGENET[0]))
-    s, t, u = map(float, given.get("std", IMAGENET[1]))
+    r, g, b = map(float, given.get("mean") or IMAGENET[0])
+    s, t, u = map(float, given.get("std") or IMAGENET[1])
     return (r, g, b), (s, t, u)
 
 
 def _preprocess(given: Mapping[str, Any], size: tuple[int, int], where: str) -> Preprocess:
     """timm's evaluation: resize to size / crop_pct, then cut the centre."""
-    share, mode = float(given.get("crop_pct", 0.875)), given.get("crop_mode", "center")
-    interpolation = given.get("interpolation", "bilinear")
+    share, mode = float(given.get("crop_pct") or 0.875), given.get("crop_mode") or "center"
+    interpolation = given.get("interpolation") or "bicubic"
+    if not share > 0:
+        raise WeightsError(f"{where}: crop_pct={share}: expected more than 0")
     if interpolation not in INTERPOLATIONS:
         raise WeightsError(
             f"{where}: interpolation={interpolation!r}: expected {', '.join(INTERPOLATIONS)}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+from foveate.importers.positions import find_grid
 from foveate.importers.recipe import IMAGENET, Layout, Recipe
 from foveate.importers.tensors import Tensors
 from foveate.preprocess import Preprocess
@@ -24,7 +23,8 @@ _MLPS = (("mlp.0", "mlp.3"), ("mlp.linear_1", "mlp.linear_2"))  # now, and in th
 def recipe(tensors: Tensors) -> Recipe:
     """Raises :class:`~foveate.errors.WeightsError`."""
     dim, _, patch, _ = tensors.shape("conv_proj.weight")
-    edge = math.isqrt(tensors.shape("encoder.pos_embedding")[1] - 1) * patch
+    (rows, _), _ = find_grid(tensors.shape("encoder.pos_embedding")[1], 1, None, tensors.where)
+    edge = rows * patch
     resize = round(edge / 0.875)
     first = "encoder.layers.encoder_layer_0"
     mlp = next((pair for pair in _MLPS if f"{first}.{pair[0]}.weight" in tensors), _MLPS[0])
@@ -43,6 +43,8 @@ def recipe(tensors: Tensors) -> Recipe:
         ),
         heads=_HEADS.get(dim, dim // 64),
         eps=1e-6,
+        antialias=False,
+        align_corners=True,
         size=(edge, edge),
         mean=IMAGENET[0],
         std=IMAGENET[1],

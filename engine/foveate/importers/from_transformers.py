@@ -65,6 +65,7 @@ _CLIP_TOWER = {
     "attn_pool.mlp.fc1": "head.mlp.fc1",
     "attn_pool.mlp.fc2": "head.mlp.fc2",
 }
+_SHORTER = ("clip", "siglip", "bit", "dinov2")
 _RESAMPLES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
@@ -102,7 +103,9 @@ def recipe(
             raise WeightsError(
                 f"{tensors.where}: {key}={value!r}: expected one number, of a square"
             )
-    size, preprocess = _preprocess(processor, int(image), tensors.where)
+    if (problem := config.get("problem_type")) == "regression":
+        raise WeightsError(f"{tensors.where}: problem_type={problem!r}: expected classes")
+    size, preprocess = _preprocess(processor, str(kind), int(image), tensors.where)
     mean, std = _normalisation(processor)
     common: dict[str, Any] = {
         "family": f"transformers {kind}",
@@ -112,11 +115,12 @@ def recipe(
         "size": size,
         "grid": (image // patch, image // patch),
         "antialias": kind == "dinov2_with_registers",
+        "unasked": kind in ("dinov2", "dinov2_with_registers"),
         "mean": mean,
         "std": std,
         "preprocess": preprocess,
-        "labels": _labels(config),
-        "sigmoid": config.get("problem_type") == "multi_label_classification",
+        "labels": _labels(config, tensors.where),
+        "sigmoid": problem == "multi_label_classification",
     }
     return Recipe(**common | known[kind](config, tensors))
 
@@ -186,7 +190,7 @@ def _clip(config: Mapping[str, Any], tensors: Tensors) -> dict[str, Any]:
             inside=_CLIP_BLOCK,
             outside=_under("vision_model", _CLIP_TOWER) | {"project": "visual_projection"},
         ),
-        "ignored": (*_TEXT, "vision_model.embeddings.position_ids"),
+        "ignored": _INDICES,
         "labels": None,
         "zero_shot": True,
     }
@@ -200,14 +204,14 @@ def _siglip(config: Mapping[str, Any], tensors: Tensors) -> dict[str, Any]:
             outside=_under("vision_model", _CLIP_TOWER),
         ),
         "pool": "map",
-        "ignored": (*_TEXT, "vision_model.embeddings.position_ids"),
+        "ignored": _INDICES,
         "labels": None,
         "zero_shot": True,
         "sigmoid": True,
     }
 
 
-_TEXT = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
+_INDICES = ("vision_model.embeddings.position_ids", "text_model.embeddings.position_ids")
 
 
 def _under(root: str, names: Mapping[str, str]) -> dict[str, str]:
@@ -215,9 +219,12 @@ def _under(root: str, names: Mapping[str, str]) -> dict[str, str]:
 
 
 def _preprocess(
-    processor: Mapping[str, Any], image: int, where: str
+    processor: Mapping[str, Any], kind: str, image: int, where: str
 ) -> tuple[tuple[int, int], Preprocess]:
     """Height and width of the pixels, and how they come about."""
+    for key in ("do_resize", "do_rescale"):
+        if not processor.get(key, True):
+            raise WeightsError(f"{where}: {key}={processor[key]!r}: expected true")
     if abs(float(processor.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-6:
         raise WeightsError(
             f"{where}: rescale_factor={processor['rescale_factor']}: expected 1/255, for bytes"
@@ -226,21 +233,25 @@ def _preprocess(
     if resample not in _RESAMPLES:
         raise WeightsError(f"{where}: resample={resample!r}: expected 0, 1, 2 or 3, as Pillow's")
     interpolation = _RESAMPLES[resample]
-    resize = _edges(processor.get("size", image), where)
+    # A number alone is the shorter edge to the processors of _SHORTER, a square to the others.
+    named = processor.get("image_processor_type", processor.get("feature_extractor_type", kind))
+    size = processor.get("size", image)
+    shorter = isinstance(size, int) and str(named).lower().startswith(_SHORTER)
+    resize = size if shorter else _edges(size, where)
     if processor.get("do_center_crop"):
         crop = _edges(processor.get("crop_size", image), where)
         crop = (crop, crop) if isinstance(crop, int) else crop
         return crop, Preprocess(resize=resize, interpolation=interpolation)
     if isinstance(resize, int):
         raise WeightsError(
-            f"{where}: size={processor['size']!r} without do_center_crop: images of different "
+            f"{where}: size={size!r} without do_center_crop: images of different "
             "shapes; expected height and width"
         )
     return resize, Preprocess(resize=resize, interpolation=interpolation)
 
 
 def _edges(value: Any, where: str) -> int | tuple[int, int]:
-    """The shorter edge, or height and width; a number alone, as in old files, is a square."""
+    """The shorter edge, or height and width; a number alone is a square."""
     if isinstance(value, int):
         return value, value
     if isinstance(value, Mapping):
@@ -259,8 +270,13 @@ def _normalisation(processor: Mapping[str, Any]) -> tuple[Rgb, Rgb]:
     return (r, g, b), (s, t, u)
 
 
-def _labels(config: Mapping[str, Any]) -> list[str] | None:
+def _labels(config: Mapping[str, Any], where: str) -> list[str] | None:
     names = config.get("id2label")
     if not names:
         return None
+    if missing := [index for index in range(len(names)) if str(index) not in names]:
+        raise WeightsError(
+            f"{where}: id2label: {len(names)} names, none for class {missing[0]}; expected one for "
+            f"each of 0..{len(names) - 1}"
+        )
     return [str(names[str(index)]) for index in range(len(names))]

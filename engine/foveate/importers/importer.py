@@ -62,7 +62,8 @@ def import_checkpoint(
         recipe = read_recipe(source, tensors)
         size, preprocess = _resize(recipe, wishes.size)
         make_head = _zero_shot(source, tensors, recipe, wishes, tell) if recipe.zero_shot else None
-        config, parts = convert(tensors, recipe, size, make_head)
+        asked = wishes.size is not None
+        config, parts = convert(tensors, recipe, size, make_head, asked=asked)
         labels = wishes.labels or recipe.labels
         if labels is not None and len(labels) != config.classes:
             raise InputError(
@@ -116,10 +117,9 @@ def _zero_shot(
     def make() -> Head:
         from foveate.importers.zero_shot import text_head
 
-        kind = recipe.family.rpartition(" ")[2]
         return text_head(
+            source,
             folder,
-            kind,
             tensors,
             names,
             wishes.prompts,
@@ -132,7 +132,7 @@ def _zero_shot(
 def _facts(source: Source, recipe: Recipe, config: ViTConfig) -> dict[str, str]:
     """What clients who send pixels, and people, may want to know. The weights hold all of it."""
     return {
-        "source": "".join(c if c.isprintable() and c not in '"\\' else "_" for c in source.name),
+        "source": source.name,
         "family": recipe.family,
         "mean": " ".join(f"{x:g}" for x in recipe.mean),
         "std": " ".join(f"{x:g}" for x in recipe.std),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,34 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from foveate.errors import InputError
+from foveate.errors import InputError, WeightsError
+from foveate.importers.families import read_recipe
 from foveate.importers.recipe import Recipe
 from foveate.importers.source import Source
+from foveate.importers.tensors import open_tensors
+from foveate.importers.zero_shot import PROMPTS, fill, read_config
 
-__all__ = ["Original", "open_original"]
+__all__ = ["Original", "find_original", "open_original"]
 
 Original = Callable[[Path], Tensor]
 """Logits [classes] of an image file, preprocessed by the original's own means."""
 
 
+def find_original(source: Source, labels: Sequence[str] | None, prompts: Sequence[str]) -> Original:
+    """Of a checkpoint that is not imported yet. ``labels`` are the texts of a zero-shot head.
+
+    Raises as :func:`~foveate.importers.families.read_recipe` and :func:`open_original` do.
+    """
+    with ExitStack() as stack:
+        recipe = read_recipe(source, open_tensors(source.weights, stack))
+    return open_original(source, recipe, labels or (), prompts)
+
+
 def open_original(
     source: Source, recipe: Recipe, labels: Sequence[str], prompts: Sequence[str]
 ) -> Original:
-    """Raises :class:`InputError` if the library that it is an implementation of is not there."""
+    """Raises :class:`InputError` if the library that it is an implementation of is not there, and
+    :class:`WeightsError` if it does not take the checkpoint."""
     try:
         if recipe.family.startswith("transformers"):
             return _transformers(source, recipe, labels, prompts)
@@ -31,6 +46,8 @@ def open_original(
             return _timm(source)
     except ImportError as error:
         raise InputError(f"check: {source.name} needs {error.name}, which is not there") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"check: {source.name}: its own library says: {error}") from error
     raise InputError(
         f"check: {source.name} has no configuration, so nobody knows which model of which library "
         "it is"
@@ -52,12 +69,13 @@ def _transformers(
         with Image.open(path) as image:
             return processor(image.convert("RGB"), return_tensors="pt")["pixel_values"]
 
+    config = read_config(source)
     if recipe.zero_shot:
-        return _zero_shot(source.folder, recipe, labels, prompts, pixels)
-    model: Any = transformers.AutoModelForImageClassification.from_pretrained(source.folder).eval()
-    if source.config is not None and source.config.get("architectures") == [_TAUGHT]:
-        model = transformers.DeiTForImageClassificationWithTeacher.from_pretrained(source.folder)
-        model = model.eval()
+        return _zero_shot(source.folder, config, labels, prompts, pixels)
+    kind: Any = transformers.AutoModelForImageClassification
+    if config.architectures == [_TAUGHT]:
+        kind = transformers.DeiTForImageClassificationWithTeacher
+    model = kind.from_pretrained(source.folder, config=config, dtype=torch.float32).eval()
     more = {"interpolate_pos_encoding": True} if recipe.family.split()[1] in ("vit", "deit") else {}
 
     @torch.inference_mode()
@@ -73,7 +91,7 @@ _TAUGHT = "DeiTForImageClassificationWithTeacher"
 
 def _zero_shot(
     folder: Path,
-    recipe: Recipe,
+    config: Any,
     labels: Sequence[str],
     prompts: Sequence[str],
     pixels: Callable[[Path], Any],
@@ -81,22 +99,24 @@ def _zero_shot(
     """By the whole model, image and texts together; one prompt, since it knows no ensembles."""
     import transformers
 
-    from foveate.importers.zero_shot import PROMPTS
-
-    kind = recipe.family.rpartition(" ")[2]
+    siglip = config.model_type == "siglip"
+    if not labels:
+        raise InputError(f"check: {folder}: expected --labels, the names of its classes")
     if len(prompts) > 1:
         raise InputError(f"check: {len(prompts)} prompts; the original answers to one a class")
-    prompt = prompts[0] if prompts else PROMPTS[kind]
-    model: Any = transformers.AutoModel.from_pretrained(folder).eval()
+    prompts = prompts or (PROMPTS[config.model_type],)
+    model: Any = transformers.AutoModel.from_pretrained(
+        folder, config=config, dtype=torch.float32
+    ).eval()
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     texts = tokenizer(
-        [prompt.format(label) for label in labels],
-        padding="max_length" if kind == "siglip" else True,
+        [text for label in labels for text in fill(prompts, label)],
+        padding="max_length" if siglip else True,
         truncation=True,
         max_length=model.config.text_config.max_position_embeddings,
         return_tensors="pt",
     )
-    wanted = ("input_ids",) if kind == "siglip" else ("input_ids", "attention_mask")
+    wanted = ("input_ids",) if siglip else ("input_ids", "attention_mask")
     texts = {key: texts[key] for key in wanted}
 
     @torch.inference_mode()
@@ -116,9 +136,12 @@ def _timm(source: Source) -> Original:
     model: Any = timm.create_model(
         source.config["architecture"],
         pretrained_cfg_overlay=source.config.get("pretrained_cfg"),
-        checkpoint_path=str(source.weights[0]),
         **arguments,
     ).eval()
+    weights: dict[str, Tensor] = {}
+    for file in source.weights:
+        weights |= timm.models.load_state_dict(str(file))
+    model.load_state_dict(weights)
     settings = timm.data.resolve_model_data_config(model)
     transform: Any = timm.data.create_transform(**settings, is_training=False)
 

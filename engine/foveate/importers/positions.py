@@ -35,12 +35,20 @@ def find_grid(
 
 
 def interpolate(
-    positions: Tensor, old: tuple[int, int], new: tuple[int, int], *, antialias: bool
+    positions: Tensor,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    *,
+    antialias: bool,
+    align_corners: bool,
 ) -> Tensor:
-    """Position embeddings [h*w, C] of a grid for another: bicubic, as timm (antialiased) and
-    transformers (mostly not) do it. The same grid is left alone."""
+    """Position embeddings [h*w, C] of a grid for another: bicubic, as timm (antialiased),
+    transformers (mostly not) and torchvision (with corners aligned) do it. The same grid is left
+    alone."""
     if old == new:
         return positions
     field = positions.T.reshape(1, -1, *old)
-    field = F.interpolate(field, size=new, mode="bicubic", align_corners=False, antialias=antialias)
+    field = F.interpolate(
+        field, size=new, mode="bicubic", align_corners=align_corners, antialias=antialias
+    )
     return field.reshape(positions.shape[1], -1).T

@@ -55,7 +55,10 @@ class Recipe:
     pool: Pool = "cls"
     activation: Activation = "gelu"
     grid: tuple[int, int] | None = None  # of the position embeddings, in patches; None: a square
-    antialias: bool = True  # when position embeddings are interpolated, as the original does it
+    # When position embeddings are interpolated, as the original does it:
+    antialias: bool = True
+    align_corners: bool = False
+    unasked: bool = False  # it does so for whatever size comes
     labels: Sequence[str] | None = None
     ignored: tuple[str, ...] = ()  # beginnings of names of tensors that serving does not need
     zero_shot: bool = False  # the head is made of texts

@@ -26,7 +26,7 @@ class Source:
     name: str  # as it was asked for
     weights: tuple[Path, ...]
     config: Mapping[str, Any] | None
-    preprocessor: Mapping[str, Any] | None  # transformers' preprocessor_config.json
+    preprocessor: Mapping[str, Any] | None  # of transformers
     folder: Path | None  # of all its files, if it has one of its own
 
 
@@ -46,7 +46,7 @@ def find_source(text: str, config: Path | None = None) -> Source:
             raise InputError(f"{path}: expected a file ending in {', '.join(_FILES)}")
         beside = config or path.with_name("config.json")
         given = _read_json(beside) if beside.exists() or config else None
-        processor = _read_optional(path.with_name("preprocessor_config.json"))
+        processor = _preprocessor(path.parent)
         own = path.parent if given is not None and config is None else None
         return Source(text, (path,), given, processor, own)
     else:
@@ -55,9 +55,18 @@ def find_source(text: str, config: Path | None = None) -> Source:
         text,
         _weights(folder),
         _read_json(config or folder / "config.json"),
-        _read_optional(folder / "preprocessor_config.json"),
+        _preprocessor(folder),
         folder,
     )
+
+
+def _preprocessor(folder: Path) -> Mapping[str, Any] | None:
+    """Of images: a file of its own or, of models of images and texts, a part of another."""
+    if (path := folder / "preprocessor_config.json").exists():
+        return _read_json(path)
+    if (path := folder / "processor_config.json").exists():
+        return _read_json(path).get("image_processor")
+    return None
 
 
 def _weights(folder: Path) -> tuple[Path, ...]:
@@ -97,10 +106,6 @@ def _download(text: str) -> Path:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{text}: cannot be fetched from the hub: {reason}") from error
     raise WeightsError(f"{text}: no weights; expected model*.safetensors or pytorch_model*.bin")
-
-
-def _read_optional(path: Path) -> dict[str, Any] | None:
-    return _read_json(path) if path.exists() else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

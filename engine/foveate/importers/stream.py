@@ -27,7 +27,7 @@ def write_safetensors(
     """Write float32 ``tensors``, which are those of ``shapes`` in any order.
 
     ``tell`` hears how many are written, and of how many. Raises :class:`WeightsError` naming a
-    tensor that is missing, unknown or of another shape.
+    tensor that is missing, unknown, of another shape or not finite.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     starts, end = {}, 0
@@ -50,6 +50,8 @@ def write_safetensors(
                 raise WeightsError(
                     f"{name}: shape {list(tensor.shape)}, expected {shapes.get(name)}"
                 )
+            if not tensor.isfinite().all():  # by a division by zero, or beyond the range of fp32
+                raise WeightsError(f"{name}: NaN or infinity came of the conversion")
             file.seek(data + left.pop(name))
             tensor.detach().contiguous().numpy().tofile(file)
             tell(len(shapes) - len(left), len(shapes))

@@ -33,11 +33,8 @@ class Tensors:
         where: str,
         shapes: Mapping[str, tuple[int, ...]],
         read: Callable[[str], Tensor],
-        *,
-        wrapper: str | None = None,
     ) -> None:
         self.where = where  # for messages
-        self.wrapper = wrapper  # the key that the weights stood under, if any
         self._shapes = shapes
         self._read = read
         self._left = dict.fromkeys(shapes)
@@ -97,16 +94,15 @@ def open_tensors(files: Sequence[Path], stack: ExitStack) -> Tensors:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     readers: dict[str, Callable[[str], Tensor]] = {}
-    wrapper = None
     for path in files:
         if path.suffix == ".safetensors":
             names, read = _open_safetensors(path, stack)
         else:
-            names, read, wrapper = _open_pickle(path)
+            names, read = _open_pickle(path)
         shapes |= names
         readers |= dict.fromkeys(names, read)
     where = str(files[0] if len(files) == 1 else files[0].parent)
-    return Tensors(where, shapes, lambda name: readers[name](name), wrapper=wrapper)
+    return Tensors(where, shapes, lambda name: readers[name](name))
 
 
 _Opened = tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]
@@ -121,7 +117,7 @@ def _open_safetensors(path: Path, stack: ExitStack) -> _Opened:
     return shapes, file.get_tensor
 
 
-def _open_pickle(path: Path) -> tuple[*_Opened, str | None]:
+def _open_pickle(path: Path) -> _Opened:
     try:
         data: Any = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
@@ -140,7 +136,7 @@ def _open_pickle(path: Path) -> tuple[*_Opened, str | None]:
     for name, value in weights.items():
         if not isinstance(value, Tensor):
             raise WeightsError(f"{path}: {name}: {type(value).__name__}, expected a tensor")
-    return {name: tuple(t.shape) for name, t in weights.items()}, weights.__getitem__, wrapper
+    return {name: tuple(t.shape) for name, t in weights.items()}, weights.__getitem__
 
 
 def _get(data: Any, key: str) -> Any:

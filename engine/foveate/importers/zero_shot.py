@@ -15,19 +15,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.errors import InputError
+from foveate.errors import InputError, WeightsError
 from foveate.importers.convert import Head
+from foveate.importers.source import Source
 from foveate.importers.tensors import Tensors
 
-__all__ = ["PROMPTS", "text_head"]
+__all__ = ["PROMPTS", "fill", "read_config", "text_head"]
 
 PROMPTS = {"clip": "a photo of a {}.", "siglip": "This is a photo of {}."}
 _AT_ONCE = 64  # texts
 
 
 def text_head(
+    source: Source,
     folder: Path,
-    kind: str,
     tensors: Tensors,
     names: Sequence[str],
     prompts: Sequence[str] = (),
@@ -36,25 +37,26 @@ def text_head(
     """Weight [classes, E] and bias [classes], float32.
 
     Args:
-        folder: of the checkpoint, with its tokenizer.
-        kind: ``clip`` or ``siglip``.
-        tensors: of the checkpoint; scale and bias of the logits are among them.
+        source: the checkpoint.
+        folder: of its tokenizer.
+        tensors: of the checkpoint; the text tower, and scale and bias of the logits, are among
+            them.
         names: of the classes.
         prompts: texts in which ``{}`` stands for the name; by default the one of ``PROMPTS``.
         tell: hears how many classes are done, and of how many.
 
-    Raises :class:`InputError` if a prompt has no place for the name, or without transformers.
+    Raises :class:`InputError` if a prompt has no place for the name, or without transformers;
+    :class:`WeightsError` naming tensors that the text tower lacks, or does not know.
     """
-    prompts = prompts or (PROMPTS[kind],)
-    for prompt in prompts:
-        if prompt.count("{}") != 1:
-            raise InputError(f"prompt={prompt!r}: expected one {{}}, where the name goes")
-    embed = _text_tower(folder, kind)
+    assert source.config is not None
+    prompts = prompts or (PROMPTS[source.config["model_type"]],)
+    fill(prompts, "")  # before anything takes long
+    embed = _text_tower(source, folder, tensors)
     rows: list[Tensor] = []
     at_once = max(1, _AT_ONCE // len(prompts))
     for start in range(0, len(names), at_once):
         some = names[start : start + at_once]
-        texts = [prompt.format(name) for name in some for prompt in prompts]
+        texts = [text for name in some for text in fill(prompts, name)]
         embedded = F.normalize(embed(texts).float(), dim=1).view(len(some), len(prompts), -1)
         rows.append(F.normalize(embedded.mean(1), dim=1))
         tell(start + len(some), len(names))
@@ -63,7 +65,29 @@ def text_head(
     return torch.cat(rows) * scale, bias.expand(len(names)).contiguous()
 
 
-def _text_tower(folder: Path, kind: str) -> Callable[[list[str]], Tensor]:
+def fill(prompts: Sequence[str], name: str) -> list[str]:
+    """The prompts with ``name`` in the place of ``{}``. Raises :class:`InputError` without one."""
+    for prompt in prompts:
+        if prompt.count("{}") != 1:
+            raise InputError(f"prompt={prompt!r}: expected one {{}}, where the name goes")
+    return [prompt.replace("{}", name) for prompt in prompts]
+
+
+def read_config(source: Source) -> Any:
+    """The configuration as transformers reads it. Raises :class:`WeightsError` if it does not."""
+    import transformers
+
+    assert source.config is not None
+    try:
+        default: Any = transformers.AutoConfig.for_model(source.config["model_type"])
+        return type(default).from_dict(dict(source.config))
+    except (ValueError, TypeError, KeyError) as error:
+        raise WeightsError(
+            f"{source.name}: transformers cannot read its config: {error}"
+        ) from error
+
+
+def _text_tower(source: Source, folder: Path, tensors: Tensors) -> Callable[[list[str]], Tensor]:
     try:
         import transformers
     except ImportError as error:
@@ -77,20 +101,24 @@ def _text_tower(folder: Path, kind: str) -> Callable[[list[str]], Tensor]:
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"{folder}: cannot read its tokenizer: {error}") from error
-    if kind == "clip":
-        tower: Any = transformers.CLIPTextModelWithProjection.from_pretrained(folder).eval()
-    else:
-        tower = transformers.SiglipTextModel.from_pretrained(folder).eval()
+    config = read_config(source)
+    siglip = config.model_type == "siglip"
+    kind: Any = transformers.CLIPTextModelWithProjection
+    if siglip:
+        kind = transformers.SiglipTextModel
+    else:  # CLIPModel goes by the projection of the whole, and so do its weights
+        config.text_config.projection_dim = config.projection_dim
+    tower = _load(kind, config.text_config, tensors)
     length = tower.config.max_position_embeddings
 
     @torch.inference_mode()
     def embed(texts: list[str]) -> Tensor:
         # SigLIP was trained on padded texts and has no mask for them.
-        padding = "max_length" if kind == "siglip" else True
+        padding = "max_length" if siglip else True
         tokens = tokenizer(
             texts, padding=padding, truncation=True, max_length=length, return_tensors="pt"
         )
-        if kind == "siglip":
+        if siglip:
             out: Tensor = tower(input_ids=tokens["input_ids"]).pooler_output
         else:
             given = {key: tokens[key] for key in ("input_ids", "attention_mask")}
@@ -98,3 +126,29 @@ def _text_tower(folder: Path, kind: str) -> Callable[[list[str]], Tensor]:
         return out.clone()
 
     return embed
+
+
+def _load(kind: Any, config: Any, tensors: Tensors) -> Any:
+    """The tower in fp32. What its library would draw at random, or leave out, is refused."""
+    names = [name for name in tensors if name.startswith(_TEXT) and not name.endswith(_INDICES)]
+    weights = {name: tensors.take(name) for name in names}
+    try:
+        tower, report = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=weights,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # they are reported, which the exception does not do
+            output_loading_info=True,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise WeightsError(f"{tensors.where}: text tower: {error}") from error
+    for fault in ("missing", "unexpected", "mismatched"):
+        if keys := report[f"{fault}_keys"]:
+            first = ", ".join(map(str, sorted(keys, key=str)[:5]))
+            raise WeightsError(f"{tensors.where}: text tower: {fault} keys ({len(keys)}): {first}")
+    return tower.eval()
+
+
+_TEXT = ("text_model.", "text_projection.")
+_INDICES = ".position_ids"  # 0, 1, 2, ... in files of old

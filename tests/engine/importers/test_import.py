@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from google.protobuf import text_format
 from safetensors.torch import load_file, save_file
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from foveate.engine import Engine
-from foveate.errors import FoveateError, InputError
+from foveate.errors import FoveateError, InputError, ServerError
+from foveate.importers.entry import SUFFIXES
 from foveate.importers.importer import Wishes, import_checkpoint
 from foveate.importers.source import find_source
 from foveate.ladder import Ladder
@@ -186,6 +191,64 @@ def test_other_architectures_are_refused_by_name(
     assert re.search(message, refused(folder, tmp_path / "models"))
 
 
+def test_an_architecture_writes_nothing_but_its_name(folder: Path, tmp_path: Path) -> None:
+    evil = 'vit_tiny" } }\nparameters { key: "more" value { string_value: "1'
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "architecture": evil}))
+    assert "expected vit_" in refused(folder, tmp_path / "models")
+
+
+def test_texts_that_a_configuration_states_are_escaped(folder: Path, tmp_path: Path) -> None:
+    renamed = folder.rename(folder.with_name('a"b\\c\nd'))
+    bring(renamed, tmp_path / "models")
+    stated = (tmp_path / "models" / "own" / "config.pbtxt").read_text()
+    parameters = text_format.Parse(stated, ModelConfig()).parameters
+    assert parameters["source"].string_value == str(renamed).replace("\n", "_")
+
+
+def test_a_label_is_one_line(folder: Path, tmp_path: Path) -> None:
+    message = refused(folder, tmp_path / "models", labels=["a", "b\nc", "d"])
+    assert "labels: 'b\\nc': expected no line break" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_classes": 3, "model_args": {"embed_dim": 32}}, "embed_dim=32 without num_heads"),
+        ({"pretrained_cfg": {"crop_pct": -1}}, "crop_pct=-1.0: expected more than 0"),
+        ({"pretrained_cfg": {"input_size": [3, 64]}}, "input_size=.3, 64.: expected channels"),
+        ({"pretrained_cfg": {"mean": [0.5]}}, "configuration cannot be read: ValueError"),
+        ({"pretrained_cfg": {"std": [0, 0, 0]}}, "NaN or infinity"),
+        ({"pretrained_cfg": {"input_size": [3, 64, 64]}}, "of 2x2 patches for images of 64x64"),
+    ],
+)
+def test_configurations_that_do_not_fit_are_refused(
+    folder: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **change}))
+    assert re.search(message, refused(folder, tmp_path / "models"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "size"),
+    [
+        ({}, {"input_size": [3, 64, 64]}, 64),
+        ({"img_size": 64}, {"input_size": [3, 32, 32], "fixed_input_size": True}, 64),
+        ({"img_size": [64, 64]}, {"input_size": [3, 32, 32], "fixed_input_size": True}, 64),
+        ({"img_size": 64, "dynamic_img_size": True}, {"input_size": [3, 32, 32]}, 32),
+    ],
+)
+def test_sizes_are_read_as_timm_reads_them(
+    folder: Path, tmp_path: Path, arguments: Any, given: Any, size: int
+) -> None:
+    """``_parse_model_cfg`` of timm 1.0.31; what is missing is bicubic, and 0.875 of the image."""
+    save_file(weights(pos_embed=torch.zeros(1, 17, 32)), folder / "model.safetensors")
+    changed = {**CONFIG, "model_args": {"num_heads": 2, **arguments}, "pretrained_cfg": given}
+    (folder / "config.json").write_text(json.dumps(changed))
+    imported = bring(folder, tmp_path / "models")
+    assert (imported.config.height, imported.config.width) == (size, size)
+    assert imported.preprocess == Preprocess(resize=int(size / 0.875), interpolation="bicubic")
+
+
 def test_a_resnet_is_no_vit(tmp_path: Path) -> None:
     file = tmp_path / "resnet.pth"
     torch.save(
@@ -209,6 +272,40 @@ def test_a_bare_state_dict_says_what_was_assumed(tmp_path: Path) -> None:
     torch.save({"model": weights()}, tmp_path / "bare.pth")
     message = refused(tmp_path / "bare.pth", tmp_path / "models")
     assert "embed_dim=32: the number of heads is not known" in message
+
+
+@pytest.mark.parametrize(
+    ("positions", "change"),
+    [
+        (1 + 16, {}),
+        (
+            16,
+            {"cls_token": None, "fc_norm.weight": torch.ones(192), "fc_norm.bias": torch.ones(192)},
+        ),
+        (16, {}),  # no position for CLS
+        (1 + 4 + 16, {"reg_token": torch.zeros(1, 4, 192)}),
+        (16, {"reg_token": torch.zeros(1, 4, 192)}),
+    ],
+)
+def test_the_size_of_a_bare_state_dict_is_that_of_its_positions(
+    tmp_path: Path, positions: int, change: dict[str, Any]
+) -> None:
+    wide = {
+        name: torch.zeros([edge * 6 if edge in (32, 96) else edge for edge in tensor.shape])
+        for name, tensor in weights().items()
+    }
+    wide |= {"pos_embed": torch.zeros(1, positions, 192), **change}
+    if "cls_token" in change:
+        wide = {name: tensor for name, tensor in wide.items() if not name.startswith("norm.")}
+    torch.save({k: t for k, t in wide.items() if t is not None}, tmp_path / "bare.pth")
+    imported = bring(tmp_path / "bare.pth", tmp_path / "models")
+    assert (imported.config.height, imported.config.patches) == (64, 16)
+
+
+def test_positions_that_are_no_square_are_refused(tmp_path: Path) -> None:
+    torch.save(weights(pos_embed=torch.zeros(1, 19, 32)), tmp_path / "bare.pth")
+    message = refused(tmp_path / "bare.pth", tmp_path / "models")
+    assert "position embeddings: 19, expected a square" in message
 
 
 def test_a_name_that_is_taken_or_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -247,6 +344,73 @@ def test_what_a_kill_leaves_is_never_served(folder: Path, tmp_path: Path) -> Non
     assert done.returncode == 9
     assert [*repository.iterdir()] == []
     bring(folder, repository)
+    assert check_repository(repository) == ("own", "own_decode")
+
+
+def test_what_fails_between_two_renames_is_taken_back(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up, or somebody presses Ctrl-C: a fault that cannot be timed otherwise."""
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if target == tmp_path / "models" / "own":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    assert "No space left on device" in refused(folder, tmp_path / "models")
+
+
+def test_a_kill_between_two_renames_is_named(folder: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    bring(folder, repository)
+    import_checkpoint(find_source(str(folder)), repository, "other")
+    for suffix in reversed(SUFFIXES):  # as they are renamed, the classifier last
+        (repository / f"own{suffix}").rename(tmp_path / f"own{suffix}")
+    assert check_repository(repository) == ("other", "other_decode")
+    for suffix in reversed(SUFFIXES[1:]):
+        (tmp_path / f"own{suffix}").rename(repository / f"own{suffix}")
+        with pytest.raises(ServerError, match=r"its model 'own.*' is not there; delete"):
+            check_repository(repository)
+    (tmp_path / "own").rename(repository / "own")
+    assert "own" in check_repository(repository)
+
+
+def test_a_repository_may_be_here_or_a_link(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another file system than the link: /dev/shm."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        (tmp_path / "link").symlink_to(elsewhere)
+        bring(folder, tmp_path / "link")
+        assert check_repository(tmp_path / "link") == ("own", "own_decode")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    bring(folder, Path())
+    assert check_repository(Path()) == ("own", "own_decode")
+
+
+def test_a_repository_may_be_a_mount(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into which nothing can be renamed from beside it. Nobody may mount in a test, so it is
+    pretended; a server that starts meanwhile is told what it sees."""
+    repository, rename, seen = tmp_path / "models", Path.rename, []
+
+    def across(self: Path, target: Path) -> Path:
+        if repository in target.parents and repository not in self.parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(self, target)
+
+    def look(*_: object) -> None:
+        with pytest.raises(ServerError, match="an import is under way, or was interrupted"):
+            check_repository(repository)
+        seen.append(True)
+
+    monkeypatch.setattr(Path, "rename", across)
+    import_checkpoint(find_source(str(folder)), repository, "own", tell=look)
+    assert seen
     assert check_repository(repository) == ("own", "own_decode")
 
 

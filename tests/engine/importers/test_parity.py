@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -131,9 +132,10 @@ def run_timm(command: list[str]) -> str:
     return done.stdout
 
 
-def save_timm(name: str, folder: Path, arguments: dict[str, Any]) -> None:
+def save_timm(name: str, folder: Path, arguments: dict[str, Any], *edge: int) -> None:
     script = ROOT / "benchmarks" / "parity_parts" / "timm_model.py"
-    run_timm([sys.executable, str(script), name, str(folder), json.dumps(arguments)])
+    command = [sys.executable, str(script), name, str(folder), json.dumps(arguments)]
+    run_timm([*command, *map(str, edge)])
 
 
 def test_another_image_size_is_what_the_original_interpolates(models: Any, tmp_path: Path) -> None:
@@ -144,6 +146,17 @@ def test_another_image_size_is_what_the_original_interpolates(models: Any, tmp_p
     imported = import_checkpoint(source, tmp_path / "models", "model", Wishes(size=160))
     assert imported.preprocess.resize == (160, 160)
     check(tmp_path / "models", images, logits)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "torchvision:vit_b_32"])
+def test_another_image_size_is_what_timm_and_torchvision_make_of_it(
+    tmp_path: Path, name: str
+) -> None:
+    save_timm(name, tmp_path / "checkpoint", {"num_classes": 10}, 160)
+    source = next((tmp_path / "checkpoint").glob("*.pth"), tmp_path / "checkpoint")
+    import_checkpoint(find_source(str(source)), tmp_path / "models", "model", Wishes(size=160))
+    expected = load_file(tmp_path / "checkpoint" / "expected.safetensors")
+    check(tmp_path / "models", expected["images"], expected["logits"])
 
 
 @pytest.mark.parametrize("case", ["DINOv2-T/14-224", "SigLIP-T/16-224"])
@@ -179,3 +192,83 @@ def test_the_command_shows_both_side_by_side(
     assert [name for name, _ in checked["ours"]] == [name for name, _ in checked["original"]]
     assert len(checked["ours"]) == 5
     assert checked["difference"] <= 1e-4
+
+
+def run_import(source: Path, repository: Path, *options: str) -> Any:
+    command = ["import", str(source), "--name=own", f"--repository={repository}", *options]
+    return CliRunner().invoke(app, command)
+
+
+@pytest.fixture
+def image(tmp_path: Path, models: Any) -> Path:
+    path = tmp_path / "one.png"
+    Image.fromarray(models.pixels(250, images=1).numpy()[0]).save(path)
+    return path
+
+
+def test_what_cannot_be_checked_is_not_written(
+    checkpoint: Callable[[str], Any], tmp_path: Path, image: Path
+) -> None:
+    """A file that says not what it is, another size, and texts that are missing."""
+    bare = tmp_path / "bare.pth"
+    torch.save(
+        {"patch_embed.proj.weight": torch.zeros(192, 3, 16, 16),
+         "cls_token": torch.zeros(1, 1, 192), "pos_embed": torch.zeros(1, 197, 192)},
+        bare,
+    )  # fmt: skip
+    vit, clip = (checkpoint(case).folder for case in ("ViT-T/16-224", "CLIP-T/16-224"))
+    for source, options, message in (
+        (bare, [], "nobody knows which model"),
+        (vit, ["--image-size=160"], "expected no --image-size"),
+        (clip, [], "expected --labels"),
+    ):
+        done = run_import(source, tmp_path / "models", f"--check={image}", *options)
+        assert done.exit_code == 1
+        assert message in str(done.exception)
+        assert not (tmp_path / "models").exists()
+
+
+def test_a_difference_is_a_failure(
+    checkpoint: Callable[[str], Any], tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an original that answers something else, which no library here does."""
+    monkeypatch.setattr(
+        "foveate.importers.original.open_original",
+        lambda *_: lambda path: torch.randn(1000, generator=torch.Generator().manual_seed(1)),
+    )
+    folder = checkpoint("ViT-T/16-224").folder
+    done = run_import(folder, tmp_path / "models", f"--check={image}")
+    assert done.exit_code == 1
+    assert "NOT the same" in done.stdout
+
+
+def test_the_original_is_opened_with_the_configuration_that_was_given(
+    checkpoint: Callable[[str], Any], tmp_path: Path, image: Path
+) -> None:
+    """Of a folder whose own is of another activation."""
+    folder = shutil.copytree(checkpoint("ViT-T/16-224").folder, tmp_path / "folder")
+    given = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**given, "hidden_act": "quick_gelu"}))
+    (tmp_path / "given.json").write_text(json.dumps(given))
+    options = f"--check={image}", f"--config={tmp_path / 'given.json'}", "--json"
+    done = run_import(folder, tmp_path / "models", *options)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["checked"][0]["difference"] <= 1e-4
+
+
+@pytest.mark.parametrize("case", ["CLIP-T/16-224"])
+def test_half_precision_is_checked_in_fp32(
+    checkpoint: Callable[[str], Any], models: Any, tmp_path: Path, image: Path, case: str
+) -> None:
+    """A whole CLIP whose towers are projected to a size that is not theirs by default."""
+    folder = shutil.copytree(checkpoint(case).folder, tmp_path / "half")
+    weights = load_file(folder / "model.safetensors")
+    half = {name: tensor.half() for name, tensor in weights.items()}
+    save_file(half, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
+    (tmp_path / "labels").write_text("\n".join(models.NAMES))
+    options = f"--check={image}", f"--labels={tmp_path / 'labels'}", "--json"
+    done = run_import(folder, tmp_path / "models", *options)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["checked"][0]["difference"] <= 1e-4
