@@ -69,6 +69,7 @@ def loadtest(
     rows: Annotated[
         Path | None, typer.Option(help="Write one row a request, .parquet, .csv or .npz.")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the sending.")] = 1,
     core: Annotated[int | None, typer.Option(min=0, help="Run the client on this core.")] = None,
     max_send_lag_ms: Annotated[
         float, typer.Option(min=0, help="Fail if the client's own p99 delay is longer.")
@@ -122,6 +123,7 @@ def loadtest(
         wishes=tuple(wish or ()),
         image_set=image_set if image_set == DIGITS else str(Path(image_set).absolute()),
         images=images,
+        workers=workers,
         rows=rows,
     )
     with console.status("starting") as status:

@@ -1,27 +1,41 @@
-"""The Locust entry point: ``locust -f locustfile.py --headless --arrivals FILE --host HOST:PORT``.
+"""The Locust entry point: ``locust -f locustfile.py --arrivals FILE --host HOST:PORT``.
 
+With ``--headless`` it ends after one run; a ``--master`` shares the sending with ``--worker``s.
 ``foveate loadtest`` makes the arrival file, runs this in its own process and writes the report.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc.experimental.gevent
 from locust import events
 from locust.argument_parser import LocustArgumentParser
+from locust.runners import MasterRunner, WorkerRunner
 
 from foveate_loadtest.choices import DIGITS, Protocol, Target
+from foveate_loadtest.crew import Alone, Worker
+from foveate_loadtest.master import Master
 from foveate_loadtest.user import OpenLoopUser
 
 __all__ = ["OpenLoopUser"]
 
-grpc.experimental.gevent.init_gevent()
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def _start(environment: Any, **_: Any) -> None:
+    grpc.experimental.gevent.init_gevent()  # not earlier: ``--processes`` forks before
+    if isinstance(environment.runner, MasterRunner):
+        Master(environment, OpenLoopUser)
+    else:
+        alone = not isinstance(environment.runner, WorkerRunner)
+        OpenLoopUser.crew = Alone(environment) if alone else Worker(environment)
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _options(parser: LocustArgumentParser) -> None:
     group = parser.add_argument_group("Foveate")
     add = group.add_argument
-    add("--arrivals", env_var="FOVEATE_ARRIVALS", required=True, help="arrival file to replay")
+    add("--arrivals", env_var="FOVEATE_ARRIVALS", default="arrivals.json", help="file to replay")
     add("--protocol", env_var="FOVEATE_PROTOCOL", choices=list(Protocol), default=Protocol.GRPC)
     add("--target", env_var="FOVEATE_TARGET", choices=list(Target), default=Target.PIXELS)
     add("--model", env_var="FOVEATE_MODEL", default="digits")
@@ -34,5 +48,10 @@ def _options(parser: LocustArgumentParser) -> None:
     add("--timeout", type=float, default=30.0, help="seconds before a request is given up")
     add("--slo-ms", type=float, default=200.0, help="for the progress only")
     add("--max-send-lag-ms", type=float, default=5.0, help="fail the run above this p99")
-    add("--rows", help="write one row a request to this .npz or .csv")
-    add("--live-fd", type=int, help="write progress as JSON lines to this file descriptor")
+    add("--rows", help="write one row a request, .parquet, .csv or .npz")
+    parser.add_argument(
+        "--live-fd",
+        type=int,
+        include_in_web_ui=False,
+        help="write progress as JSON lines to this file descriptor",
+    )

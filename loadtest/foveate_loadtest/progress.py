@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from foveate_loadtest.rows import Outcome, Rows
 
-__all__ = ["Progress", "measure"]
+__all__ = ["Progress", "measure", "together"]
 
 _WINDOW = 1.0  # seconds that count as "now"
 
@@ -47,6 +48,21 @@ def measure(rows: Rows, now: float, slo: float) -> Progress:
         rejected=int((rows.outcome == Outcome.REJECTED).sum()),
         in_flight=int((~np.isnan(rows.sent) & ~ended).sum()),
         level=None if newest is None else int(rows.level[newest]),
+    )
+
+
+def together(parts: Sequence[Progress]) -> Progress:
+    """Of workers with equal shares; the p99 is that of the worst."""
+    attained = [part.attainment for part in parts if part.attainment is not None]
+    return Progress(
+        seconds=max(part.seconds for part in parts),
+        offered=sum(part.offered for part in parts),
+        served=sum(part.served for part in parts),
+        p99_ms=max((part.p99_ms for part in parts if part.p99_ms is not None), default=None),
+        attainment=sum(attained) / len(attained) if attained else None,
+        rejected=sum(part.rejected for part in parts),
+        in_flight=sum(part.in_flight for part in parts),
+        level=parts[-1].level,
     )
 
 

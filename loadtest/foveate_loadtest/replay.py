@@ -19,7 +19,6 @@ _REFUSED = Reply(Outcome.REJECTED, message="over the client's limit of requests 
 _SILENT_S = 2.5  # the server says nothing for so long: ask whether it lives
 _LOOK_S = 0.5
 _LAST_S = 2.0  # for answers to what is in flight when a run is stopped
-_LEAD = 0.2  # seconds from the construction of a replay to the origin of its schedule
 
 
 class Replay:
@@ -31,11 +30,13 @@ class Replay:
         images: Sequence[int],
         sender: Sender,
         on_end: Callable[[int], None],
+        origin: float,
         limiter: Limiter | None = None,
     ) -> None:
         """``images`` are the payloads to send, by row; ``on_end`` gets each row as it ends.
 
-        What a ``limiter`` does not admit is not sent, and counts as rejected.
+        The schedule begins at ``origin``, by ``time.perf_counter()``. What a ``limiter`` does not
+        admit is not sent, and counts as rejected.
         """
         self.rows = rows
         self._images = images
@@ -47,7 +48,7 @@ class Replay:
         self._all_ended = Event()
         self._stopped = Event()
         self._heard = 0.0  # when a server last said anything
-        self._origin = time.perf_counter() + _LEAD
+        self._origin = origin
 
     def now(self) -> float:
         """Seconds since the origin of the schedule."""

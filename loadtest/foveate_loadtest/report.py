@@ -95,7 +95,7 @@ class Report:
     measured_quality: float | None  # share of labelled images answered rightly
     recovered: float | None  # ladder quality from cheapest (0) to exact (1)
     # Whether the client can be believed
-    send_lag_ms: Percentiles | None
+    send_lag_ms: Percentiles | None  # of the worker with the largest p99
     max_send_lag_ms: float  # limit on the p99
     max_in_flight: int
     environment: Mapping[str, str]
@@ -171,7 +171,9 @@ def summarise(
         ladder_quality=quality,
         measured_quality=_measured_quality(rows, in_time),
         recovered=_recovered(quality, ladder),
-        send_lag_ms=Percentiles.of(rows.lag[~np.isnan(rows.lag)]),
+        send_lag_ms=max(
+            filter(None, map(Percentiles.of, rows.lags())), key=lambda lag: lag.p99, default=None
+        ),
         max_send_lag_ms=max_send_lag_ms,
         max_in_flight=_max_in_flight(rows),
         environment=environment,

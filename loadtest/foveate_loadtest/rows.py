@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from pathlib import Path
@@ -39,10 +41,11 @@ class Rows:
     level: NDArray[np.int16]  # -1 unknown
     answer: NDArray[np.int16]  # class of highest score, -1 none
     label: NDArray[np.int16]
+    worker: NDArray[np.int16]  # who sent it
     messages: dict[str, str]  # first message of each kind of failure, and why the run stopped early
 
     @staticmethod
-    def blank(intended: NDArray[np.float64], label: NDArray[np.int16]) -> Rows:
+    def blank(intended: NDArray[np.float64], label: NDArray[np.int16], worker: int = 0) -> Rows:
         """Rows of requests not sent yet, to be filled in place."""
         n = len(intended)
         return Rows(
@@ -53,6 +56,7 @@ class Rows:
             level=np.full(n, -1, np.int16),
             answer=np.full(n, -1, np.int16),
             label=label,
+            worker=np.full(n, worker, np.int16),
             messages={},
         )
 
@@ -74,6 +78,11 @@ class Rows:
         """Seconds the client itself was late."""
         return self.sent - self.intended
 
+    def lags(self) -> list[NDArray[np.float64]]:
+        """The lags of each worker that sent anything: one late worker must not hide in a crowd."""
+        sent = ~np.isnan(self.lag)
+        return [self.lag[sent & (self.worker == worker)] for worker in np.unique(self.worker[sent])]
+
     def save(self, path: Path) -> None:
         """Write ``.csv`` or ``.parquet`` (without messages) or, for any other suffix, ``.npz``."""
         columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "messages"}
@@ -90,12 +99,35 @@ class Rows:
 
             parquet.write_table(pyarrow.table(columns), path)
         else:
-            with path.open("wb") as file:
-                np.savez_compressed(file, messages=json.dumps(self.messages), **columns)
+            path.write_bytes(self.pack())
 
     @staticmethod
     def load(path: Path) -> Rows:
         """Read what :meth:`save` wrote as ``.npz``."""
-        with np.load(path) as data:
-            columns = {name: data[name] for name in data.files if name != "messages"}
-            return Rows(**columns, messages=json.loads(str(data["messages"])))
+        return Rows.unpack(path.read_bytes())
+
+    def pack(self) -> bytes:
+        """The bytes of an ``.npz`` file."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "messages"}
+        file = io.BytesIO()
+        np.savez_compressed(file, messages=json.dumps(self.messages), **columns)
+        return file.getvalue()
+
+    @staticmethod
+    def unpack(data: bytes) -> Rows:
+        """Read what :meth:`pack` wrote."""
+        with np.load(io.BytesIO(data)) as found:
+            columns = {name: found[name] for name in found.files if name != "messages"}
+            return Rows(**columns, messages=json.loads(str(found["messages"])))
+
+    @staticmethod
+    def merged(parts: Sequence[Rows]) -> Rows:
+        """The rows of all workers; of messages of one kind, the first."""
+        order = np.argsort(np.concatenate([part.intended for part in parts]), kind="stable")
+        columns = {
+            f.name: np.concatenate([getattr(part, f.name) for part in parts])[order]
+            for f in fields(Rows)
+            if f.name != "messages"
+        }
+        messages = {key: why for part in reversed(parts) for key, why in part.messages.items()}
+        return Rows(**columns, messages=messages)

@@ -1,18 +1,20 @@
-"""Run one load test: send in a Locust process, judge here."""
+"""Run one load test: send in a Locust process, or in several; judge here."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
+from foveate.local import free_ports
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.choices import DIGITS, Protocol, Target
 from foveate_loadtest.environment import environment
@@ -25,6 +27,7 @@ from foveate_loadtest.rows import Rows
 __all__ = ["LoadtestConfig", "run"]
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+_CONNECT_S = 60  # for the workers to come
 _LOG_TAIL = 2000  # characters of the sender's log that an error carries
 
 
@@ -39,6 +42,7 @@ class LoadtestConfig:
     model: str = "digits"
     target: Target = Target.PIXELS
     level: str | None = None  # pin every request, by request parameter
+    workers: int = 1  # processes that share the sending
     limiter: bool = False  # the client keeps to an adaptive limit of requests in flight
     ladder: LadderFacts | None = None
     wishes: tuple[str, ...] = ()  # NAME=VALUE:SHARE of the requests
@@ -46,7 +50,7 @@ class LoadtestConfig:
     images: int = 500  # different images, sent in turn
     timeout: float = 30.0  # seconds
     max_send_lag_ms: float = 5.0
-    rows: Path | None = None  # where to keep one row a request (.csv or .npz)
+    rows: Path | None = None  # where to keep one row a request (.parquet, .csv or .npz)
 
 
 def run(
@@ -64,22 +68,17 @@ def run(
         log_path = folder / "locust.log"
         config.schedule.save(folder / "arrivals.json")
         reader, writer = os.pipe()
-        with log_path.open("wb") as log, os.fdopen(reader) as live:
-            process = subprocess.Popen(
-                [*_command(config, folder / "arrivals.json", rows_path), f"--live-fd={writer}"],
-                cwd=folder,  # Locust reads its configuration from the working directory
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                pass_fds=(writer,),
-                start_new_session=True,  # Ctrl-C is ours to handle
+        sender, workers = _commands(config, folder / "arrivals.json", rows_path)
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(log_path.open("wb"))
+            live = stack.enter_context(os.fdopen(reader))
+            process = stack.enter_context(
+                _locust([*sender, f"--live-fd={writer}"], folder, log, pass_fds=(writer,))
             )
             os.close(writer)
-            try:
-                interrupted = _follow(process, live, on_progress)
-            finally:
-                process.kill()
-                process.wait()
+            for worker in workers:
+                stack.enter_context(_locust(worker, folder, log))
+            interrupted = _follow(process, live, on_progress)
         if not rows_path.exists():
             if interrupted:  # before anything was sent
                 raise KeyboardInterrupt
@@ -94,8 +93,29 @@ def run(
         config.slo_ms,
         config.ladder,
         config.max_send_lag_ms,
-        environment(),
+        {**environment(), "client_processes": str(config.workers)},
     )
+
+
+@contextlib.contextmanager
+def _locust(
+    options: list[str], folder: Path, log: BinaryIO, pass_fds: tuple[int, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Locust process, until the end of the context."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "locust", f"--locustfile={_LOCUSTFILE}", *options],
+        cwd=folder,  # Locust reads its configuration from the working directory
+        stdout=subprocess.DEVNULL,  # Locust's own tables
+        stderr=log,
+        stdin=subprocess.DEVNULL,
+        pass_fds=pass_fds,
+        start_new_session=True,  # Ctrl-C is ours to handle
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _follow(
@@ -107,7 +127,7 @@ def _follow(
         _tell(live, on_progress)
     except KeyboardInterrupt:
         interrupted = True
-        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGINT)
         _tell(live, on_progress)
     process.wait()
     return interrupted
@@ -118,9 +138,27 @@ def _tell(live: TextIO, on_progress: Callable[[Progress], None]) -> None:
         on_progress(Progress(**json.loads(line)))
 
 
-def _command(config: LoadtestConfig, arrivals: Path, rows: Path) -> list[str]:
+def _commands(
+    config: LoadtestConfig, arrivals: Path, rows: Path
+) -> tuple[list[str], list[list[str]]]:
+    """Options of the process to follow, and of its workers, who get most of theirs from it."""
+    alone = _options(config, arrivals, rows)
+    if config.workers == 1:
+        return alone, []
+    [port] = free_ports(1)
+    master = [
+        "--master",
+        "--master-bind-host=127.0.0.1",
+        f"--master-bind-port={port}",
+        f"--expect-workers={config.workers}",
+        f"--expect-workers-max-wait={_CONNECT_S}",
+    ]
+    worker = ["--worker", "--loglevel=WARNING", "--master-host=127.0.0.1", f"--master-port={port}"]
+    return alone + master, [worker] * config.workers
+
+
+def _options(config: LoadtestConfig, arrivals: Path, rows: Path) -> list[str]:
     options = {
-        "locustfile": _LOCUSTFILE,
         "host": config.server,
         "protocol": config.protocol,
         "target": config.target,
@@ -134,7 +172,7 @@ def _command(config: LoadtestConfig, arrivals: Path, rows: Path) -> list[str]:
         "rows": rows,
         **({"level": config.level} if config.level else {}),
     }
-    command = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
-    command += ["--limiter"] if config.limiter else []
-    command += [f"--wish={wish}" for wish in config.wishes]
-    return command + [f"--{name}={value}" for name, value in options.items()]
+    flags = ["--headless", "--only-summary", "--loglevel=WARNING"]
+    flags += ["--limiter"] if config.limiter else []
+    flags += [f"--wish={wish}" for wish in config.wishes]
+    return flags + [f"--{name}={value}" for name, value in options.items()]

@@ -2,21 +2,16 @@
 
 It never waits for an answer before the next send, so a stalled server meets the load it would meet
 in life, and latency counts from the time a request *should* have been sent. Locust's own pacing
-(number of users, wait times) plays no part: however many users and workers, one user sends it all.
+(number of users, wait times) plays no part: one user sends it all, or one on each worker its share.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import logging
-import os
 import resource
-import signal
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 import numpy as np
@@ -24,14 +19,14 @@ from locust import User, task
 from locust.exception import StopUser
 from numpy.typing import NDArray
 
-from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.choices import Protocol, Target
+from foveate_loadtest.crew import Crew
 from foveate_loadtest.images import load_images
 from foveate_loadtest.limiter import Limiter
 from foveate_loadtest.payloads import Parameters, grpc_payload, http_payload, tensors
 from foveate_loadtest.progress import measure
 from foveate_loadtest.replay import Replay
-from foveate_loadtest.rows import DEAD, INTERRUPTED, Outcome, Rows
+from foveate_loadtest.rows import INTERRUPTED, Outcome, Rows
 from foveate_loadtest.senders import GrpcSender, HttpSender, Sender
 from foveate_loadtest.wishes import Wish, draw, share_out
 
@@ -41,50 +36,56 @@ _STREAM_SECONDS = 0.5
 
 
 class OpenLoopUser(User):
-    """Replays the arrival file once, then ends the run. Options: see ``locustfile.py``."""
+    """Replays its share of the arrivals once. Options: see ``locustfile.py``."""
 
     fixed_count = 1
+    crew: ClassVar[Crew]  # known when Locust has started
 
     @task
     def replay(self) -> None:
         try:
-            _replay(self.environment)
-        except Exception:
+            _replay(self.environment, self.crew)
+        except Exception as error:
             # Locust would start the task again, for ever.
             logging.exception("the schedule was not replayed")
-            self.environment.process_exit_code = 1
-        runner = self.environment.runner
-        gevent.spawn(runner.quit if self.environment.web_ui is None else runner.stop)
+            self.crew.failed(error)
         raise StopUser
 
 
-def _replay(environment: Any) -> None:
+def _replay(environment: Any, crew: Crew) -> None:
     options = environment.parsed_options
-    times = Schedule.load(Path(options.arrivals)).times
-    inputs, labels = load_images(options.image_set, options.images, Target(options.target))
-    images = np.arange(len(times)) % len(labels)
-    rows = Rows.blank(times, labels[images])
+    # In a thread: Locust gives up a worker that does not say for seconds that it lives.
+    inputs, labels = gevent.get_hub().threadpool.apply(
+        load_images, (options.image_set, options.images, Target(options.target))
+    )
     wishes = _wishes(options)
-    sender = _sender(options, inputs, [wish.parameters for wish in wishes])
-    chosen = draw(wishes, len(times), options.wish_seed)
+    sender = _sender(environment, inputs, [wish.parameters for wish in wishes])
     # A garbage collection is a late send, and nothing built so far is garbage.
     gc.collect()
     gc.freeze()
-    limiter = Limiter() if options.limiter else None
-    payloads = (chosen * len(labels) + images).tolist()
-    replay = Replay(rows, payloads, sender, _reporter(environment, rows), limiter)
-    gevent.signal_handler(signal.SIGUSR1, replay.stop, INTERRUPTED, "interrupted")
-    stream = gevent.spawn(_stream, options.live_fd, replay, options.slo_ms / 1000)
+    share = crew.join()
+    images = np.arange(len(share.times)) % len(labels)
+    payloads = draw(wishes, len(share.times), options.wish_seed) * len(labels) + images
+    rows = Rows.blank(share.times[share.part], labels[images[share.part]], share.index)
+    replay = Replay(
+        rows,
+        payloads[share.part].tolist(),
+        sender,
+        _reporter(environment, rows),
+        share.origin,
+        Limiter() if options.limiter else None,
+    )
+    crew.on_stop(replay.stop)
+    stream = gevent.spawn(_stream, options, crew, replay)
     try:
         replay.run(drain=options.timeout)
     except gevent.GreenletExit:  # Locust was told to stop
         replay.stop(INTERRUPTED, "interrupted")
     finally:
+        crew.on_stop(None)
         stream.kill()
         sender.close()
-        if options.rows:
-            rows.save(Path(options.rows))
-    _judge(environment, rows)
+    crew.ended(rows)
 
 
 def _wishes(options: Any) -> list[Wish]:
@@ -94,19 +95,19 @@ def _wishes(options: Any) -> list[Wish]:
 
 
 def _sender(
-    options: Any, inputs: Sequence[NDArray[np.uint8] | bytes], wishes: Sequence[Parameters]
+    environment: Any, inputs: Sequence[NDArray[np.uint8] | bytes], wishes: Sequence[Parameters]
 ) -> Sender:
     """Its payloads are all images with the first wish, then all with the second, and so on."""
+    options = environment.parsed_options
+    host = environment.host  # the master's, on a worker
     model = Target(options.target).model(options.model)
     pairs = [(tensor, wish) for wish in wishes for tensor in tensors(inputs)]
     if options.protocol == Protocol.GRPC:
-        return GrpcSender(
-            options.host, [grpc_payload(model, *pair) for pair in pairs], options.timeout
-        )
+        return GrpcSender(host, [grpc_payload(model, *pair) for pair in pairs], options.timeout)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection per request in flight
-    requests = [http_payload(options.host, model, *pair) for pair in pairs]
-    return HttpSender(options.host, requests, options.timeout)
+    requests = [http_payload(host, model, *pair) for pair in pairs]
+    return HttpSender(host, requests, options.timeout)
 
 
 def _reporter(environment: Any, rows: Rows) -> Callable[[int], None]:
@@ -128,22 +129,7 @@ def _reporter(environment: Any, rows: Rows) -> Callable[[int], None]:
     return report
 
 
-def _stream(descriptor: int | None, replay: Replay, slo: float) -> None:
-    """Write the progress as JSON lines."""
-    while descriptor is not None:
+def _stream(options: Any, crew: Crew, replay: Replay) -> None:
+    while options.live_fd is not None:
         gevent.sleep(_STREAM_SECONDS)
-        line = json.dumps(asdict(measure(replay.rows, replay.now(), slo)))
-        os.write(descriptor, f"{line}\n".encode())
-
-
-def _judge(environment: Any, rows: Rows) -> None:
-    """Fail a run of a dead server, or whose client was late: its latencies are the client's own."""
-    if DEAD in rows.messages:
-        logging.error(rows.messages[DEAD])
-        environment.process_exit_code = 1
-    limit = environment.parsed_options.max_send_lag_ms
-    sent = rows.lag[~np.isnan(rows.lag)]
-    lag = float(np.quantile(sent, 0.99) * 1000) if len(sent) else 0.0
-    if lag > limit:
-        logging.error("p99 send lag %.1f ms is over --max-send-lag-ms %.1f", lag, limit)
-        environment.process_exit_code = 1
+        crew.progress(measure(replay.rows, replay.now(), options.slo_ms / 1000))

@@ -33,6 +33,7 @@ def rows() -> Rows:
         level=np.array([0, 0, 0, 1, 2, 2, -1, -1, -1, -1], np.int16),
         answer=np.array([1, 2, 3, 4, 9, 6, -1, -1, -1, -1], np.int16),
         label=np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 0], np.int16),
+        worker=np.zeros(10, np.int16),
         messages={"rejected": "deadline"},
     )
 
@@ -128,7 +129,7 @@ def test_rows_survive_a_file(rows: Rows, tmp_path: Path) -> None:
     assert loaded.messages == rows.messages
     rows.save(tmp_path / "rows.csv")
     lines = (tmp_path / "rows.csv").read_text().splitlines()
-    assert lines[0] == "intended,sent,done,outcome,level,answer,label"
+    assert lines[0] == "intended,sent,done,outcome,level,answer,label,worker"
     assert len(lines) == 11
 
 

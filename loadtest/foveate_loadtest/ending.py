@@ -1,0 +1,46 @@
+"""The end of a run: its rows are kept and judged, and Locust is told."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import gevent
+import numpy as np
+
+from foveate_loadtest.rows import DEAD, Rows
+
+__all__ = ["abandon", "finish"]
+
+
+def finish(environment: Any, rows: Rows) -> None:
+    """Keep and judge all rows of a run, and end it."""
+    if environment.parsed_options.rows:
+        rows.save(Path(environment.parsed_options.rows))
+    _judge(environment, rows)
+    _end(environment)
+
+
+def abandon(environment: Any) -> None:
+    """End a run that has nothing to show."""
+    environment.process_exit_code = 1
+    _end(environment)
+
+
+def _judge(environment: Any, rows: Rows) -> None:
+    """Fail a run of a dead server, or with a late client: its latencies are the client's own."""
+    if DEAD in rows.messages:
+        logging.error(rows.messages[DEAD])
+        environment.process_exit_code = 1
+    limit = environment.parsed_options.max_send_lag_ms
+    lag = max((float(np.quantile(lag, 0.99) * 1000) for lag in rows.lags()), default=0.0)
+    if lag > limit:
+        logging.error("p99 send lag %.1f ms is over --max-send-lag-ms %.1f", lag, limit)
+        environment.process_exit_code = 1
+
+
+def _end(environment: Any) -> None:
+    """Quit Locust; with its web UI, wait for the next run."""
+    runner = environment.runner
+    gevent.spawn(runner.quit if environment.web_ui is None else runner.stop)
