@@ -61,7 +61,7 @@ class Master:
     def _begin(self, **_: Any) -> None:
         runner = self._environment.runner
         self._user.fixed_count = runner.worker_count
-        self._run = _Run(self._environment, min(runner.target_user_count, runner.worker_count))
+        self._run = _Run(self._environment)
 
     def _receive(self, msg: Any, **_: Any) -> None:
         if self._run is not None:
@@ -79,10 +79,12 @@ class Master:
 class _Run:
     """One run as the master sees it."""
 
-    def __init__(self, environment: Any, users: int) -> None:
+    def __init__(self, environment: Any) -> None:
         self.inbox: Queue[Any] = Queue()
         self._environment = environment
-        self._users = users
+        clients = environment.runner.clients
+        self._workers = {node for node in clients if clients[node].state != _MISSING}
+        self._users = min(environment.runner.target_user_count, len(self._workers))
         self._clocks: dict[str, float] = {}  # of the workers: what to add for our time, seconds
         self._started = False
         self._progress: dict[str, Progress] = {}
@@ -128,13 +130,13 @@ class _Run:
         return not self._started or bool(self._clocks.keys() - self._parts.keys())
 
     def _look_for_lost(self) -> None:
-        """A worker that is still building its requests may be silent for a while."""
         clients = self._environment.runner.clients
-        for node in self._clocks.keys() - self._parts.keys():
-            if node not in clients or (self._started and clients[node].state == _MISSING):
+        for node in self._workers - self._parts.keys():
+            if node not in clients or clients[node].state == _MISSING:
                 self._lose(node, "is dead")
 
     def _lose(self, node: str, why: str) -> None:
+        self._workers.discard(node)
         self._clocks.pop(node, None)
         self.stop(DEAD, f"worker {node} {why}")
 
@@ -144,6 +146,10 @@ class _Run:
             self._clocks[node] = time.perf_counter() - data["clock"]
             if len(self._clocks) == self._users:
                 self._start()
+        elif msg.type == FAILED:
+            self._lose(node, f"failed: {data['why']}")
+        elif node not in self._clocks:
+            return  # what is left of an earlier run
         elif msg.type == PROGRESS:
             self._progress[node] = Progress(**data)
             if len(self._progress) == len(self._clocks):
@@ -153,8 +159,6 @@ class _Run:
             self._parts[node] = rows = Rows.unpack(data["rows"])
             for key in rows.messages.keys() & {DEAD, INTERRUPTED}:
                 self.stop(key, rows.messages[key])
-        elif msg.type == FAILED:
-            self._lose(node, f"failed: {data['why']}")
 
     def _start(self) -> None:
         self._started = True

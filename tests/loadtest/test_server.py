@@ -66,6 +66,23 @@ def test_requests_can_be_pinned(server: Any, tmp_path: Path) -> None:
     assert set(rows.level[rows.outcome == Outcome.OK].tolist()) == {facts.cheapest}
 
 
+def test_workers_share_the_sending(server: Any, tmp_path: Path) -> None:
+    config = LoadtestConfig(
+        server=server.grpc,
+        schedule=SCHEDULE,
+        slo_ms=10_000,
+        images=10,
+        workers=2,
+        max_send_lag_ms=1000,
+        rows=tmp_path / "rows.npz",
+    )
+    report = run(config)
+    assert report.problem is None
+    assert report.attainment == 1.0, report.messages
+    rows = Rows.load(tmp_path / "rows.npz")
+    assert np.bincount(rows.worker).tolist() == [len(rows.worker[::2]), len(rows.worker[1::2])]
+
+
 def test_the_adapter_tells_what_the_ladder_file_tells(server: Any) -> None:
     facts = LadderFacts.from_file(server.repository / "digits" / "1" / "ladder.json")
     with Adapter(f"http://{server.adapter}", "digits") as adapter:
