@@ -146,7 +146,7 @@ def test_the_web_ui_stays_for_another_run_until_a_worker_is_lost(
     workers = [locust("--worker", f"--master-port={rpc}") for _ in range(2)]
     url = f"http://127.0.0.1:{web}"
     transport = httpx.HTTPTransport(retries=10)  # while it starts
-    with httpx.Client(base_url=url, transport=transport, timeout=60) as ui:
+    with httpx.Client(base_url=url, transport=transport, timeout=60, trust_env=False) as ui:
 
         def ready(count: int) -> bool:
             stats = ui.get("/stats/requests").json()
