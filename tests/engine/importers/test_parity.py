@@ -272,3 +272,26 @@ def test_half_precision_is_checked_in_fp32(
     done = run_import(folder, tmp_path / "models", *options)
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["checked"][0]["difference"] <= 1e-4
+
+
+def test_shards_of_timm_are_checked_together(tmp_path: Path, image: Path) -> None:
+    """In a process of its own, where timm can be imported."""
+    folder = tmp_path / "checkpoint"
+    save_timm("vit_tiny_patch16_224", folder, {"num_classes": 10})
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = {name: f"part-{index % 2}.safetensors" for index, name in enumerate(weights)}
+    for part in {*names.values()}:
+        save_file({name: weights[name] for name in names if names[name] == part}, folder / part)
+    index = json.dumps({"weight_map": names})
+    (folder / "model.safetensors.index.json").write_text(index)
+    code = (
+        "import sys\nsys.path.insert(0, sys.argv.pop(1))\n"
+        "from hierarchical_parts.timm_models import build\nbuild('test_vit')\n"
+        "from foveate.cli import app\napp()\n"
+    )
+    command = [sys.executable, "-c", code, str(ROOT / "benchmarks"), "import", str(folder)]
+    options = f"--repository={tmp_path / 'models'}", "--name=own", f"--check={image}", "--json"
+    (checked,) = json.loads(run_timm([*command, *options]))["checked"]
+    # torchvision rounds an odd margin to an even one, and may cut one pixel beside.
+    assert [name for name, _ in checked["ours"]] == [name for name, _ in checked["original"]]
