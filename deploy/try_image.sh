@@ -44,7 +44,8 @@ inside tini -- foveate serve --repository=/models --http-port="$port" --grpc-por
     --metrics-port=$((port + 2)) --adapter-port=$((port + 3)) >"$scratch/log" 2>&1 &
 server=$!
 finish() {
-    kill "$server" 2>/dev/null && wait "$server" && echo "ended in order"
+    # The child of the subshell: tini, after all that was executed in its place.
+    pkill -P "$server" && wait "$server" && echo "ended in order"
     buildah rm "$container" >/dev/null
     rm -rf "$scratch"
 }
