@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import typer
 
-from foveate_loadtest.bench.findings import findings, points, promise
+from foveate_loadtest.bench.findings import findings, points, promises
 from foveate_loadtest.bench.plan import IMAGES
 from results import bars, save
 
@@ -39,11 +39,11 @@ def judge(data: dict[str, Any]) -> dict[str, bool]:
     if data["runs"] and not checks:
         lag = max(facts["send_lag_p99_ms"] for facts in data["runs"].values())
         checks[f"p99 send lag of every run at most 5 ms: {lag:.1f} ms"] = True
-    if (seen := promise(data, IMAGES)) is not None:
+    for seen in promises(data, IMAGES):
         low, high = seen.interval
         checks[
-            f"quality of {seen.answers} answers in time: measured {seen.measured:.2%}, promised "
-            f"{seen.promised:.2%} ({low:.2%} to {high:.2%})"
+            f"{seen.who}: {seen.measured:.2%} of {seen.answers} answers in time are right, "
+            f"promised {seen.promised:.2%} ({low:.2%} to {high:.2%})"
         ] = seen.kept
     for found in findings(data):
         noise = found.noise or 0.0

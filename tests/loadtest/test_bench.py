@@ -17,7 +17,7 @@ from foveate_adapter.control import Config
 from foveate_adapter.observe import Observation
 from foveate_loadtest.arrivals import Schedule, constant
 from foveate_loadtest.bench.book import Book
-from foveate_loadtest.bench.findings import close_rivals, findings, interval, points, promise
+from foveate_loadtest.bench.findings import close_rivals, findings, interval, points, promises
 from foveate_loadtest.bench.page import write_page
 from foveate_loadtest.bench.plan import TRACES, Policy, Run, order
 from foveate_loadtest.bench.play import play, save_rows
@@ -51,6 +51,7 @@ def facts(run: Run, **more: object) -> dict[str, Any]:
         "attainment": 1.0,
         "in_time": 100,
         "correct_in_time": 97,
+        "by_level": {"0": [60, 59], "1": [40, 39]},
         "ladder_quality": 0.97,
         "p99_ms": 100.0,
         "rejected": 0,
@@ -161,14 +162,15 @@ def test_three_seeds_have_an_interval() -> None:
 
 
 def test_what_levels_promise_is_held_against_labels(data: dict[str, Any]) -> None:
-    seen = promise(data, 2000)
-    assert seen is not None
-    assert seen.kept
-    for run in data["runs"].values():
-        run["correct_in_time"] = 94
-    worse = promise(data, 2000)
-    assert worse is not None
-    assert not worse.kept
+    seen = promises(data, 2000)
+    assert [one.who for one in seen] == ["all levels", "l0", "l1"]
+    assert seen[0].answers == 18 * 100
+    assert seen[0].promised == pytest.approx(0.6 * 0.98 + 0.4 * 0.97)
+    assert seen[0].measured == pytest.approx(0.98)
+    assert all(one.kept for one in seen)
+    change(data, "adaptive", by_level={"1": [100, 80]})
+    assert [one.kept for one in promises(data, 2000)] == [False, True, False]
+    assert promises({**data, "runs": {}}, 2000) == []
 
 
 def test_bars_are_met_or_missed_one_by_one(module: Callable[[str], Any], data: Any) -> None:
@@ -249,6 +251,8 @@ def test_a_rival_plays_on_the_real_server(server: Any, tmp_path: Path, policy: P
     kept, rows = play(stage, run, schedule, SLOW, images, lambda progress: None)
     json.dumps(kept)
     assert kept["who"] == policy.value
+    assert sum(answers for answers, _ in kept["by_level"].values()) == kept["in_time"]
+    assert sum(right for _, right in kept["by_level"].values()) == kept["correct_in_time"]
     assert kept["requests"] == len(times)
     levels = set(rows.level[rows.level >= 0].tolist())
     if policy is Policy.THRESHOLD:

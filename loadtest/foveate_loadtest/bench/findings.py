@@ -21,7 +21,7 @@ __all__ = [
     "findings",
     "interval",
     "points",
-    "promise",
+    "promises",
 ]
 
 ADAPTIVE = "adaptive"
@@ -80,8 +80,9 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """What the levels of answers promised, and what labels say."""
+    """What the level of answers promised, and what labels say."""
 
+    who: str  # the level, or all of them
     promised: float
     interval: tuple[float, float]  # 95 % (Wilson), of as many images as were sent
     measured: float
@@ -135,16 +136,27 @@ def points(values: Sequence[float]) -> str:
     return text
 
 
-def promise(data: Data, images: int) -> Promise | None:
-    """Of all answers in time, sent with so many different images. None without any."""
-    runs = [f for f in _valid(data["runs"].values()) if f["ladder_quality"] is not None]
-    if not (answers := sum(facts["in_time"] for facts in runs)):
-        return None
-    promised = sum(facts["ladder_quality"] * facts["in_time"] for facts in runs) / answers
+def promises(data: Data, images: int) -> list[Promise]:
+    """Of all answers in time, then of those of each level, sent with so many different images."""
+    runs = list(_valid(data["runs"].values()))
+    seen = []
+    for level in data["levels"] or ():
+        counts = [facts["by_level"].get(str(level["index"]), (0, 0)) for facts in runs]
+        answers, right = sum(count for count, _ in counts), sum(count for _, count in counts)
+        if answers:
+            seen.append((level["level"], level["quality"], answers, right))
+    groups = [("all levels", seen), *((one[0], [one]) for one in seen)] if seen else []
+    return [_promise(who, group, images) for who, group in groups]
+
+
+def _promise(who: str, seen: Sequence[tuple[str, float, int, int]], images: int) -> Promise:
+    answers = sum(count for _, _, count, _ in seen)
+    promised = sum(quality * count for _, quality, count, _ in seen) / answers
     return Promise(
+        who=who,
         promised=promised,
         interval=wilson(round(promised * images), images),
-        measured=sum(facts["correct_in_time"] for facts in runs) / answers,
+        measured=sum(right for *_, right in seen) / answers,
         answers=answers,
     )
 

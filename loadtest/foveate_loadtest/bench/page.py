@@ -9,7 +9,7 @@ from string import Template
 from typing import Any
 
 from foveate_loadtest.bench.figures import front_figure, latency_figure, time_figure
-from foveate_loadtest.bench.findings import Finding, Promise, findings, points, promise
+from foveate_loadtest.bench.findings import Finding, findings, points, promises
 from foveate_loadtest.bench.plan import IMAGES
 
 __all__ = ["write_page"]
@@ -17,12 +17,24 @@ __all__ = ["write_page"]
 
 def write_page(data: Mapping[str, Any], model: str, path: Path) -> None:
     """Write ``path`` from the data of a book, however little was played."""
-    kept = promise(data, IMAGES)
     page = Template(Path(__file__).with_suffix(".html").read_text()).substitute(
         model=escape(model),
         seconds=f"{data['seconds']:g}",
         slo_ms=f"{data['slo_ms']:g}",
-        promise="" if kept is None else _promise(kept),
+        promises=_table(
+            ("", "answers in time", "promised", "95 %", "by their labels", ""),
+            (
+                (
+                    one.who,
+                    str(one.answers),
+                    f"{one.promised:.2%}",
+                    "{:.2%} to {:.2%}".format(*one.interval),
+                    f"{one.measured:.2%}",
+                    "kept" if one.kept else "NOT kept",
+                )
+                for one in promises(data, IMAGES)
+            ),
+        ),
         traces="\n".join(_trace(found, data) for found in findings(data)),
         levels=_table(
             ("level", "quality", "carries, 1/s"),
@@ -41,15 +53,6 @@ def write_page(data: Mapping[str, Any], model: str, path: Path) -> None:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page)
-
-
-def _promise(seen: Promise) -> str:
-    low, high = seen.interval
-    return (
-        f"<p>The levels of all {seen.answers} answers in time promised a quality of "
-        f"{seen.promised:.2%} ({low:.2%} to {high:.2%}); measured on their labels it is "
-        f"{seen.measured:.2%}: {'kept' if seen.kept else 'NOT kept'}.</p>"
-    )
 
 
 def _trace(found: Finding, data: Mapping[str, Any]) -> str:

@@ -72,6 +72,7 @@ def save_rows(rows: Rows, folder: Path, run: Run) -> None:
 
 def _more(report: Report, rows: Rows) -> dict[str, Any]:
     in_time = (rows.outcome == Outcome.OK) & (rows.latency <= report.slo_ms / 1e3)
+    right = (rows.answer == rows.label) & in_time
     answered = rows.latency[rows.outcome == Outcome.OK]
     series = report.series
     return {
@@ -79,8 +80,12 @@ def _more(report: Report, rows: Rows) -> dict[str, Any]:
         "commit": report.environment["commit"],
         "goodput": report.goodput,
         "rejection_p99_ms": report.rejection_ms and report.rejection_ms.p99,
-        "correct_in_time": int(((rows.answer == rows.label) & in_time).sum()),
+        "correct_in_time": int(right.sum()),
         "in_time": int(in_time.sum()),
+        "by_level": {  # answers in time, and how many of them were right
+            str(level): [int((rows.level[kept] == level).sum()) for kept in (in_time, right)]
+            for level in np.unique(rows.level[in_time]).tolist()
+        },
         "series": {
             "offered": [second.offered for second in series],
             "in_time": [second.in_time for second in series],
