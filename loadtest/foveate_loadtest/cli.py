@@ -66,6 +66,9 @@ def loadtest(
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the report, JSON.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write the report with its plots, one HTML file.")
+    ] = None,
     rows: Annotated[
         Path | None, typer.Option(help="Write one row a request, .parquet, .csv or .npz.")
     ] = None,
@@ -125,6 +128,7 @@ def loadtest(
         images=images,
         workers=workers,
         rows=rows,
+        page=page,
     )
     with console.status("starting") as status:
         report = run(config, lambda progress: status.update(_line(progress, schedule.seconds)))

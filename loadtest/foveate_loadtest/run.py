@@ -51,6 +51,7 @@ class LoadtestConfig:
     timeout: float = 30.0  # seconds
     max_send_lag_ms: float = 5.0
     rows: Path | None = None  # where to keep one row a request (.parquet, .csv or .npz)
+    page: Path | None = None  # where to keep the report with its plots (.html)
 
 
 def run(
@@ -87,7 +88,7 @@ def run(
         rows = Rows.load(rows_path)
     if config.rows is not None:
         rows.save(config.rows)
-    return summarise(
+    report = summarise(
         rows,
         config.schedule,
         config.slo_ms,
@@ -95,6 +96,11 @@ def run(
         config.max_send_lag_ms,
         {**environment(), "client_processes": str(config.workers)},
     )
+    if config.page is not None:
+        from foveate_loadtest.page import write_page  # matplotlib takes its time
+
+        write_page(report, rows, config.page)
+    return report
 
 
 @contextlib.contextmanager

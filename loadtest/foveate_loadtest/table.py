@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
+from foveate_loadtest.html import number
 from foveate_loadtest.report import Report
 
 __all__ = ["report_table"]
@@ -31,16 +32,12 @@ def report_table(reports: Mapping[str, Report]) -> Table:
         table.add_row(
             name,
             f"{report.attainment:.2%}",
-            _text(latency.p50 if latency else None, ".0f"),
-            _text(latency.p99 if latency else None, ".0f"),
+            number(latency.p50 if latency else None, ".0f"),
+            number(latency.p99 if latency else None, ".0f"),
             str(report.rejected),
             str(sum(report.errors.values())),
-            _text(report.ladder_quality, ".4f"),
-            _text(report.measured_quality, ".4f"),
-            _text(report.recovered, ".0%"),
+            number(report.ladder_quality, ".4f"),
+            number(report.measured_quality, ".4f"),
+            number(report.recovered, ".0%"),
         )
     return table
-
-
-def _text(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

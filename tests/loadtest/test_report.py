@@ -10,6 +10,7 @@ import pytest
 
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.ladder import LadderFacts
+from foveate_loadtest.page import write_page
 from foveate_loadtest.progress import measure
 from foveate_loadtest.report import Report, summarise
 from foveate_loadtest.rows import Outcome, Rows
@@ -141,3 +142,17 @@ def test_progress_knows_what_is_already_too_late(rows: Rows) -> None:
     # The unanswered one is due at 1.0 s: not judged yet, and lost a moment later.
     assert progress.attainment == pytest.approx(5 / 9)
     assert measure(rows, now=1.01, slo=0.1 + 1e-9).attainment == pytest.approx(5 / 10)
+
+
+def test_the_page_stands_alone_and_says_what_is_wrong(rows: Rows, tmp_path: Path) -> None:
+    write_page(_summarise(rows, lag_ms=0.5), rows, tmp_path / "late.html")
+    page = (tmp_path / "late.html").read_text()
+    assert "invalid: p99 send lag: 1.0 ms" in page
+    assert "rejected: deadline" in page
+    assert page.count("<svg") == 2
+    assert "src=" not in page
+    write_page(_summarise(rows, ladder=None), rows, tmp_path / "good.html")
+    assert "invalid: " not in (tmp_path / "good.html").read_text()
+    nothing = Rows.blank(np.zeros(0), np.zeros(0, np.int16))
+    write_page(_summarise(nothing), nothing, tmp_path / "nothing.html")
+    assert "nothing was sent" in (tmp_path / "nothing.html").read_text()

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from foveate_loadtest.bench.figures import front_figure, latency_figure, time_figure
+from foveate_loadtest.bench.figures import front_figure
 from foveate_loadtest.bench.findings import Finding, findings, points, promises
 from foveate_loadtest.bench.plan import IMAGES
+from foveate_loadtest.figures import latency_figure, time_figure
+from foveate_loadtest.html import number, save_page, table
 
 __all__ = ["write_page"]
 
 
 def write_page(data: Mapping[str, Any], model: str, path: Path) -> None:
     """Write ``path`` from the data of a book, however little was played."""
-    page = Template(Path(__file__).with_suffix(".html").read_text()).substitute(
-        model=escape(model),
+    body = Template(Path(__file__).with_suffix(".html").read_text()).substitute(
         seconds=f"{data['seconds']:g}",
         slo_ms=f"{data['slo_ms']:g}",
-        promises=_table(
+        promises=table(
             ("", "answers in time", "promised", "95 %", "by their labels", ""),
             (
                 (
@@ -36,7 +37,7 @@ def write_page(data: Mapping[str, Any], model: str, path: Path) -> None:
             ),
         ),
         traces="\n".join(_trace(found, data) for found in findings(data)),
-        levels=_table(
+        levels=table(
             ("level", "quality", "carries, 1/s"),
             (
                 (
@@ -47,12 +48,11 @@ def write_page(data: Mapping[str, Any], model: str, path: Path) -> None:
                 for one in data["levels"] or ()
             ),
         ),
-        environment=_table(
+        environment=table(
             ("what", ""), ((key, str(value)) for key, value in data["environment"].items())
         ),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page)
+    save_page(path, f"Serving {model}: who wins", body)
 
 
 def _trace(found: Finding, data: Mapping[str, Any]) -> str:
@@ -65,11 +65,11 @@ def _trace(found: Finding, data: Mapping[str, Any]) -> str:
         (
             f"{one.who}, best fixed" if one.who == found.best_fixed else one.who,
             f"{one.attainment:.2%}",
-            _text(one.quality, ".2%"),
-            _text(one.measured, ".2%"),
+            number(one.quality, ".2%"),
+            number(one.measured, ".2%"),
             f"{one.right:.2%}",
             "" if one.who == "adaptive" else points(one.ahead),
-            _text(one.p99_ms, ".0f"),
+            number(one.p99_ms, ".0f"),
             f"{one.rejected:.2%}",
             str(one.runs),
         )
@@ -88,20 +88,5 @@ def _trace(found: Finding, data: Mapping[str, Any]) -> str:
     return (
         f"<h2>{escape(found.name)}: {escape(found.title)}</h2>\n"
         f"<p>{found.requests} requests a run, seeds: {found.seeds}{noise}.</p>\n"
-        f"{_table(head, rows)}\n{invalid}\n{figures}"
+        f"{table(head, rows)}\n{invalid}\n{figures}"
     )
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return (
-        "<table>\n"
-        + "\n".join([line(header, "th"), *(line(row, "td") for row in rows)])
-        + "\n</table>"
-    )
-
-
-def _text(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

@@ -15,14 +15,13 @@ from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.bench.host import wait_until_idle
 from foveate_loadtest.bench.plan import IMAGES, Policy, Run
 from foveate_loadtest.bench.threshold import driving
+from foveate_loadtest.curves import curves
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import Report
 from foveate_loadtest.rows import Outcome, Rows
 from foveate_loadtest.stage import Stage, row
 
 __all__ = ["play", "save_rows"]
-
-_SHARES = np.linspace(0, 1, 101)  # of the answers, in the curve of their latencies
 
 
 def play(
@@ -73,8 +72,6 @@ def save_rows(rows: Rows, folder: Path, run: Run) -> None:
 def _more(report: Report, rows: Rows) -> dict[str, Any]:
     in_time = (rows.outcome == Outcome.OK) & (rows.latency <= report.slo_ms / 1e3)
     right = (rows.answer == rows.label) & in_time
-    answered = rows.latency[rows.outcome == Outcome.OK]
-    series = report.series
     return {
         "seconds": report.seconds,
         "commit": report.environment["commit"],
@@ -86,19 +83,5 @@ def _more(report: Report, rows: Rows) -> dict[str, Any]:
             str(level): [int((rows.level[kept] == level).sum()) for kept in (in_time, right)]
             for level in np.unique(rows.level[in_time]).tolist()
         },
-        "series": {
-            "offered": [second.offered for second in series],
-            "in_time": [second.in_time for second in series],
-            "p99_ms": [_rounded(second.p99_ms) for second in series],
-            "level": [_rounded(second.level) for second in series],
-        },
-        "latency_ms": (
-            (1e3 * np.quantile(answered, _SHARES, method="higher")).round(2).tolist()
-            if len(answered)
-            else []
-        ),
+        **curves(report, rows),
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)
