@@ -37,12 +37,15 @@ def time_figure(runs: Runs, slo_ms: float) -> str:
     rate, p99, level = figure.subplots(3, 1, sharex=True)
     rate.step(range(len(runs[0]["series"]["offered"])), runs[0]["series"]["offered"], color="black")
     rate.set_ylabel("offered, 1/s")
+    rate.set_ylim(bottom=0)
     for run in runs:
         for axes, key in ((p99, "p99_ms"), (level, "level")):
             values = [float("nan") if v is None else v for v in run["series"][key]]
             axes.plot(values, color=colour(run["who"]), linewidth=1, label=_label(run))
     p99.axhline(slo_ms, color="black", linestyle=":", linewidth=1)
     p99.set(ylabel="p99 of answers, ms", yscale="log")
+    p99.yaxis.set_major_formatter("{x:g}")
+    p99.yaxis.set_minor_formatter("{x:g}")
     level.set(ylabel="mean level", xlabel="intended send, s")
     for axes in (rate, p99):
         axes.grid(alpha=0.3)
