@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import typer
 
 from foveate_loadtest.bench.findings import findings, points, promises
-from foveate_loadtest.bench.plan import IMAGES
 from results import bars, save
 
 _BULKY = ("series", "latency_ms")  # of a run; OUTPUT has them
@@ -39,7 +38,7 @@ def judge(data: dict[str, Any]) -> dict[str, bool]:
     if data["runs"] and not checks:
         lag = max(facts["send_lag_p99_ms"] for facts in data["runs"].values())
         checks[f"p99 send lag of every run at most 5 ms: {lag:.1f} ms"] = True
-    for seen in promises(data, IMAGES):
+    for seen in promises(data):
         low, high = seen.interval
         checks[
             f"{seen.who}: {seen.measured:.2%} of {seen.answers} answers in time are right, "

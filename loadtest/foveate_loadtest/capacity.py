@@ -10,14 +10,16 @@ from typing import Any
 import grpc
 
 from foveate_loadtest.arrivals import Capacities
+from foveate_loadtest.choices import DIGITS, Target
 from foveate_loadtest.errors import TargetError
-from foveate_loadtest.images import labelled_images
+from foveate_loadtest.images import load_images
 from foveate_loadtest.ladder import LadderFacts
 from foveate_loadtest.payloads import Parameters, grpc_payload, tensors
 from foveate_loadtest.senders import infer_method
 
 __all__ = ["measure_capacities", "measure_capacity"]
 
+_IMAGES = 64
 _IN_FLIGHT = 24  # three of the demo's largest batches: one runs, one waits, one is under way
 _WARM_UP = 0.5  # seconds, not counted
 _TIMEOUT = 30.0
@@ -25,28 +27,39 @@ _MAX_REFUSED = 0.05  # share
 
 
 def measure_capacity(
-    grpc_url: str, model: str, level: str, seconds: float = 3.0, runs: int = 3
+    grpc_url: str,
+    model: str,
+    level: str,
+    seconds: float = 3.0,
+    runs: int = 3,
+    image_set: str = DIGITS,
+    target: Target = Target.PIXELS,
 ) -> float:
     """Best requests/s of ``runs`` runs of ``seconds``, every request pinned to ``level``.
 
-    ``grpc_url`` is host:port. The server must not cap pinned requests (``--no-pin-cap``). Raises
-    :class:`TargetError` if more than 5 % of the requests are refused.
+    ``grpc_url`` is host:port; ``image_set`` see :func:`load_images`. The server must not cap pinned
+    requests (``--no-pin-cap``). Raises :class:`TargetError` if more than 5 % of the requests are
+    refused.
     """
-    pixels, _ = labelled_images(64)
+    images, _ = load_images(image_set, _IMAGES, target)
     # The full queue must not be taken for an overload.
     parameters: Parameters = {"level": level, "deadline_ms": int(_TIMEOUT * 1000)}
-    payloads = [grpc_payload(model, x, parameters) for x in tensors(pixels)]
+    payloads = [grpc_payload(target.model(model), x, parameters) for x in tensors(images)]
     with grpc.insecure_channel(grpc_url) as channel:
         infer = infer_method(channel)
         return max(_closed_loop(infer, payloads, seconds) for _ in range(runs))
 
 
 def measure_capacities(
-    grpc_url: str, model: str, ladder: LadderFacts, seconds: float = 3.0, runs: int = 3
+    grpc_url: str,
+    model: str,
+    ladder: LadderFacts,
+    image_set: str = DIGITS,
+    target: Target = Target.PIXELS,
 ) -> Capacities:
     """Capacities of both ends of a ladder; see :func:`measure_capacity`."""
     exact, cheapest = (
-        measure_capacity(grpc_url, model, ladder.names[index], seconds, runs)
+        measure_capacity(grpc_url, model, ladder.names[index], image_set=image_set, target=target)
         for index in (0, ladder.cheapest)
     )
     return Capacities(exact=exact, cheapest=cheapest)

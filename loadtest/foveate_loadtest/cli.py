@@ -94,6 +94,8 @@ def loadtest(
     console = Console(stderr=True)
     if core is not None:
         os.sched_setaffinity(0, {core})
+    if image_set != DIGITS:  # the sender works in another folder
+        image_set = str(Path(image_set).absolute())
     facts = None if ladder is None else LadderFacts.from_file(ladder)
     if facts is None or slo_ms is None:
         with Adapter(adapter_url, model) as adapter:
@@ -102,7 +104,7 @@ def loadtest(
         slo_ms = slo_ms or float(view["slo"]["latency_ms"])
     if arrivals is None:
         with console.status("measuring capacities"):
-            capacities = measure_capacities(_address(grpc_url), model, facts)
+            capacities = measure_capacities(_address(grpc_url), model, facts, image_set, target)
         rate = load * capacities.cheapest
         if recorded is not None:
             schedule = recorded_schedule(recorded, rate, seconds)
@@ -124,7 +126,7 @@ def loadtest(
         ladder=facts,
         max_send_lag_ms=max_send_lag_ms,
         wishes=tuple(wish or ()),
-        image_set=image_set if image_set == DIGITS else str(Path(image_set).absolute()),
+        image_set=image_set,
         images=images,
         workers=workers,
         rows=rows,

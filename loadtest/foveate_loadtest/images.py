@@ -14,7 +14,7 @@ from foveate.digits.images import test_set
 from foveate_loadtest.choices import DIGITS, Target
 from foveate_loadtest.errors import ScheduleError
 
-__all__ = ["encode", "labelled_images", "load_images", "save_images"]
+__all__ = ["NO_LABEL", "encode", "labelled_images", "load_images", "save_images"]
 
 NO_LABEL = -1
 _SUFFIXES = {".jpg", ".jpeg", ".png"}

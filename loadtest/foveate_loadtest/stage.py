@@ -12,7 +12,7 @@ from foveate.local import Addresses
 from foveate_loadtest.adapter import Adapter
 from foveate_loadtest.arrivals import Capacities, Schedule
 from foveate_loadtest.capacity import measure_capacities
-from foveate_loadtest.choices import DIGITS
+from foveate_loadtest.choices import DIGITS, Target
 from foveate_loadtest.ladder import LadderFacts
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import Report
@@ -27,13 +27,24 @@ _SETTLE_S = 3.0  # for the level; the queue is empty, as a run waits for every a
 class Stage:
     """One model of a running server."""
 
-    def __init__(self, server: Addresses, model: str, slo_ms: float) -> None:
+    def __init__(
+        self,
+        server: Addresses,
+        model: str,
+        slo_ms: float,
+        image_set: str = DIGITS,
+        target: Target = Target.PIXELS,
+    ) -> None:
+        """``image_set`` see :func:`load_images`, which ``target`` takes."""
         self.server, self.model, self.slo_ms = server, model, slo_ms
+        self.image_set, self.target = image_set, target
         self.adapter = Adapter(str(server.adapter), model)
         self.ladder = LadderFacts.from_adapter(self.adapter.view())
 
     def capacities(self) -> Capacities:
-        return measure_capacities(self.server.grpc, self.model, self.ladder)
+        return measure_capacities(
+            self.server.grpc, self.model, self.ladder, self.image_set, self.target
+        )
 
     def play(
         self,
@@ -41,7 +52,6 @@ class Stage:
         pin: int | None,
         *,
         limiter: bool = False,
-        image_set: str = DIGITS,
         images: int = 500,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> tuple[Report, Rows]:
@@ -63,7 +73,8 @@ class Stage:
                     model=self.model,
                     ladder=self.ladder,
                     limiter=limiter,
-                    image_set=image_set,
+                    target=self.target,
+                    image_set=self.image_set,
                     images=images,
                     rows=path,
                 ),

@@ -19,10 +19,13 @@ from foveate_loadtest.arrivals import Schedule, constant
 from foveate_loadtest.bench.book import Book
 from foveate_loadtest.bench.findings import close_rivals, findings, interval, points, promises
 from foveate_loadtest.bench.page import write_page
+from foveate_loadtest.bench.pictures import gather
 from foveate_loadtest.bench.plan import TRACES, Policy, Run, order
 from foveate_loadtest.bench.play import play, save_rows
 from foveate_loadtest.bench.threshold import decide
-from foveate_loadtest.images import labelled_images, save_images
+from foveate_loadtest.choices import Target
+from foveate_loadtest.errors import ScheduleError
+from foveate_loadtest.images import encode, labelled_images, save_images
 from foveate_loadtest.stage import Stage
 
 CAPACITIES = [110.0, 160.0, 220.0, 300.0, 400.0]
@@ -83,6 +86,7 @@ def data() -> dict[str, Any]:
         "seconds": 4.0,
         "slo_ms": 200.0,
         "levels": levels,
+        "images": {"set": "digits", "count": 2000},
         "runs": runs,
     }
 
@@ -162,15 +166,15 @@ def test_three_seeds_have_an_interval() -> None:
 
 
 def test_what_levels_promise_is_held_against_labels(data: dict[str, Any]) -> None:
-    seen = promises(data, 2000)
+    seen = promises(data)
     assert [one.who for one in seen] == ["all levels", "l0", "l1"]
     assert seen[0].answers == 18 * 100
     assert seen[0].promised == pytest.approx(0.6 * 0.98 + 0.4 * 0.97)
     assert seen[0].measured == pytest.approx(0.98)
     assert all(one.kept for one in seen)
     change(data, "adaptive", by_level={"1": [100, 80]})
-    assert [one.kept for one in promises(data, 2000)] == [False, True, False]
-    assert promises({**data, "runs": {}}, 2000) == []
+    assert [one.kept for one in promises(data)] == [False, True, False]
+    assert promises({**data, "runs": {}}) == []
 
 
 def test_bars_are_met_or_missed_one_by_one(module: Callable[[str], Any], data: Any) -> None:
@@ -217,6 +221,22 @@ def test_results_of_other_inputs_are_not_mixed(repository: Path, tmp_path: Path)
     Book(path, ladder, 60.0, 200.0, {}).save()
     with pytest.raises(ValueError, match=r"slo_ms=200.0, asked for 100.0"):
         Book(path, ladder, 60.0, 100.0, {})
+    with pytest.raises(ValueError, match="images=None, asked for 'mine'"):
+        Book(path, ladder, 60.0, 200.0, {}, more={"images": "mine"})
+
+
+def test_images_without_labels_are_refused(tmp_path: Path) -> None:
+    pixels, labels = labelled_images(8)
+    np.savez(tmp_path / "bare.npz", pixels=pixels)
+    with pytest.raises(ScheduleError, match="8 of 8 have no label"):
+        gather(str(tmp_path / "bare.npz"), tmp_path)
+    save_images(tmp_path / "named.npz", pixels, labels)
+    seen = gather(str(tmp_path / "named.npz"), tmp_path)
+    assert (seen.target, seen.count) == (Target.PIXELS, 8)
+    for label in (0, 1):
+        (tmp_path / "folder" / str(label)).mkdir(parents=True)
+        (tmp_path / "folder" / str(label) / "a.jpg").write_bytes(encode(pixels[label]))
+    assert gather(str(tmp_path / "folder"), tmp_path).target is Target.CLASSIFY
 
 
 def test_the_slow_controller_moves_one_level_at_a_time() -> None:
@@ -233,6 +253,8 @@ def test_the_slow_controller_moves_one_level_at_a_time() -> None:
 
 @pytest.mark.parametrize("policy", [Policy.THRESHOLD, Policy.LIMITER])
 def test_a_rival_plays_on_the_real_server(server: Any, tmp_path: Path, policy: Policy) -> None:
+    images = tmp_path / "images.npz"
+    save_images(images, *labelled_images(32))
     stage = Stage(
         Addresses(
             http=f"http://{server.http}",
@@ -242,13 +264,12 @@ def test_a_rival_plays_on_the_real_server(server: Any, tmp_path: Path, policy: P
         ),
         "digits",
         200.0,
+        str(images),
     )
     times = constant(600, 2.5)  # far beyond level 0
     schedule = Schedule(times=times, seconds=2.5, scenario="test", seed=1, cv2=0.0, capacities=None)
-    images = tmp_path / "images.npz"
-    save_images(images, *labelled_images(32))
     run = Run(name="step", trace=TRACES["step"], policy=policy)
-    kept, rows = play(stage, run, schedule, SLOW, images, lambda progress: None)
+    kept, rows = play(stage, run, schedule, SLOW, 32, lambda progress: None)
     json.dumps(kept)
     assert kept["who"] == policy.value
     assert sum(answers for answers, _ in kept["by_level"].values()) == kept["in_time"]

@@ -48,10 +48,14 @@ class Book:
         slo_ms: float,
         environment: Mapping[str, Any],
         fresh: bool = False,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
-        """``seconds`` of a usual run. Raises ValueError if the file is of other inputs."""
+        """``seconds`` of a usual run. Raises ValueError if the file is of other inputs.
+
+        ``more`` are inputs, too.
+        """
         self._path, self.ladder, self.seconds, self.slo_ms = path, ladder, seconds, slo_ms
-        inputs = {"ladder": ladder.digest, "slo_ms": slo_ms, "seconds": seconds}
+        inputs = {"ladder": ladder.digest, "slo_ms": slo_ms, "seconds": seconds, **(more or {})}
         self.data: dict[str, Any] = {
             "environment": dict(environment),
             **inputs,
@@ -64,9 +68,9 @@ class Book:
         if path.exists() and not fresh:
             self.data = json.loads(path.read_text())
             for key, value in inputs.items():
-                if self.data[key] != value:
+                if self.data.get(key) != value:
                     raise ValueError(
-                        f"{path}: {key}={self.data[key]!r}, asked for {value!r}; "
+                        f"{path}: {key}={self.data.get(key)!r}, asked for {value!r}; "
                         "--fresh starts over, --results names another file"
                     )
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from foveate.options import REPOSITORY, Name, Repository
 from foveate.repository import choose_model
+from foveate_loadtest.choices import DIGITS
 
 __all__ = ["serve"]
 
@@ -30,6 +31,10 @@ def serve(
         int, typer.Option(min=1, help="Of policies that are within a point of adaptive.")
     ] = 3,
     slo_ms: Annotated[float, typer.Option(min=1, help="Latency to hold, milliseconds.")] = 200.0,
+    image_set: Annotated[
+        str,
+        typer.Option(help="digits, an .npz file of pixels and labels, or a folder for each class."),
+    ] = DIGITS,
     quick: Annotated[
         bool, typer.Option("--quick", help="Two traces of 15 s, once: eight minutes.")
     ] = False,
@@ -61,6 +66,7 @@ def serve(
         seconds=15.0 if quick else seconds,
         seeds=1 if quick else seeds,
         slo_ms=slo_ms,
+        image_set=image_set,
         fresh=fresh,
         console=Console(highlight=False),
     )

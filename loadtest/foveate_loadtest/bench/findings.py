@@ -136,8 +136,8 @@ def points(values: Sequence[float]) -> str:
     return text
 
 
-def promises(data: Data, images: int) -> list[Promise]:
-    """Of all answers in time, then of those of each level, sent with so many different images."""
+def promises(data: Data) -> list[Promise]:
+    """Of all answers in time, then of those of each level."""
     runs = list(_valid(data["runs"].values()))
     seen = []
     for level in data["levels"] or ():
@@ -146,6 +146,7 @@ def promises(data: Data, images: int) -> list[Promise]:
         if answers:
             seen.append((level["level"], level["quality"], answers, right))
     groups = [("all levels", seen), *((one[0], [one]) for one in seen)] if seen else []
+    images = data["images"]["count"]
     return [_promise(who, group, images) for who, group in groups]
 
 

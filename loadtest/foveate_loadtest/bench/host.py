@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from foveate.local import running
+from foveate_loadtest.bench.pictures import Pictures
 from foveate_loadtest.capacity import measure_capacity
 from foveate_loadtest.stage import Stage
 
@@ -24,10 +25,12 @@ _FLUSH_S = 0.5  # until the model process has published all it knows
 class Host:
     """Starts a server for the first run, and keeps it while its options fit."""
 
-    def __init__(self, repository: Path, model: str, core: int, slo_ms: float) -> None:
+    def __init__(
+        self, repository: Path, model: str, core: int, slo_ms: float, pictures: Pictures
+    ) -> None:
         """``core`` is the server's alone, ``slo_ms`` in milliseconds."""
         self._repository, self._model = repository, model
-        self._core, self._slo_ms = core, slo_ms
+        self._core, self._slo_ms, self._pictures = core, slo_ms, pictures
         self._open = contextlib.ExitStack()
         self._stage: Stage | None = None
         self._admission = True
@@ -53,7 +56,7 @@ class Host:
         """What the cheapest level carries now, in requests per second."""
         stage = self.stage(admission)
         cheapest = stage.ladder.names[stage.ladder.cheapest]
-        return measure_capacity(stage.server.grpc, stage.model, cheapest, 2.0, runs=2)
+        return _capacity(stage, cheapest, 2.0, runs=2)
 
     def stage(self, admission: bool = True) -> Stage:
         """Of a server with or without admission."""
@@ -64,7 +67,9 @@ class Host:
             server = self._open.enter_context(
                 running(self._repository, "--no-pin-cap", slo, *options, core=self._core)
             )
-            self._stage, self._admission = Stage(server, self._model, self._slo_ms), admission
+            pictures = self._pictures
+            self._stage = Stage(server, self._model, self._slo_ms, pictures.source, pictures.target)
+            self._admission = admission
         return self._stage
 
 
@@ -86,13 +91,19 @@ def wait_until_idle(stage: Stage) -> None:
             raise TimeoutError(f"{waiting:.0f} requests are waiting after {_IDLE_S:g} s")
 
 
+def _capacity(stage: Stage, level: str, seconds: float = 3.0, *, runs: int) -> float:
+    return measure_capacity(
+        stage.server.grpc, stage.model, level, seconds, runs, stage.image_set, stage.target
+    )
+
+
 def _throughput(stage: Stage, level: str) -> dict[str, float]:
     """Best of three closed loops, with the mean batch time by the model's own clock."""
     names = ("foveate_batches_total", "foveate_batch_seconds_total")
     runs = []
     for _ in range(3):
         before = [metric(stage, name) for name in names]
-        capacity = measure_capacity(stage.server.grpc, stage.model, level, runs=1)
+        capacity = _capacity(stage, level, runs=1)
         batches, seconds = (
             metric(stage, name) - old for name, old in zip(names, before, strict=True)
         )

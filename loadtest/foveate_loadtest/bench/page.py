@@ -10,7 +10,6 @@ from typing import Any
 
 from foveate_loadtest.bench.figures import front_figure
 from foveate_loadtest.bench.findings import Finding, findings, points, promises
-from foveate_loadtest.bench.plan import IMAGES
 from foveate_loadtest.figures import latency_figure, time_figure
 from foveate_loadtest.html import number, save_page, table
 
@@ -33,7 +32,7 @@ def write_page(data: Mapping[str, Any], model: str, path: Path) -> None:
                     f"{one.measured:.2%}",
                     "kept" if one.kept else "NOT kept",
                 )
-                for one in promises(data, IMAGES)
+                for one in promises(data)
             ),
         ),
         traces="\n".join(_trace(found, data) for found in findings(data)),

@@ -9,7 +9,7 @@ from enum import StrEnum
 from foveate_loadtest.choices import Shape
 from foveate_loadtest.traces import Trace, Unit
 
-__all__ = ["IMAGES", "QUICK", "TRACES", "Policy", "Run", "fixed", "order", "seeded"]
+__all__ = ["QUICK", "TRACES", "Policy", "Run", "fixed", "order", "seeded"]
 
 TRACES = {
     "calm": Trace(load=0.50, unit=Unit.EXACT),
@@ -21,7 +21,6 @@ TRACES = {
     "overload": Trace(load=1.30),
 }
 QUICK = ("bursty", "step")
-IMAGES = 2000  # the demo model's held-out ones, on which its ladder was measured
 
 
 class Policy(StrEnum):

@@ -13,7 +13,7 @@ import numpy as np
 from foveate_adapter.control import Config
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.bench.host import wait_until_idle
-from foveate_loadtest.bench.plan import IMAGES, Policy, Run
+from foveate_loadtest.bench.plan import Policy, Run
 from foveate_loadtest.bench.threshold import driving
 from foveate_loadtest.curves import curves
 from foveate_loadtest.progress import Progress
@@ -29,14 +29,14 @@ def play(
     run: Run,
     schedule: Schedule,
     slow: Config,
-    images: Path,
+    images: int,
     on_progress: Callable[[Progress], None],
 ) -> tuple[dict[str, Any], Rows]:
     """What is kept of the run, and its rows.
 
     Args:
         slow: what the threshold controller aims at.
-        images: the set to send, ``.npz``.
+        images: how many different ones to send.
     """
     pins = {Policy.FIXED: run.level, Policy.LIMITER: 0}
     started = datetime.now(UTC)
@@ -45,8 +45,7 @@ def play(
             schedule,
             pins.get(run.policy),
             limiter=run.policy is Policy.LIMITER,
-            image_set=str(images.absolute()),
-            images=IMAGES,
+            images=images,
             on_progress=on_progress,
         )
     wait_until_idle(stage)

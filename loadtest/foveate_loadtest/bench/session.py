@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-from foveate.files import replacing
 from foveate.ladder import Ladder
 from foveate.serve import state_dir
 from foveate_adapter.control import Config
@@ -20,10 +19,10 @@ from foveate_loadtest.bench.book import Book
 from foveate_loadtest.bench.findings import close_rivals
 from foveate_loadtest.bench.host import Host
 from foveate_loadtest.bench.page import write_page
-from foveate_loadtest.bench.plan import IMAGES, Run, order
+from foveate_loadtest.bench.pictures import gather
+from foveate_loadtest.bench.plan import Run, order
 from foveate_loadtest.bench.play import play, save_rows
 from foveate_loadtest.environment import environment
-from foveate_loadtest.images import labelled_images, save_images
 from foveate_loadtest.progress import Progress
 
 __all__ = ["Session"]
@@ -45,23 +44,31 @@ class Session:
         seconds: float,
         seeds: int,
         slo_ms: float,
+        image_set: str,
         fresh: bool,
         console: Console,
     ) -> None:
         """Raises ValueError if the folder has results of other inputs."""
         self._repository, self._model, self._output = repository, model, output
         self._traces, self._seeds, self._console = traces, seeds, console
-        self._images = output / "images.npz"
+        with console.status("gathering images"):
+            self._pictures = gather(image_set, output)
         self._ladder = Ladder.load(repository / model / "1" / "ladder.json")
         self._book = Book(
-            output / "serve.json", self._ladder, seconds, slo_ms, environment(), fresh
+            output / "serve.json",
+            self._ladder,
+            seconds,
+            slo_ms,
+            environment(),
+            fresh,
+            {"images": {"set": image_set, "count": self._pictures.count}},
         )
 
     def play(self, server_core: int, client_core: int) -> bool:
         """Play what is missing; False if it was interrupted."""
         os.sched_setaffinity(0, {client_core})
         with contextlib.closing(
-            Host(self._repository, self._model, server_core, self._book.slo_ms)
+            Host(self._repository, self._model, server_core, self._book.slo_ms, self._pictures)
         ) as host:
             try:
                 self._measure(host)
@@ -77,10 +84,6 @@ class Session:
         self._say(f"{self._output / 'index.html'}, {self._output / 'serve.json'}")
 
     def _measure(self, host: Host) -> None:
-        if not self._images.exists():
-            self._output.mkdir(parents=True, exist_ok=True)
-            with self._console.status("composing images"), replacing(self._images) as scratch:
-                save_images(scratch, *labelled_images(IMAGES))
         if self._book.measured:
             return
         with self._console.status("starting the server, measuring what each level carries"):
@@ -133,7 +136,7 @@ class Session:
                 _tell(status, run, progress, remaining)
 
             for _ in range(_TRIES):
-                facts, rows = play(stage, run, schedule, slow, self._images, tell)
+                facts, rows = play(stage, run, schedule, slow, self._pictures.count, tell)
                 if facts["problem"] is None:
                     break
         save_rows(rows, self._output / "rows", run)

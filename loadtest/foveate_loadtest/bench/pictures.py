@@ -1,0 +1,43 @@
+"""The images of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from foveate.files import replacing
+from foveate_loadtest.choices import DIGITS, Target
+from foveate_loadtest.errors import ScheduleError
+from foveate_loadtest.images import NO_LABEL, labelled_images, load_images, save_images
+
+__all__ = ["MOST", "Pictures", "gather"]
+
+MOST = 2000  # of digits: those on which the demo model's ladder was measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """A labelled image set, see :func:`load_images`, and the face of a model that takes it."""
+
+    source: str
+    target: Target
+    count: int
+
+
+def gather(image_set: str, folder: Path) -> Pictures:
+    """Digits are composed once, and kept in ``folder``.
+
+    Raises :class:`ScheduleError` for a set without labels: what was answered rightly counts.
+    """
+    path = Path(image_set).absolute()
+    if image_set == DIGITS:
+        path = (folder / "images.npz").absolute()
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as scratch:
+                save_images(scratch, *labelled_images(MOST))
+    target = Target.CLASSIFY if path.is_dir() else Target.PIXELS
+    _, labels = load_images(str(path), MOST, target)
+    if unknown := int((labels == NO_LABEL).sum()):
+        raise ScheduleError(f"images={image_set}: {unknown} of {len(labels)} have no label")
+    return Pictures(source=str(path), target=target, count=len(labels))
