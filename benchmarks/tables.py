@@ -134,7 +134,7 @@ def serve(part: str) -> Callable[[Mapping[str, Any]], str]:
         rows = []
         for found in findings(data):
             noise = "–" if found.noise is None else f"{100 * found.noise:.2f}"
-            ours = [] if part == "ahead" else [cell(found[ADAPTIVE])]
+            ours = [] if part == "ahead" else [cell(found.get(ADAPTIVE))]
             theirs = [cell(found.rivals.get(title)) for title in titles]
             if found.best_fixed:
                 theirs[2] += f" (level {found.best_fixed.split()[1]})"
@@ -156,12 +156,24 @@ def serve_all(data: Mapping[str, Any]) -> str:
             f"{100 * one.right:.2f} %",
             "–" if one.p99_ms is None else f"{one.p99_ms:.0f} ms",
             f"{100 * one.rejected:.2f} %",
+            str(one.errors),
             str(one.runs),
         )
         for found in findings(data)
         for one in found.contenders
     )
-    head = ("trace", "policy", "in time", "quality", "measured", "right", "p99", "rejected", "runs")
+    head = (
+        "trace",
+        "policy",
+        "in time",
+        "quality",
+        "measured",
+        "right",
+        "p99",
+        "rejected",
+        "errors",
+        "runs",
+    )
     return _markdown(head, rows)
 
 
@@ -170,7 +182,7 @@ def serve_traces(data: Mapping[str, Any]) -> str:
     rows = []
     for found in findings(data):
         runs = [facts for facts in data["runs"].values() if facts["trace"] == found.name]
-        commits = ", ".join(dict.fromkeys(facts["commit"][:7] for facts in runs))
+        commits = ", ".join(dict.fromkeys(_short(facts["commit"]) for facts in runs))
         first = runs[0]
         rows.append(
             (
@@ -201,7 +213,7 @@ def promises(data: Mapping[str, Any]) -> str:
     """Every bar that a benchmark judges, met or missed."""
     rows = ((text, "met" if met else "**missed**") for text, met in data["bars"].items())
     met = f"{sum(data['bars'].values())} of {len(data['bars'])} met"
-    commit = str(data["environment"]["commit"])[:7]
+    commit = _short(str(data["environment"]["commit"]))
     return f"{met}; begun at commit {commit}.\n\n{_markdown(('bar', ''), rows)}"
 
 
@@ -618,6 +630,12 @@ def _gpu(data: Mapping[str, Any]) -> str:
 def _where(data: Mapping[str, Any]) -> str:
     e = data["environment"]
     return f"{e['cpu']} ({e['cores']} cores, shared), one thread, torch {e['torch']}"
+
+
+def _short(commit: str) -> str:
+    """Of what ``git describe`` says; whether files had been changed is kept."""
+    number, *dirty = commit.split("-")
+    return "-".join([number[:7], *dirty])
 
 
 def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

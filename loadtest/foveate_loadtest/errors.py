@@ -3,14 +3,15 @@
 LoadtestError         a foveate.errors.FoveateError
 ├── ScheduleError   arrivals that cannot be made, or an arrival file that cannot be used
 ├── TargetError     the server or its adapter does not answer as the test needs
-└── SenderError     the sending process failed; carries the end of its log
+├── SenderError     the sending process failed; carries the end of its log
+└── ResultsError    results that are there already are of other inputs
 """
 
 from __future__ import annotations
 
 from foveate.errors import FoveateError
 
-__all__ = ["LoadtestError", "ScheduleError", "SenderError", "TargetError"]
+__all__ = ["LoadtestError", "ResultsError", "ScheduleError", "SenderError", "TargetError"]
 
 
 class LoadtestError(FoveateError):
@@ -27,3 +28,7 @@ class TargetError(LoadtestError):
 
 class SenderError(LoadtestError):
     """The sending process failed; carries the end of its log."""
+
+
+class ResultsError(LoadtestError):
+    """Results that are there already are of other inputs."""

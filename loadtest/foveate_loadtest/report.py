@@ -17,6 +17,9 @@ from foveate_loadtest.rows import DEAD, INTERRUPTED, Outcome, Rows
 __all__ = ["LevelShare", "Percentiles", "Report", "Second", "summarise"]
 
 SCHEMA = 1
+MAX_FAILED = 0.001  # of the requests
+
+_FAILURES = [kind.name.lower() for kind in (Outcome.INVALID, Outcome.FAILED, Outcome.LOST)]
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -106,12 +109,23 @@ class Report:
         """Why the numbers must not be used; None when they may."""
         if DEAD in self.messages:
             return self.messages[DEAD]
+        if self._failed > MAX_FAILED * self.requests:
+            return f"{self._failed} of {self.requests} requests failed: {self._why_failed}"
         if self.send_lag_ms is None or self.send_lag_ms.p99 > self.max_send_lag_ms:
             lag = (
                 "nothing was sent" if self.send_lag_ms is None else f"{self.send_lag_ms.p99:.1f} ms"
             )
             return f"p99 send lag: {lag}, allowed {self.max_send_lag_ms:g} ms: the client was late"
         return None
+
+    @property
+    def _failed(self) -> int:
+        """By no overload: an overloaded server rejects, or is late."""
+        return sum(self.errors.get(kind, 0) for kind in _FAILURES)
+
+    @property
+    def _why_failed(self) -> str:
+        return "; ".join(self.messages[kind] for kind in _FAILURES if kind in self.messages)
 
     def to_json(self) -> str:
         data = {"schema": SCHEMA, "problem": self.problem, **asdict(self)}

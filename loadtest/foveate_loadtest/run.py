@@ -94,13 +94,26 @@ def run(
         config.slo_ms,
         config.ladder,
         config.max_send_lag_ms,
-        {**environment(), "client_processes": str(config.workers)},
+        {**environment(), **_asked(config)},
     )
     if config.page is not None:
         from foveate_loadtest.page import write_page  # matplotlib takes its time
 
         write_page(report, rows, config.page)
     return report
+
+
+def _asked(config: LoadtestConfig) -> dict[str, str]:
+    """What else it takes to do the same again."""
+    return {
+        "client_processes": str(config.workers),
+        "server": config.server,
+        "protocol": config.protocol,
+        "model": config.target.model(config.model),
+        "images": f"{config.images} of {config.image_set}",
+        "wishes": ", ".join([f"level={config.level}"] if config.level else config.wishes),
+        "limiter": "yes" if config.limiter else "no",
+    }
 
 
 @contextlib.contextmanager

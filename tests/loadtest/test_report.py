@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,13 @@ def rows() -> Rows:
 @pytest.fixture
 def report(rows: Rows) -> Report:
     return _summarise(rows)
+
+
+@pytest.fixture
+def healthy(rows: Rows) -> Rows:
+    """Two that were late instead of two that failed."""
+    failed = np.isin(rows.outcome, (Outcome.INVALID, Outcome.FAILED))
+    return replace(rows, outcome=np.where(failed, Outcome.TIMEOUT, rows.outcome))
 
 
 def _summarise(rows: Rows, *, ladder: LadderFacts | None = LADDER, lag_ms: float = 5.0) -> Report:
@@ -93,9 +101,14 @@ def test_without_a_ladder_only_measured_quality_is_known(rows: Rows) -> None:
     assert report.measured_quality == pytest.approx(0.8)
 
 
-def test_a_late_client_spoils_the_run(rows: Rows) -> None:
-    assert _summarise(rows).problem is None
-    assert "client was late" in str(_summarise(rows, lag_ms=0.5).problem)
+def test_a_late_client_spoils_the_run(healthy: Rows) -> None:
+    assert _summarise(healthy).problem is None
+    assert "client was late" in str(_summarise(healthy, lag_ms=0.5).problem)
+
+
+def test_requests_that_fail_spoil_the_run(rows: Rows) -> None:
+    rows.messages["failed"] = "INTERNAL: no such level"
+    assert _summarise(rows).problem == "2 of 10 requests failed: INTERNAL: no such level"
 
 
 def test_nothing_sent_is_a_problem_not_a_success(rows: Rows) -> None:
@@ -115,8 +128,8 @@ def test_series_adds_up(report: Report) -> None:
     assert (second.offered, second.answered, second.in_time, second.rejected) == (10, 6, 5, 1)
 
 
-def test_json_carries_seed_hash_and_verdict(report: Report) -> None:
-    data = json.loads(report.to_json())
+def test_json_carries_seed_hash_and_verdict(healthy: Rows) -> None:
+    data = json.loads(_summarise(healthy).to_json())
     assert data["seed"] == 4
     assert len(data["arrivals_sha256"]) == 64
     assert data["problem"] is None
@@ -144,14 +157,14 @@ def test_progress_knows_what_is_already_too_late(rows: Rows) -> None:
     assert measure(rows, now=1.01, slo=0.1 + 1e-9).attainment == pytest.approx(5 / 10)
 
 
-def test_the_page_stands_alone_and_says_what_is_wrong(rows: Rows, tmp_path: Path) -> None:
-    write_page(_summarise(rows, lag_ms=0.5), rows, tmp_path / "late.html")
+def test_the_page_stands_alone_and_says_what_is_wrong(healthy: Rows, tmp_path: Path) -> None:
+    write_page(_summarise(healthy, lag_ms=0.5), healthy, tmp_path / "late.html")
     page = (tmp_path / "late.html").read_text()
     assert "invalid: p99 send lag: 1.0 ms" in page
     assert "rejected: deadline" in page
     assert page.count("<svg") == 2
     assert "src=" not in page
-    write_page(_summarise(rows, ladder=None), rows, tmp_path / "good.html")
+    write_page(_summarise(healthy, ladder=None), healthy, tmp_path / "good.html")
     assert "invalid: " not in (tmp_path / "good.html").read_text()
     nothing = Rows.blank(np.zeros(0), np.zeros(0, np.int16))
     write_page(_summarise(nothing), nothing, tmp_path / "nothing.html")

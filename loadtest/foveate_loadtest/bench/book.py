@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from foveate.files import replacing
 from foveate.ladder import Ladder, LatencyTable
 from foveate_loadtest.arrivals import Schedule
+from foveate_loadtest.errors import ResultsError
 
 __all__ = ["Book", "Played"]
 
@@ -50,9 +51,9 @@ class Book:
         fresh: bool = False,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        """``seconds`` of a usual run. Raises ValueError if the file is of other inputs.
+        """``seconds`` of a usual run; ``more`` are inputs, too.
 
-        ``more`` are inputs, too.
+        Raises :class:`ResultsError` if the file is of other inputs.
         """
         self._path, self.ladder, self.seconds, self.slo_ms = path, ladder, seconds, slo_ms
         inputs = {"ladder": ladder.digest, "slo_ms": slo_ms, "seconds": seconds, **(more or {})}
@@ -69,9 +70,9 @@ class Book:
             self.data = json.loads(path.read_text())
             for key, value in inputs.items():
                 if self.data.get(key) != value:
-                    raise ValueError(
-                        f"{path}: {key}={self.data.get(key)!r}, asked for {value!r}; "
-                        "--fresh starts over, --results names another file"
+                    raise ResultsError(
+                        f"{path}: {key}={self.data.get(key)!r}, asked for {value!r}: choose "
+                        "another place for the results, or start over with --fresh"
                     )
 
     def save(self) -> None:
@@ -125,6 +126,13 @@ class Book:
 
     def put(self, run: Played, facts: dict[str, Any]) -> None:
         self.data["runs"][run.key] = facts
+        self.save()
+
+    def forget(self, runs: Iterable[Played]) -> None:
+        """As if these had never been played, nor their arrivals met."""
+        for run in runs:
+            self.data["runs"].pop(run.key, None)
+            self.data["speeds"].pop(run.trace.key, None)
         self.save()
 
     def __getitem__(self, run: Played) -> dict[str, Any]:

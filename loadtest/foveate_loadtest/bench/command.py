@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -46,8 +47,10 @@ def serve(
     """Serve the same arrivals adaptively, at every fixed level, and as others would.
 
     Each trace takes ten minutes at 60 s a run: adaptive twice, the fixed levels, a threshold
-    controller, a concurrency limiter. Ctrl-C keeps what was played; the same command goes on.
+    controller, a concurrency limiter. Ctrl-C keeps what was played; the same command goes on with
+    the trace that was not played whole.
     """
+    from foveate_loadtest.bench.page import write_page
     from foveate_loadtest.bench.plan import QUICK, TRACES
     from foveate_loadtest.bench.session import Session
     from foveate_loadtest.errors import TargetError
@@ -55,12 +58,20 @@ def serve(
     wanted = trace or (list(QUICK) if quick else list(TRACES))
     if unknown := [one for one in wanted if one not in TRACES]:
         raise typer.BadParameter(f"--trace={unknown[0]!r}: known are {', '.join(TRACES)}")
+    model = choose_model(repository, name)
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise TargetError("one core: load beside the server on the same core would be invalid")
+    if report_only:
+        saved = output / "serve.json"
+        if fresh or not saved.exists():
+            raise typer.BadParameter(f"--report-only: nothing to report from in {output}")
+        write_page(json.loads(saved.read_text()), model, output / "index.html")
+        return
+    os.sched_setaffinity(0, {cores[-1]})
     session = Session(
         repository=repository,
-        model=choose_model(repository, name),
+        model=model,
         output=output,
         traces=wanted,
         seconds=15.0 if quick else seconds,
@@ -68,8 +79,11 @@ def serve(
         slo_ms=slo_ms,
         image_set=image_set,
         fresh=fresh,
+        server_core=cores[0],
         console=Console(highlight=False),
     )
-    complete = True if report_only else session.play(cores[0], cores[-1])
-    session.report()
+    try:
+        complete = session.play()
+    finally:
+        session.report()
     raise typer.Exit(0 if complete else 130)

@@ -10,6 +10,7 @@ from typing import Any
 from scipy.stats import t as student
 
 from foveate.interval import wilson
+from foveate_loadtest.bench.plan import Policy, fixed
 
 __all__ = [
     "ADAPTIVE",
@@ -24,9 +25,9 @@ __all__ = [
     "promises",
 ]
 
-ADAPTIVE = "adaptive"
-CLOSE = 0.01  # of attainment: nearer rivals are played with more seeds
-OBJECTIVE = 0.99
+ADAPTIVE = Policy.ADAPTIVE.value
+FIRST = 1  # seed, with which everybody is played
+CLOSE = 0.01  # of the right answers: nearer rivals are played with more seeds
 
 Facts = Mapping[str, Any]  # of one run
 Data = Mapping[str, Any]  # of a book
@@ -34,17 +35,18 @@ Data = Mapping[str, Any]  # of a book
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A policy on a trace: means over its valid runs."""
+    """A policy on a trace: means over its valid runs with the first seed, which everybody has."""
 
     who: str
-    runs: int
+    runs: int  # with all seeds
     attainment: float
     quality: float | None  # the ladder's, of the answers in time
     measured: float | None  # share of the answers in time that was right
     right: float  # share of all requests that was answered in time and rightly
     p99_ms: float | None
     rejected: float  # share
-    ahead: tuple[float, ...]  # adaptive's ``right`` less this one's, by seed
+    errors: int
+    ahead: tuple[float, ...]  # adaptive's ``right`` less this one's, by seed; of all seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,27 +57,26 @@ class Finding:
     title: str
     requests: int  # of a run
     seeds: int
+    cheapest: int  # level
     contenders: tuple[Contender, ...]
-    best_fixed: str | None  # in hindsight
+    best_fixed: str | None  # in hindsight, with the first seed
     noise: float | None  # largest difference of ``right`` between adaptive and itself
     invalid: tuple[str, ...]  # runs that count for nothing, and why
 
     @property
     def rivals(self) -> dict[str, Contender]:
-        """Who adaptive is held against, by title; those that were played."""
-        levels = [one for one in self.contenders if one.who.startswith("fixed")]
-        named = {one.who: one for one in self.contenders}
+        """Who adaptive is held against, by title; those with a valid run."""
         found = {
-            "fixed exact": levels[0] if levels else None,
-            "fixed cheapest": levels[-1] if levels else None,
-            "best fixed in hindsight": named.get(self.best_fixed or ""),
-            "p99 threshold": named.get("threshold"),
-            "concurrency limiter": named.get("limiter"),
+            "fixed exact": self.get(fixed(0)),
+            "fixed cheapest": self.get(fixed(self.cheapest)),
+            "best fixed in hindsight": self.get(self.best_fixed or ""),
+            "p99 threshold": self.get(Policy.THRESHOLD),
+            "concurrency limiter": self.get(Policy.LIMITER),
         }
         return {title: one for title, one in found.items() if one is not None}
 
-    def __getitem__(self, who: str) -> Contender:
-        return next(one for one in self.contenders if one.who == who)
+    def get(self, who: str) -> Contender | None:
+        return next((one for one in self.contenders if one.who == who), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,12 @@ def findings(data: Data) -> list[Finding]:
     """Of each trace that was played, in the order of playing."""
     names = dict.fromkeys(facts["trace"] for facts in data["runs"].values())
     return [
-        _finding(name, [f for f in data["runs"].values() if f["trace"] == name]) for name in names
+        _finding(
+            name,
+            [facts for facts in data["runs"].values() if facts["trace"] == name],
+            len(data["levels"]) - 1,
+        )
+        for name in names
     ]
 
 
@@ -108,14 +114,16 @@ def best_fixed(contenders: Sequence[Contender]) -> str | None:
 
 
 def close_rivals(data: Data, name: str) -> list[str]:
-    """Who was within a point of adaptive's attainment with the first seed."""
-    runs = [f for f in _valid(data["runs"].values()) if (f["trace"], f["seed"]) == (name, 1)]
-    ours = [facts["attainment"] for facts in runs if facts["who"] == ADAPTIVE]
-    return [
-        facts["who"]
-        for facts in runs
-        if ours and facts["who"] != ADAPTIVE and abs(mean(ours) - facts["attainment"]) < CLOSE
-    ]
+    """Rivals within a point of adaptive's right answers with the first seed."""
+    return list(
+        dict.fromkeys(
+            rival.who
+            for found in findings(data)
+            if found.name == name
+            for rival in found.rivals.values()
+            if rival.ahead and abs(rival.ahead[0]) < CLOSE
+        )
+    )
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -162,11 +170,11 @@ def _promise(who: str, seen: Sequence[tuple[str, float, int, int]], images: int)
     )
 
 
-def _finding(name: str, runs: Sequence[Facts]) -> Finding:
+def _finding(name: str, runs: Sequence[Facts], cheapest: int) -> Finding:
     valid = list(_valid(runs))
     contenders = tuple(
         _contender(who, valid)
-        for who in sorted({facts["who"] for facts in valid}, key=lambda who: (who != ADAPTIVE, who))
+        for who in dict.fromkeys(facts["who"] for facts in valid if facts["seed"] == FIRST)
     )
     seeds = {facts["seed"] for facts in runs}
     return Finding(
@@ -174,6 +182,7 @@ def _finding(name: str, runs: Sequence[Facts]) -> Finding:
         title=runs[0]["title"],
         requests=runs[0]["requests"],
         seeds=len(seeds),
+        cheapest=cheapest,
         contenders=contenders,
         best_fixed=best_fixed(contenders),
         noise=max(
@@ -191,23 +200,25 @@ def _finding(name: str, runs: Sequence[Facts]) -> Finding:
 
 
 def _contender(who: str, runs: Sequence[Facts]) -> Contender:
-    mine = [facts for facts in runs if facts["who"] == who]
+    every = [facts for facts in runs if facts["who"] == who]
+    mine = [facts for facts in every if facts["seed"] == FIRST]
     answers = sum(facts["in_time"] for facts in mine)
     qualities = [f["ladder_quality"] for f in mine if f["ladder_quality"] is not None]
     latencies = [facts["p99_ms"] for facts in mine if facts["p99_ms"] is not None]
     pairs = (
         (_rights(runs, ADAPTIVE, seed), _rights(runs, who, seed))
-        for seed in sorted({facts["seed"] for facts in mine})
+        for seed in sorted({facts["seed"] for facts in every})
     )
     return Contender(
         who=who,
-        runs=len(mine),
+        runs=len(every),
         attainment=mean(facts["attainment"] for facts in mine),
         quality=mean(qualities) if qualities else None,
         measured=sum(facts["correct_in_time"] for facts in mine) / answers if answers else None,
         right=mean(map(_right, mine)),
         p99_ms=mean(latencies) if latencies else None,
         rejected=mean(facts["rejected"] / facts["requests"] for facts in mine),
+        errors=sum(sum(facts["errors"].values()) for facts in mine),
         ahead=tuple(mean(ours) - mean(theirs) for ours, theirs in pairs if ours and theirs),
     )
 

@@ -26,7 +26,12 @@ class Host:
     """Starts a server for the first run, and keeps it while its options fit."""
 
     def __init__(
-        self, repository: Path, model: str, core: int, slo_ms: float, pictures: Pictures
+        self,
+        repository: Path,
+        model: str,
+        core: int,
+        slo_ms: float,
+        pictures: Pictures = Pictures(),  # noqa: B008 - frozen
     ) -> None:
         """``core`` is the server's alone, ``slo_ms`` in milliseconds."""
         self._repository, self._model = repository, model

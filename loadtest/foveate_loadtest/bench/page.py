@@ -70,11 +70,23 @@ def _trace(found: Finding, data: Mapping[str, Any]) -> str:
             "" if one.who == "adaptive" else points(one.ahead),
             number(one.p99_ms, ".0f"),
             f"{one.rejected:.2%}",
+            str(one.errors),
             str(one.runs),
         )
         for one in found.contenders
     )
-    head = ("", "in time", "quality", "measured", "right", "ahead", "p99, ms", "rejected", "runs")
+    head = (
+        "",
+        "in time",
+        "quality",
+        "measured",
+        "right",
+        "ahead",
+        "p99, ms",
+        "rejected",
+        "errors",
+        "runs",
+    )
     invalid = "".join(f'<p class="invalid">invalid: {escape(why)}</p>' for why in found.invalid)
     noise = "" if found.noise is None else f"; adaptive differs from itself by {found.noise:.2%}"
     figures = (

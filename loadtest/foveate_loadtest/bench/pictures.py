@@ -19,9 +19,9 @@ MOST = 2000  # of digits: those on which the demo model's ladder was measured
 class Pictures:
     """A labelled image set, see :func:`load_images`, and the face of a model that takes it."""
 
-    source: str
-    target: Target
-    count: int
+    source: str = DIGITS
+    target: Target = Target.PIXELS
+    count: int = 500
 
 
 def gather(image_set: str, folder: Path) -> Pictures:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 from rich.status import Status
 
@@ -23,11 +23,12 @@ from foveate_loadtest.bench.pictures import gather
 from foveate_loadtest.bench.plan import Run, order
 from foveate_loadtest.bench.play import play, save_rows
 from foveate_loadtest.environment import environment
+from foveate_loadtest.errors import TargetError
 from foveate_loadtest.progress import Progress
 
 __all__ = ["Session"]
 
-_TRIES = 2  # of a run whose client was late
+_TRIES = 3  # of a run whose client was late
 _BESIDE_S = 9.0  # of a run, for what is not load: starting the client, settling
 
 
@@ -46,11 +47,14 @@ class Session:
         slo_ms: float,
         image_set: str,
         fresh: bool,
+        server_core: int,
         console: Console,
     ) -> None:
-        """Raises ValueError if the folder has results of other inputs."""
+        """Raises :class:`ResultsError` if the folder has results of other inputs."""
+        here = environment()
         self._repository, self._model, self._output = repository, model, output
         self._traces, self._seeds, self._console = traces, seeds, console
+        self._server_core = server_core
         with console.status("gathering images"):
             self._pictures = gather(image_set, output)
         self._ladder = Ladder.load(repository / model / "1" / "ladder.json")
@@ -59,16 +63,22 @@ class Session:
             self._ladder,
             seconds,
             slo_ms,
-            environment(),
+            {**here, "server_cores": str(server_core)},
             fresh,
-            {"images": {"set": image_set, "count": self._pictures.count}},
+            {
+                "commit": here["commit"],
+                "images": {"set": image_set, "count": self._pictures.count},
+            },
         )
 
-    def play(self, server_core: int, client_core: int) -> bool:
-        """Play what is missing; False if it was interrupted."""
-        os.sched_setaffinity(0, {client_core})
+    def play(self) -> bool:
+        """Play what is missing; False if it was interrupted.
+
+        Raises :class:`TargetError` when the server dies.
+        """
+        core, pictures = self._server_core, self._pictures
         with contextlib.closing(
-            Host(self._repository, self._model, server_core, self._book.slo_ms, self._pictures)
+            Host(self._repository, self._model, core, self._book.slo_ms, pictures)
         ) as host:
             try:
                 self._measure(host)
@@ -77,6 +87,10 @@ class Session:
             except KeyboardInterrupt:
                 self._say("interrupted: what was played is kept")
                 return False
+            except httpx.HTTPError as error:
+                raise TargetError(
+                    f"the server is gone, what was played is kept: {error}"
+                ) from error
         return True
 
     def report(self) -> None:
@@ -96,20 +110,26 @@ class Session:
     def _missing(self) -> Iterator[tuple[Run, int]]:
         """Runs to play, and how many are left after each, as far as is known."""
         levels = len(self._book.data["levels"])
-        first = [run for name in self._traces for run in order(name, 1, levels)]
-        yield from self._not_played(first)
+        yield from self._not_played([list(order(name, 1, levels)) for name in self._traces])
         more = [
-            run
+            list(order(name, seed, levels, rivals))
             for name in self._traces
             if (rivals := close_rivals(self._book.data, name))
             for seed in range(2, self._seeds + 1)
-            for run in order(name, seed, levels, rivals)
         ]
         yield from self._not_played(more)
 
-    def _not_played(self, runs: list[Run]) -> Iterator[tuple[Run, int]]:
-        missing = self._book.missing(runs)
+    def _not_played(self, groups: list[list[Run]]) -> Iterator[tuple[Run, int]]:
+        """Of runs that are held against each other, all or none: machines change by the hour."""
+        again = [group for group in groups if not self._whole(group)]
+        missing = [run for group in again for run in group]
+        self._book.forget(missing)
         yield from ((run, len(missing) - number - 1) for number, run in enumerate(missing))
+
+    def _whole(self, group: list[Run]) -> bool:
+        return not self._book.missing(group) and all(
+            self._book[run]["problem"] is None for run in group
+        )
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
