@@ -63,6 +63,12 @@ def run(
     KeyboardInterrupt the report is of what was sent, and says so. Raises :class:`SenderError` when
     there is nothing to report.
     """
+    for path in (config.rows, config.page):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    if config.page is not None:  # before the run: nothing may be missing after it
+        from foveate_loadtest.page import write_page  # matplotlib takes its time
+
     with tempfile.TemporaryDirectory(prefix="foveate-loadtest-") as scratch:
         folder = Path(scratch)
         rows_path = folder / "rows.npz"
@@ -97,8 +103,6 @@ def run(
         {**environment(), "client_processes": str(config.workers)},
     )
     if config.page is not None:
-        from foveate_loadtest.page import write_page  # matplotlib takes its time
-
         write_page(report, rows, config.page)
     return report
 
@@ -181,4 +185,5 @@ def _options(config: LoadtestConfig, arrivals: Path, rows: Path) -> list[str]:
     flags = ["--headless", "--only-summary", "--loglevel=WARNING"]
     flags += ["--limiter"] if config.limiter else []
     flags += [f"--wish={wish}" for wish in config.wishes]
+    flags += [f"--wish-seed={config.schedule.seed}"]
     return flags + [f"--{name}={value}" for name, value in options.items()]
