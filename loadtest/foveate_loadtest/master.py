@@ -10,11 +10,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.queue import Empty, Queue
-from locust import User
 
 from foveate_loadtest.crew import (
     FAILED,
@@ -31,6 +30,9 @@ from foveate_loadtest.crew import (
 from foveate_loadtest.ending import abandon, finish
 from foveate_loadtest.progress import Progress, together
 from foveate_loadtest.rows import DEAD, INTERRUPTED, Rows
+
+if TYPE_CHECKING:  # importing Locust patches the whole process
+    from locust import User
 
 __all__ = ["Master"]
 
