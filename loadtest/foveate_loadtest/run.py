@@ -28,7 +28,7 @@ __all__ = ["LoadtestConfig", "run"]
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _CONNECT_S = 60  # for the workers to come
-_LOG_TAIL = 2000  # characters of the sender's log that an error carries
+_LOG_TAIL = 6000  # characters of the sender's log that an error carries
 
 
 @dataclass(frozen=True, kw_only=True)
