@@ -159,9 +159,10 @@ def recorded_schedule(path: Path, rate: float, seconds: float) -> Schedule:
     Args:
         path: one time a line, in seconds of any clock, in any order.
         rate: requests/s, on average over the record, which is stretched or compressed for it.
-        seconds: of the record, after that, to replay from its beginning.
+        seconds: of the record, after that, to replay from its beginning; at most all of it.
 
-    Raises :class:`ScheduleError` naming the file.
+    The last time of the record is where it ends, and is not sent. Raises :class:`ScheduleError`
+    naming the file.
     """
     try:
         seen = np.sort([float(line) for line in path.read_text().split()])
@@ -171,6 +172,7 @@ def recorded_schedule(path: Path, rate: float, seconds: float) -> Schedule:
         raise ScheduleError(f"{path}: {len(seen)} times; expected at least two different ones")
     times = (seen - seen[0]) * (len(seen) - 1) / (rate * (seen[-1] - seen[0]))
     gaps = np.diff(times)
+    seconds = min(seconds, float(times[-1]))
     return Schedule(
         times=times[times < seconds],
         seconds=seconds,

@@ -31,6 +31,7 @@ __all__ = [
     "ROWS",
     "START",
     "STOP",
+    "UNFOLLOWED",
     "Alone",
     "Crew",
     "Share",
@@ -43,6 +44,9 @@ __all__ = [
 # Messages between workers and master.
 READY, START, STOP = "foveate-ready", "foveate-start", "foveate-stop"
 PROGRESS, ROWS, FAILED = "foveate-progress", "foveate-rows", "foveate-failed"
+UNFOLLOWED = "nobody follows it any more"  # why a run stops whose starter is gone
+_READIES = 5  # messages: the quickest of them tells the clock best
+_BETWEEN_S = 0.02
 _LEAD_S = 0.2  # from here to the origin of a schedule
 
 Stop = Callable[[str, str], None]  # see Replay.stop
@@ -128,7 +132,9 @@ class Worker(_Interruptible):
 
     def join(self) -> Share:
         self._share = AsyncResult()
-        self._runner.send_message(READY, {"clock": time.perf_counter()})
+        for left in reversed(range(_READIES)):
+            self._runner.send_message(READY, {"clock": time.perf_counter(), "left": left})
+            gevent.sleep(_BETWEEN_S)
         share: Share = self._share.get()
         return share
 
@@ -169,6 +175,6 @@ def schedule_times(environment: Any) -> NDArray[np.float64]:
 
 
 def write_progress(environment: Any, progress: Progress) -> None:
-    """As a JSON line, to whoever started this process."""
+    """As a JSON line, to whoever started this process. Raises :class:`OSError` if nobody reads."""
     line = json.dumps(asdict(progress))
     os.write(environment.parsed_options.live_fd, f"{line}\n".encode())

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-import numpy as np
 
 from foveate_loadtest.rows import DEAD, Rows
 
@@ -34,9 +33,12 @@ def _judge(environment: Any, rows: Rows) -> None:
         logging.error(rows.messages[DEAD])
         environment.process_exit_code = 1
     limit = environment.parsed_options.max_send_lag_ms
-    lag = max((float(np.quantile(lag, 0.99) * 1000) for lag in rows.lags()), default=0.0)
-    if lag > limit:
-        logging.error("p99 send lag %.1f ms is over --max-send-lag-ms %.1f", lag, limit)
+    lag = rows.send_lag()
+    if lag is None:
+        logging.error("nothing was sent")
+        environment.process_exit_code = 1
+    elif lag.p99 > limit:
+        logging.error("p99 send lag %.1f ms is over --max-send-lag-ms %.1f", lag.p99, limit)
         environment.process_exit_code = 1
 
 

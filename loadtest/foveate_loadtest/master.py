@@ -10,11 +10,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.queue import Empty, Queue
-from locust import User
 
 from foveate_loadtest.crew import (
     FAILED,
@@ -23,6 +22,7 @@ from foveate_loadtest.crew import (
     ROWS,
     START,
     STOP,
+    UNFOLLOWED,
     on_control_c,
     schedule_times,
     write_progress,
@@ -30,6 +30,9 @@ from foveate_loadtest.crew import (
 from foveate_loadtest.ending import abandon, finish
 from foveate_loadtest.progress import Progress, together
 from foveate_loadtest.rows import DEAD, INTERRUPTED, Rows
+
+if TYPE_CHECKING:  # importing Locust patches the whole process
+    from locust import User
 
 __all__ = ["Master"]
 
@@ -65,7 +68,7 @@ class Master:
 
     def _receive(self, msg: Any, **_: Any) -> None:
         if self._run is not None:
-            self._run.inbox.put(msg)
+            self._run.inbox.put((msg, time.perf_counter()))
 
     def _stop(self, **_: Any) -> None:
         """Before Locust kills the users: their rows are still wanted."""
@@ -80,12 +83,13 @@ class _Run:
     """One run as the master sees it."""
 
     def __init__(self, environment: Any) -> None:
-        self.inbox: Queue[Any] = Queue()
+        self.inbox: Queue[tuple[Any, float]] = Queue()  # messages, and when they arrived
         self._environment = environment
         clients = environment.runner.clients
         self._workers = {node for node in clients if clients[node].state != _MISSING}
         self._users = min(environment.runner.target_user_count, len(self._workers))
         self._clocks: dict[str, float] = {}  # of the workers: what to add for our time, seconds
+        self._ready: set[str] = set()
         self._started = False
         self._progress: dict[str, Progress] = {}
         self._parts: dict[str, Rows] = {}
@@ -114,7 +118,7 @@ class _Run:
         while self._awaited() and time.perf_counter() < self._until:
             self._look_for_lost()
             try:
-                self._receive(self.inbox.get(timeout=_LOOK_S))
+                self._receive(*self.inbox.get(timeout=_LOOK_S))
             except Empty:
                 continue
         if not self._parts:
@@ -124,6 +128,8 @@ class _Run:
         rows = Rows.merged(list(self._parts.values()))
         for key, why in self._stopped.items():
             rows.messages.setdefault(key, why)
+        if silent := self._ready - self._parts.keys():
+            rows.messages.setdefault(DEAD, f"no rows of worker {', '.join(sorted(silent))}")
         finish(self._environment, rows)
 
     def _awaited(self) -> bool:
@@ -140,11 +146,14 @@ class _Run:
         self._clocks.pop(node, None)
         self.stop(DEAD, f"worker {node} {why}")
 
-    def _receive(self, msg: Any) -> None:
+    def _receive(self, msg: Any, at: float) -> None:
         node, data = msg.node_id, msg.data
         if msg.type == READY and not self._started:
-            self._clocks[node] = time.perf_counter() - data["clock"]
-            if len(self._clocks) == self._users:
+            # Every message took some time to come: the least is nearest to the truth.
+            self._clocks[node] = min(self._clocks.get(node, math.inf), at - data["clock"])
+            if not data["left"]:
+                self._ready.add(node)
+            if len(self._ready) == self._users:
                 self._start()
         elif msg.type == FAILED:
             self._lose(node, f"failed: {data['why']}")
@@ -153,12 +162,18 @@ class _Run:
         elif msg.type == PROGRESS:
             self._progress[node] = Progress(**data)
             if len(self._progress) == len(self._clocks):
-                write_progress(self._environment, together(list(self._progress.values())))
+                self._tell(together(list(self._progress.values())))
                 self._progress.clear()
         elif msg.type == ROWS:
             self._parts[node] = rows = Rows.unpack(data["rows"])
             for key in rows.messages.keys() & {DEAD, INTERRUPTED}:
                 self.stop(key, rows.messages[key])
+
+    def _tell(self, progress: Progress) -> None:
+        try:
+            write_progress(self._environment, progress)
+        except OSError:
+            self.stop(INTERRUPTED, UNFOLLOWED)
 
     def _start(self) -> None:
         self._started = True

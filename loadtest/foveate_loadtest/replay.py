@@ -16,6 +16,7 @@ from foveate_loadtest.senders import Reply, Sender
 __all__ = ["Replay"]
 
 _REFUSED = Reply(Outcome.REJECTED, message="over the client's limit of requests in flight")
+_UNHEARD = (Outcome.LOST, Outcome.TIMEOUT)  # ends that say nothing of the server
 _SILENT_S = 2.5  # the server says nothing for so long: ask whether it lives
 _LOOK_S = 0.5
 _LAST_S = 2.0  # for answers to what is in flight when a run is stopped
@@ -78,8 +79,11 @@ class Replay:
     def _send_all(self) -> None:
         intended = self.rows.intended.tolist()
         for row, payload in enumerate(self._images):
-            # Even when late: replies and HTTP sends need their turn.
-            gevent.sleep(max(0.0, intended[row] - self.now()))
+            early = intended[row] - self.now()
+            if early > 0:
+                self._stopped.wait(early)
+            else:
+                gevent.sleep(0)  # replies and HTTP sends need their turn
             if self._stopped.is_set():
                 return
             if self._limiter is None or self._limiter.admits(self._in_flight):
@@ -93,7 +97,8 @@ class Replay:
         """Stop when the server is silent and does not even say that it lives."""
         while True:
             gevent.sleep(_LOOK_S)
-            if not self._in_flight and Outcome.LOST.name.lower() not in self.rows.messages:
+            unheard = any(kind.name.lower() in self.rows.messages for kind in _UNHEARD)
+            if not self._in_flight and not unheard:
                 self._heard = self.now()  # there was nothing to answer
             silent = self.now() - self._heard
             if silent > _SILENT_S and not self._sender.alive():
@@ -105,7 +110,7 @@ class Replay:
 
     def _answered(self, row: int, reply: Reply) -> None:
         now = self.now()
-        if reply.outcome is not Outcome.LOST:
+        if reply.outcome not in _UNHEARD:
             self._heard = now
         if self._limiter is not None and reply.outcome is Outcome.OK:
             self._limiter.answered(now, now - float(self.rows.sent[row]), self._in_flight)

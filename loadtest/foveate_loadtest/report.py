@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from foveate_loadtest.arrivals import Capacities, Schedule
 from foveate_loadtest.ladder import LadderFacts
+from foveate_loadtest.percentiles import Percentiles
 from foveate_loadtest.rows import DEAD, INTERRUPTED, Outcome, Rows
 
 __all__ = ["LevelShare", "Percentiles", "Report", "Second", "summarise"]
@@ -22,26 +23,6 @@ MAX_FAILED = 0.001  # of the requests
 _FAILURES = [kind.name.lower() for kind in (Outcome.INVALID, Outcome.FAILED, Outcome.LOST)]
 
 Mask = NDArray[np.bool_]
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Percentiles:
-    """Milliseconds; each value was seen (no interpolation)."""
-
-    p50: float
-    p99: float
-    p999: float
-    longest: float
-
-    @staticmethod
-    def of(seconds: Floats) -> Percentiles | None:
-        """None of nothing."""
-        if not len(seconds):
-            return None
-        values = np.quantile(seconds, (0.5, 0.99, 0.999, 1.0), method="higher") * 1000
-        p50, p99, p999, longest = values.tolist()
-        return Percentiles(p50=p50, p99=p99, p999=p999, longest=longest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +63,7 @@ class Report:
     slo_ms: float
     # What came back
     offered_rate: float  # requests/s
-    served_rate: float  # answers/s
+    served_rate: float  # answers/s, of those that came while requests were due
     goodput: float  # answers in time/s
     attainment: float  # share answered in time
     attainment_admitted: float  # the same without the rejected
@@ -166,7 +147,7 @@ def summarise(
         requests=requests,
         slo_ms=slo_ms,
         offered_rate=requests / seconds,
-        served_rate=int(ok.sum()) / seconds,
+        served_rate=int((ok & (rows.done <= seconds)).sum()) / seconds,
         goodput=int(in_time.sum()) / seconds,
         attainment=_share(in_time, requests),
         attainment_admitted=_share(in_time, requests - int(rejected.sum())),
@@ -185,9 +166,7 @@ def summarise(
         ladder_quality=quality,
         measured_quality=_measured_quality(rows, in_time),
         recovered=_recovered(quality, ladder),
-        send_lag_ms=max(
-            filter(None, map(Percentiles.of, rows.lags())), key=lambda lag: lag.p99, default=None
-        ),
+        send_lag_ms=rows.send_lag(),
         max_send_lag_ms=max_send_lag_ms,
         max_in_flight=_max_in_flight(rows),
         environment=environment,

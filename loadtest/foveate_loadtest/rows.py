@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate_loadtest.percentiles import Percentiles
+
 __all__ = ["DEAD", "INTERRUPTED", "Outcome", "Rows"]
 
 DEAD, INTERRUPTED = "dead", "interrupted"  # messages of a run that stopped early
@@ -78,10 +80,15 @@ class Rows:
         """Seconds the client itself was late."""
         return self.sent - self.intended
 
-    def lags(self) -> list[NDArray[np.float64]]:
-        """The lags of each worker that sent anything: one late worker must not hide in a crowd."""
+    def send_lag(self) -> Percentiles | None:
+        """Of the worker with the largest p99: one late worker must not hide in a crowd.
+
+        None if nothing was sent.
+        """
         sent = ~np.isnan(self.lag)
-        return [self.lag[sent & (self.worker == worker)] for worker in np.unique(self.worker[sent])]
+        workers = np.unique(self.worker[sent])
+        lags = (Percentiles.of(self.lag[sent & (self.worker == worker)]) for worker in workers)
+        return max(filter(None, lags), key=lambda lag: lag.p99, default=None)
 
     def save(self, path: Path) -> None:
         """Write ``.csv`` or ``.parquet`` (without messages) or, for any other suffix, ``.npz``."""

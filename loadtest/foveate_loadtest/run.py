@@ -28,7 +28,7 @@ __all__ = ["LoadtestConfig", "run"]
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _CONNECT_S = 60  # for the workers to come
-_LOG_TAIL = 2000  # characters of the sender's log that an error carries
+_LOG_TAIL = 6000  # characters of the sender's log that an error carries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,12 @@ def run(
     KeyboardInterrupt the report is of what was sent, and says so. Raises :class:`SenderError` when
     there is nothing to report.
     """
+    for path in (config.rows, config.page):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    if config.page is not None:  # before the run: nothing may be missing after it
+        from foveate_loadtest.page import write_page  # matplotlib takes its time
+
     with tempfile.TemporaryDirectory(prefix="foveate-loadtest-") as scratch:
         folder = Path(scratch)
         rows_path = folder / "rows.npz"
@@ -97,8 +103,6 @@ def run(
         {**environment(), **_asked(config)},
     )
     if config.page is not None:
-        from foveate_loadtest.page import write_page  # matplotlib takes its time
-
         write_page(report, rows, config.page)
     return report
 
@@ -194,4 +198,5 @@ def _options(config: LoadtestConfig, arrivals: Path, rows: Path) -> list[str]:
     flags = ["--headless", "--only-summary", "--loglevel=WARNING"]
     flags += ["--limiter"] if config.limiter else []
     flags += [f"--wish={wish}" for wish in config.wishes]
+    flags += [f"--wish-seed={config.schedule.seed}"]
     return flags + [f"--{name}={value}" for name, value in options.items()]

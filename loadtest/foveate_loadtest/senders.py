@@ -21,15 +21,21 @@ from tritonclient.grpc import service_pb2
 
 from foveate_loadtest.rows import Outcome
 
-__all__ = ["GrpcSender", "HttpSender", "Reply", "Sender", "infer_method"]
+__all__ = ["GrpcSender", "HttpSender", "Reply", "Sender", "address", "infer_method"]
 
 _GRPC_OUTCOMES = {
     grpc.StatusCode.UNAVAILABLE: Outcome.REJECTED,
     grpc.StatusCode.DEADLINE_EXCEEDED: Outcome.TIMEOUT,
     grpc.StatusCode.INVALID_ARGUMENT: Outcome.INVALID,
 }
-# gRPC says UNAVAILABLE whether the server rejects or is not there; only the words differ.
-_LOST = ("failed to connect", "Socket closed", "Connection re", "Broken pipe")
+# gRPC says UNAVAILABLE whether the server rejects or is not there; only the words differ. These are
+# of gRPC's own transport: of its resolver, of its connections, and of its streams.
+_LOST = (
+    *("errors resolving", "DNS resolution failed", "empty address list"),
+    *("failed to connect", "Failed to connect", "Connection re", "connection attempt timed out"),
+    *("Socket closed", "Endpoint", "Broken pipe", "No route to host", "unreachable"),
+    *("Stream removed", "Transport closed", "GOAWAY", "eepalive", "ping timeout", "recvmsg"),
+)
 _ALIVE_S = 1.0  # to say so
 _HTTP_OUTCOMES = {503: Outcome.REJECTED, 400: Outcome.INVALID}
 
@@ -56,6 +62,11 @@ class Sender(Protocol):
         """Does the server answer at all, within a second?"""
 
     def close(self) -> None: ...
+
+
+def address(url: str) -> str:
+    """The host:port of a URL, or of what is one already."""
+    return url.rpartition("://")[2].rstrip("/")
 
 
 def infer_method(channel: grpc.Channel) -> Any:
@@ -86,10 +97,7 @@ class GrpcSender:
         try:
             live(b"", timeout=_ALIVE_S)
         except grpc.RpcError as error:  # whatever it says, but that it is gone
-            return error.code() not in (
-                grpc.StatusCode.UNAVAILABLE,
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-            )
+            return _grpc_outcome(error) not in (Outcome.LOST, Outcome.TIMEOUT)
         return True
 
     def close(self) -> None:
@@ -167,14 +175,19 @@ def _http_reply(response: HTTPSocketResponse, body: bytes) -> Reply:
 def _grpc_reply(call: Any) -> Reply:
     code = call.code()
     if code is not grpc.StatusCode.OK:
-        said = str(call.details())
-        outcome = _GRPC_OUTCOMES.get(code, Outcome.FAILED)
-        if outcome is Outcome.REJECTED and any(words in said for words in _LOST):
-            outcome = Outcome.LOST
-        return Reply(outcome, message=f"{code.name}: {said}")
+        return Reply(_grpc_outcome(call), message=f"{code.name}: {call.details()}")
     response = call.result()
     names = (output.name for output in response.outputs)
     return _answer(dict(zip(names, response.raw_output_contents, strict=True)))
+
+
+def _grpc_outcome(call: Any) -> Outcome:
+    """Of a call that failed."""
+    outcome = _GRPC_OUTCOMES.get(call.code(), Outcome.FAILED)
+    said = str(call.details())
+    if outcome is Outcome.REJECTED and any(words in said for words in _LOST):
+        return Outcome.LOST
+    return outcome
 
 
 def _answer(raw: Mapping[str, bytes]) -> Reply:

@@ -20,14 +20,14 @@ from locust.exception import StopUser
 from numpy.typing import NDArray
 
 from foveate_loadtest.choices import Protocol, Target
-from foveate_loadtest.crew import Crew
+from foveate_loadtest.crew import UNFOLLOWED, Crew
 from foveate_loadtest.images import load_images
 from foveate_loadtest.limiter import Limiter
 from foveate_loadtest.payloads import Parameters, grpc_payload, http_payload, tensors
 from foveate_loadtest.progress import measure
 from foveate_loadtest.replay import Replay
 from foveate_loadtest.rows import INTERRUPTED, Outcome, Rows
-from foveate_loadtest.senders import GrpcSender, HttpSender, Sender
+from foveate_loadtest.senders import GrpcSender, HttpSender, Sender, address
 from foveate_loadtest.wishes import Wish, draw, share_out
 
 __all__ = ["OpenLoopUser"]
@@ -99,7 +99,7 @@ def _sender(
 ) -> Sender:
     """Its payloads are all images with the first wish, then all with the second, and so on."""
     options = environment.parsed_options
-    host = environment.host  # the master's, on a worker
+    host = address(environment.host)  # the master's, on a worker
     model = Target(options.target).model(options.model)
     pairs = [(tensor, wish) for wish in wishes for tensor in tensors(inputs)]
     if options.protocol == Protocol.GRPC:
@@ -132,4 +132,8 @@ def _reporter(environment: Any, rows: Rows) -> Callable[[int], None]:
 def _stream(options: Any, crew: Crew, replay: Replay) -> None:
     while options.live_fd is not None:
         gevent.sleep(_STREAM_SECONDS)
-        crew.progress(measure(replay.rows, replay.now(), options.slo_ms / 1000))
+        try:
+            crew.progress(measure(replay.rows, replay.now(), options.slo_ms / 1000))
+        except OSError:
+            replay.stop(INTERRUPTED, UNFOLLOWED)
+            return

@@ -13,6 +13,7 @@ from foveate_loadtest.payloads import Parameters
 
 __all__ = ["Wish", "draw", "share_out"]
 
+_STREAM = 2  # of a seed: wishes are drawn apart from gaps
 _NAMES = ("level", "quality", "deadline_ms")
 
 
@@ -51,7 +52,7 @@ def share_out(wishes: Sequence[Wish]) -> list[Wish]:
 def draw(wishes: Sequence[Wish], count: int, seed: int) -> NDArray[np.int64]:
     """Which wish each of ``count`` requests has, at random."""
     shares = np.array([wish.share for wish in wishes])
-    drawn: NDArray[np.int64] = np.random.default_rng(seed).choice(
+    drawn: NDArray[np.int64] = np.random.default_rng((seed, _STREAM)).choice(
         len(wishes), count, p=shares / shares.sum()
     )
     return drawn

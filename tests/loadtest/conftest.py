@@ -5,17 +5,25 @@ It answers the KServe call and nothing else, and is here only to test the *clien
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
+import foveate_loadtest
+
 StartFake = Callable[..., str]
+Start = Callable[..., subprocess.Popen[bytes]]
+
+LOCUSTFILE = Path(foveate_loadtest.__file__).with_name("locustfile.py")
 
 
 @pytest.fixture
@@ -69,6 +77,31 @@ def start_fake(fakes: list[grpc.Server]) -> Iterator[StartFake]:
     yield start
     for server in fakes:
         server.stop(None).wait()
+
+
+@pytest.fixture
+def locust(tmp_path: Path) -> Iterator[Start]:
+    """Start plain Locust on our file, with options."""
+    with (tmp_path / "locust.log").open("wb") as log:
+        started: list[subprocess.Popen[bytes]] = []
+
+        def start(*options: str, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+            command = [sys.executable, "-m", "locust", f"--locustfile={LOCUSTFILE}", "--images=4"]
+            process = subprocess.Popen(
+                [*command, *options],
+                cwd=tmp_path,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                pass_fds=pass_fds,
+            )
+            started.append(process)
+            return process
+
+        yield start
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def _answer(category: int, level: int) -> service_pb2.ModelInferResponse:

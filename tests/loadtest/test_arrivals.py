@@ -125,7 +125,8 @@ def test_a_record_is_stretched_to_the_rate(tmp_path: Path) -> None:
     path = tmp_path / "seen.txt"
     path.write_text("1000\n1001\n1003\n1002\n1010\n")
     schedule = recorded_schedule(path, 4.0, 10.0)
-    assert schedule.times.tolist() == [0.0, 0.1, 0.2, 0.3, 1.0]
+    assert schedule.times.tolist() == [0.0, 0.1, 0.2, 0.3]  # the last time is the end
+    assert len(schedule.times) / schedule.seconds == 4.0  # nothing is offered after it
     assert recorded_schedule(path, 4.0, 0.25).times.tolist() == [0.0, 0.1, 0.2]
     assert schedule.scenario == "seen"
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
-import foveate_loadtest
 from foveate.local import free_ports
 from foveate_loadtest.arrivals import Schedule, constant
 from foveate_loadtest.errors import SenderError
@@ -25,7 +23,6 @@ from foveate_loadtest.run import LoadtestConfig, run
 StartFake = Callable[..., str]
 Start = Callable[..., subprocess.Popen[bytes]]
 
-LOCUSTFILE = Path(foveate_loadtest.__file__).with_name("locustfile.py")
 RATE = 50.0
 PATIENT = 10_000.0  # ms; how quick this machine is, is not the question here
 
@@ -46,30 +43,6 @@ def _config(server: str, seconds: float, rows: Path, **others: object) -> Loadte
     return LoadtestConfig(
         server=server, schedule=_schedule(seconds), slo_ms=PATIENT, rows=rows, **options
     )
-
-
-@pytest.fixture
-def locust(tmp_path: Path) -> Iterator[Start]:
-    """Start plain Locust on our file, with options."""
-    with (tmp_path / "locust.log").open("wb") as log:
-        started: list[subprocess.Popen[bytes]] = []
-
-        def start(*options: str) -> subprocess.Popen[bytes]:
-            command = [sys.executable, "-m", "locust", f"--locustfile={LOCUSTFILE}", "--images=4"]
-            process = subprocess.Popen(
-                [*command, *options],
-                cwd=tmp_path,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-            )
-            started.append(process)
-            return process
-
-        yield start
-        for process in started:
-            process.kill()
-            process.wait()
 
 
 def test_two_workers_send_what_one_would(start_fake: StartFake, tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -16,14 +19,16 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from foveate_loadtest.arrivals import Schedule, constant
 from foveate_loadtest.capacity import measure_capacity
+from foveate_loadtest.choices import Protocol
 from foveate_loadtest.errors import SenderError, TargetError
 from foveate_loadtest.ladder import LadderFacts
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import Report
-from foveate_loadtest.rows import Outcome, Rows
+from foveate_loadtest.rows import INTERRUPTED, Outcome, Rows
 from foveate_loadtest.run import LoadtestConfig, run
 
 StartFake = Callable[..., str]
+Start = Callable[..., subprocess.Popen[bytes]]
 
 LADDER = LadderFacts(names=("dense", "tiny"), quality=(0.98, 0.90), cheapest=1)
 RATE, SECONDS = 100.0, 1.0
@@ -40,17 +45,9 @@ def play(tmp_path: Path) -> Callable[..., tuple[Report, Rows]]:
         seconds: float = SECONDS,
         max_send_lag_ms: float = 5.0,
     ) -> tuple[Report, Rows]:
-        schedule = Schedule(
-            times=constant(RATE, seconds),
-            seconds=seconds,
-            scenario="test",
-            seed=0,
-            cv2=0.0,
-            capacities=None,
-        )
         config = LoadtestConfig(
             server=server,
-            schedule=schedule,
+            schedule=_schedule(seconds),
             slo_ms=200,
             ladder=LADDER,
             images=4,
@@ -147,6 +144,73 @@ def test_a_dead_server_is_reported_within_five_seconds(
     assert stopped - at <= 5.0
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_dead_http_server_is_reported(tmp_path: Path, frozen: bool) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if frozen:
+            server.listen()  # and never accepts
+        config = LoadtestConfig(
+            server=f"127.0.0.1:{server.getsockname()[1]}",
+            schedule=_schedule(30.0),
+            slo_ms=200,
+            protocol=Protocol.HTTP,
+            images=4,
+            timeout=1,  # shorter than the silence of a dead server
+        )
+        report = run(config)
+    assert "the server is dead" in str(report.problem)
+    assert report.rejected == 0
+
+
+def test_what_a_run_writes_has_its_folders_and_its_wishes_their_seed(
+    start_fake: StartFake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    popen = subprocess.Popen
+
+    def spy(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        commands.append(command)
+        return popen(command, **options)
+
+    monkeypatch.setattr("foveate_loadtest.run.subprocess.Popen", spy)
+    config = LoadtestConfig(
+        server=f"http://{start_fake(seconds=0.0, workers=4)}",  # as Locust's users write it
+        schedule=replace(_schedule(0.5), seed=7),
+        slo_ms=200,
+        images=4,
+        rows=tmp_path / "a" / "rows.csv",
+        page=tmp_path / "b" / "page.html",
+    )
+    report = run(config)
+    assert report.errors == {}
+    assert config.rows.exists()
+    assert config.page.exists()
+    assert "--wish-seed=7" in commands[0]
+
+
+def test_a_run_that_nobody_follows_stops(
+    start_fake: StartFake, tmp_path: Path, locust: Start
+) -> None:
+    _schedule(60.0).save(tmp_path / "arrivals.json")
+    reader, writer = os.pipe()
+    process = locust(
+        "--headless",
+        f"--host={start_fake(seconds=0.0, workers=4)}",
+        "--max-send-lag-ms=10000",
+        f"--rows={tmp_path / 'rows.npz'}",
+        f"--live-fd={writer}",
+        pass_fds=(writer,),
+    )
+    os.close(writer)
+    assert os.read(reader, 1)
+    os.close(reader)
+    assert process.wait(30) == 0
+    sent = Rows.load(tmp_path / "rows.npz")
+    assert "nobody follows it" in sent.messages[INTERRUPTED]
+    assert len(sent.played().sent) < len(sent.sent)
+
+
 def test_answers_and_rejections_are_told_apart(
     start_fake: StartFake, play: Callable[..., tuple[Report, Rows]]
 ) -> None:
@@ -181,6 +245,17 @@ def test_capacity_is_not_measured_on_refusals(start_fake: StartFake) -> None:
     server = start_fake(seconds=0.01, workers=4, reject=10_000_000)
     with pytest.raises(TargetError, match="refused"):
         measure_capacity(server, "digits", "dense", seconds=0.5, runs=1)
+
+
+def _schedule(seconds: float) -> Schedule:
+    return Schedule(
+        times=constant(RATE, seconds),
+        seconds=seconds,
+        scenario="test",
+        seed=0,
+        cv2=0.0,
+        capacities=None,
+    )
 
 
 def _closed_loop_latencies(server: str) -> list[float]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from foveate_loadtest.arrivals import Schedule
+from foveate_loadtest.ending import finish
 from foveate_loadtest.ladder import LadderFacts
 from foveate_loadtest.page import write_page
 from foveate_loadtest.progress import measure
@@ -109,6 +111,41 @@ def test_a_late_client_spoils_the_run(healthy: Rows) -> None:
 def test_requests_that_fail_spoil_the_run(rows: Rows) -> None:
     rows.messages["failed"] = "INTERNAL: no such level"
     assert _summarise(rows).problem == "2 of 10 requests failed: INTERNAL: no such level"
+
+
+def test_an_answer_after_the_run_is_not_served_in_it(rows: Rows) -> None:
+    rows.done[5] += 1.0
+    report = _summarise(rows)
+    assert report.served_rate == 5.0
+    assert report.latency_ms is not None
+    assert report.latency_ms.longest == pytest.approx(1250)
+
+
+@pytest.mark.parametrize(
+    ("late", "allowed"),
+    [(0, 5.0), (1, 5.0), (100, 5.0), (1, 200.0)],  # interpolated, 1 of 100 would be 1 ms
+)
+def test_locust_and_the_report_judge_the_lag_alike(late: int, allowed: float) -> None:
+    rows = Rows.blank(np.arange(100) / 100, np.zeros(100, np.int16))
+    rows.sent[:] = rows.intended
+    rows.sent[:late] += 0.1
+    assert _ends_well(rows, allowed) == (_summarise(rows, lag_ms=allowed).problem is None)
+
+
+def test_nothing_sent_fails_locust_too(rows: Rows) -> None:
+    assert not _ends_well(Rows.blank(rows.intended, rows.label), 5.0)
+
+
+def _ends_well(rows: Rows, lag_ms: float) -> bool:
+    """Does Locust exit with 0?"""
+    locust = SimpleNamespace(
+        parsed_options=SimpleNamespace(rows=None, max_send_lag_ms=lag_ms),
+        runner=SimpleNamespace(quit=lambda: None),
+        web_ui=None,
+        process_exit_code=0,
+    )
+    finish(locust, rows)
+    return locust.process_exit_code == 0
 
 
 def test_nothing_sent_is_a_problem_not_a_success(rows: Rows) -> None:
