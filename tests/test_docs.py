@@ -33,6 +33,13 @@ def test_tables_are_those_of_the_results(document: str) -> None:
     assert tables.render(text) == text
 
 
+def test_no_part_of_the_evidence_is_missing() -> None:
+    text = (ROOT / "docs" / "evidence.md").read_text()
+    parts = dict(re.findall(r"<!-- ([\w-]+) -->\n(.*?)<!-- /\1 -->", text, re.S))
+    assert len(parts) == 11
+    assert [name for name, part in parts.items() if "|" not in part] == []
+
+
 def test_the_configuration_reference_is_what_the_settings_say() -> None:
     path = ROOT / "docs" / "configuration.py"
     page = runpy.run_path(str(path))["render"]()
