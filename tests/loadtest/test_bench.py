@@ -247,6 +247,22 @@ def test_results_of_other_inputs_are_not_mixed(repository: Path, tmp_path: Path)
         Book(path, ladder, 60.0, 200.0, {}, more={"images": "mine"})
 
 
+def test_a_trace_that_was_not_played_whole_is_played_anew(repository: Path, tmp_path: Path) -> None:
+    ladder = Ladder.load(repository / "digits" / "1" / "ladder.json")
+    book = Book(tmp_path / "serve.json", ladder, 4.0, 200.0, {})
+    levels = [{"capacity": capacity} for capacity in CAPACITIES]
+    book.measure(TABLE, levels)
+    calm, step = (list(order(name, 1, 5)) for name in ("calm", "step"))
+    assert book.start([calm, step]) == [*calm, *step]
+    for run in (*calm, *step[:3]):
+        book.meet(run, 500.0)
+        book.put(run, facts(run, arrivals_sha256=book.schedule(run).sha256))
+    assert book.start([calm, step]) == step
+    assert (book.met(calm[0]), book.met(step[0])) == (True, False)
+    book.put(calm[1], {**book[calm[1]], "problem": "the client was late"})
+    assert book.start([calm]) == calm
+
+
 def test_images_without_labels_are_refused(tmp_path: Path) -> None:
     pixels, labels = labelled_images(8)
     np.savez(tmp_path / "bare.npz", pixels=pixels)

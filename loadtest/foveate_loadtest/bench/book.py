@@ -128,16 +128,25 @@ class Book:
         self.data["runs"][run.key] = facts
         self.save()
 
-    def forget(self, runs: Iterable[Played]) -> None:
-        """As if these had never been played, nor their arrivals met."""
-        for run in runs:
-            self.data["runs"].pop(run.key, None)
-            self.data["speeds"].pop(run.trace.key, None)
-        self.save()
-
     def __getitem__(self, run: Played) -> dict[str, Any]:
         facts: dict[str, Any] = self.data["runs"][run.key]
         return facts
+
+    def start(self, groups: Iterable[Sequence[R]]) -> list[R]:
+        """The runs to play, of groups of runs that are held against each other.
+
+        Of a group all or none: machines change by the hour. A group of which a run is missing or
+        invalid is forgotten, with the load it met.
+        """
+        again = [run for group in groups if not self._whole(group) for run in group]
+        for run in again:
+            self.data["runs"].pop(run.key, None)
+            self.data["speeds"].pop(run.trace.key, None)
+        self.save()
+        return again
+
+    def _whole(self, group: Sequence[R]) -> bool:
+        return not self.missing(group) and all(self[run]["problem"] is None for run in group)
 
     def missing(self, runs: Iterable[R]) -> list[R]:
         """Those that were never played, or with other arrivals."""

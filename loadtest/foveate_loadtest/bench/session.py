@@ -120,16 +120,8 @@ class Session:
         yield from self._not_played(more)
 
     def _not_played(self, groups: list[list[Run]]) -> Iterator[tuple[Run, int]]:
-        """Of runs that are held against each other, all or none: machines change by the hour."""
-        again = [group for group in groups if not self._whole(group)]
-        missing = [run for group in again for run in group]
-        self._book.forget(missing)
+        missing = self._book.start(groups)
         yield from ((run, len(missing) - number - 1) for number, run in enumerate(missing))
-
-    def _whole(self, group: list[Run]) -> bool:
-        return not self._book.missing(group) and all(
-            self._book[run]["problem"] is None for run in group
-        )
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
