@@ -1,4 +1,4 @@
-"""Write the tables of README.md and of ``docs/`` from ``benchmarks/results/*.json``.
+"""Write tables of README.md and of ``docs/``, and a picture, from ``benchmarks/results/*.json``.
 
     python benchmarks/tables.py
 
@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from foveate_loadtest.bench.figures import fronts_figure
 from foveate_loadtest.bench.findings import ADAPTIVE, Contender, findings, points
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PICTURE = ROOT / "docs" / "images" / "evidence.svg"
 DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 
 
-def render(text: str, results: Path = ROOT / "benchmarks" / "results") -> str:
+def render(text: str, results: Path = RESULTS) -> str:
     """``text`` with its tables made anew."""
     for name, (file, table) in _TABLES.items():
         path = results / f"{file}.json"
@@ -30,6 +33,11 @@ def render(text: str, results: Path = ROOT / "benchmarks" / "results") -> str:
         block = f"<!-- {name} -->\n{table(data)}\n<!-- /{name} -->"
         text = re.sub(rf"<!-- {name} -->.*<!-- /{name} -->", lambda _, b=block: b, text, flags=re.S)
     return text
+
+
+def picture() -> str:
+    """Of the comparison of policies, as SVG."""
+    return fronts_figure(findings(json.loads((RESULTS / "serve.json").read_text())))
 
 
 def ladder(data: Mapping[str, Any]) -> str:
@@ -683,3 +691,4 @@ if __name__ == "__main__":
     for document in DOCUMENTS:
         path = ROOT / document
         path.write_text(render(path.read_text()))
+    PICTURE.write_text(picture())

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -21,16 +22,25 @@ DOCS = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
 KNOWN = {*COUNTERS, *GAUGES, *OF_ADAPTER, *PACKAGES}
 
 
-@pytest.mark.parametrize("document", ["README.md", *DOCS])
-def test_tables_are_those_of_the_results(document: str) -> None:
+@pytest.fixture
+def tables() -> Any:
     path = ROOT / "benchmarks" / "tables.py"
     spec = importlib.util.spec_from_file_location("tables", path)
     assert spec is not None
     assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("document", ["README.md", *DOCS])
+def test_tables_are_those_of_the_results(tables: Any, document: str) -> None:
     text = (ROOT / document).read_text()
     assert tables.render(text) == text
+
+
+def test_the_picture_is_that_of_the_results(tables: Any) -> None:
+    assert tables.PICTURE.read_text() == tables.picture()
 
 
 def test_no_part_of_the_evidence_is_missing() -> None:
