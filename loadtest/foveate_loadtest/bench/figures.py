@@ -56,4 +56,6 @@ def _draw(axes: Axes, finding: Finding) -> None:
                 color=colour(one.who),
                 label=one.who,
             )
+    left, _ = axes.get_xlim()
+    axes.set_xlim(left, 100 + (100 - left) / 20)
     axes.grid(alpha=0.3)
