@@ -33,10 +33,10 @@ test: $(READY) $(TIMM) ## Run the tests: kernels in Triton's interpreter, the re
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=line interpreted compiled
 	$(BIN)/python -m pytest --durations=15 --durations-min=5 --ignore=$(BUDGETS)
 
-interpreted:
+interpreted: $(READY)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreter
 
-compiled:
+compiled: $(READY)
 	$(BIN)/python -m pytest $(BUDGETS)
 
 check: $(READY) ## Lint, type-check, look for known vulnerabilities

@@ -22,7 +22,7 @@ NAMES = (
     "switches",
     "burst",
     "control",
-    "serve --quick",
+    "serve --quick --fresh",
     "crosscheck",
     "simulated",
     "detection",

@@ -1,10 +1,10 @@
 """``foveate bench serve``, and what is kept of it in ``benchmarks/results/serve.json``.
 
-    python benchmarks/serve.py [--quick] [--seconds 60] [--seeds 3] [--output .state/bench-serve]
+    python benchmarks/serve.py [--quick] [--seconds 60] [--seeds 3] [--output .state/serve]
 
 Seven traces, each adaptively (first and last), at every fixed level, under a threshold controller
 and a concurrency limiter: 80 minutes of a quiet machine for the first seed, then two more seeds of
-who was within a point. It goes on where it was interrupted. ``--quick`` takes ten minutes and
+who was within a point. It goes on with the trace that was interrupted. ``--quick`` takes ten minutes and
 writes ``serve_quick.json``. All requests are in ``OUTPUT/rows``, the page is ``OUTPUT/index.html``.
 """
 
@@ -77,12 +77,14 @@ def main(
     seconds: float = 60.0,
     seeds: int = 3,
     output: Path | None = None,
+    fresh: bool = False,
     report_only: bool = False,
 ) -> None:
     name = "serve_quick" if quick else "serve"
     folder = output or Path(".state") / name.replace("_", "-")
     command = [sys.executable, "-m", "foveate.cli", "bench", "serve", f"--output={folder}"]
     options = ["--quick"] if quick else [f"--seconds={seconds:g}", f"--seeds={seeds}"]
+    options += ["--fresh"] if fresh else []
     options += ["--report-only"] if report_only else []
     code = _wait(subprocess.Popen([*command, *options]))
     if code:

@@ -191,7 +191,7 @@ def serve_traces(data: Mapping[str, Any]) -> str:
     for found in findings(data):
         runs = [facts for facts in data["runs"].values() if facts["trace"] == found.name]
         commits = ", ".join(dict.fromkeys(_short(facts["commit"]) for facts in runs))
-        first = runs[0]
+        first = min(runs, key=lambda facts: facts["seed"])
         rows.append(
             (
                 found.name,
@@ -691,4 +691,5 @@ if __name__ == "__main__":
     for document in DOCUMENTS:
         path = ROOT / document
         path.write_text(render(path.read_text()))
-    PICTURE.write_text(picture())
+    if (RESULTS / "serve.json").exists():
+        PICTURE.write_text(picture())

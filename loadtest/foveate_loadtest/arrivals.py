@@ -168,7 +168,9 @@ def recorded_schedule(path: Path, rate: float, seconds: float) -> Schedule:
         seen = np.sort([float(line) for line in path.read_text().split()])
     except (OSError, ValueError) as error:
         raise ScheduleError(f"{path}: {error}") from error
-    if len(seen) < 2 or not np.isfinite(seen).all() or seen[0] == seen[-1] or rate <= 0:
+    if rate <= 0:
+        raise ScheduleError(f"rate={rate:g}: expected more than 0")
+    if len(seen) < 2 or not np.isfinite(seen).all() or seen[0] == seen[-1]:
         raise ScheduleError(f"{path}: {len(seen)} times; expected at least two different ones")
     times = (seen - seen[0]) * (len(seen) - 1) / (rate * (seen[-1] - seen[0]))
     gaps = np.diff(times)

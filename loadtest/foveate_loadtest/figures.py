@@ -65,7 +65,7 @@ def svg(figure: Figure) -> str:
     """The same of the same figure; without the XML declaration, to stand within HTML."""
     buffer = io.StringIO()
     with rc_context({"svg.hashsalt": "foveate", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

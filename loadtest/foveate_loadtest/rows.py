@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.files import replacing
 from foveate_loadtest.percentiles import Percentiles
 
 __all__ = ["DEAD", "INTERRUPTED", "Outcome", "Rows"]
@@ -106,7 +107,8 @@ class Rows:
 
             parquet.write_table(pyarrow.table(columns), path)
         else:
-            path.write_bytes(self.pack())
+            with replacing(path) as scratch:  # whoever waits for it finds it whole
+                scratch.write_bytes(self.pack())
 
     @staticmethod
     def load(path: Path) -> Rows:

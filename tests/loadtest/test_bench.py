@@ -253,14 +253,17 @@ def test_a_trace_that_was_not_played_whole_is_played_anew(repository: Path, tmp_
     levels = [{"capacity": capacity} for capacity in CAPACITIES]
     book.measure(TABLE, levels)
     calm, step = (list(order(name, 1, 5)) for name in ("calm", "step"))
-    assert book.start([calm, step]) == [*calm, *step]
+    assert not book.whole(calm)
+    assert (book.start(calm), book.start(step)) == (calm, step)
     for run in (*calm, *step[:3]):
         book.meet(run, 500.0)
         book.put(run, facts(run, arrivals_sha256=book.schedule(run).sha256))
-    assert book.start([calm, step]) == step
+    assert (book.start(calm), book.start(step)) == ((), step)
+    assert list(book.data["runs"]) == [run.key for run in calm]
     assert (book.met(calm[0]), book.met(step[0])) == (True, False)
     book.put(calm[1], {**book[calm[1]], "problem": "the client was late"})
-    assert book.start([calm]) == calm
+    assert book.start(calm[1:]) == calm[1:]
+    assert book.data["runs"] == {}, "calm[0] was held against them"
 
 
 def test_images_without_labels_are_refused(tmp_path: Path) -> None:

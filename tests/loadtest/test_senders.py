@@ -92,8 +92,8 @@ def _answering(said: bytes | None) -> Iterator[str]:
                 connection.sendall(said)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        over.set()
-        thread.join()
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            over.set()

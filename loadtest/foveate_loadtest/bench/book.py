@@ -132,20 +132,26 @@ class Book:
         facts: dict[str, Any] = self.data["runs"][run.key]
         return facts
 
-    def start(self, groups: Iterable[Sequence[R]]) -> list[R]:
-        """The runs to play, of groups of runs that are held against each other.
+    def start(self, group: Sequence[R]) -> Sequence[R]:
+        """The runs to play, of those of one trace that are held against each other: all or none.
 
-        Of a group all or none: machines change by the hour. A group of which a run is missing or
-        invalid is forgotten, with the load it met.
+        Machines change by the hour. If a run is missing or invalid, all that was played of these
+        arrivals is forgotten.
         """
-        again = [run for group in groups if not self._whole(group) for run in group]
-        for run in again:
-            self.data["runs"].pop(run.key, None)
+        if self.whole(group):
+            return ()
+        runs = self.data["runs"]
+        stale = {runs[run.key]["arrivals_sha256"] for run in group if run.key in runs}
+        self.data["runs"] = {
+            key: facts for key, facts in runs.items() if facts["arrivals_sha256"] not in stale
+        }
+        for run in group:
             self.data["speeds"].pop(run.trace.key, None)
         self.save()
-        return again
+        return group
 
-    def _whole(self, group: Sequence[R]) -> bool:
+    def whole(self, group: Sequence[R]) -> bool:
+        """Were all played, and validly?"""
         return not self.missing(group) and all(self[run]["problem"] is None for run in group)
 
     def missing(self, runs: Iterable[R]) -> list[R]:

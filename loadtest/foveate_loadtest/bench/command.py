@@ -59,15 +59,16 @@ def serve(
     if unknown := [one for one in wanted if one not in TRACES]:
         raise typer.BadParameter(f"--trace={unknown[0]!r}: known are {', '.join(TRACES)}")
     model = choose_model(repository, name)
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise TargetError("one core: load beside the server on the same core would be invalid")
     if report_only:
         saved = output / "serve.json"
         if fresh or not saved.exists():
             raise typer.BadParameter(f"--report-only: nothing to report from in {output}")
         write_page(json.loads(saved.read_text()), model, output / "index.html")
+        typer.echo(output / "index.html")
         return
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise TargetError("one core: load beside the server on the same core would be invalid")
     os.sched_setaffinity(0, {cores[-1]})
     session = Session(
         repository=repository,

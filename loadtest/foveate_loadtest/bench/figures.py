@@ -36,8 +36,13 @@ def fronts_figure(found: Sequence[Finding]) -> str:
     for axes in cells[len(found) :]:
         axes.axis("off")
     if found:
-        handles = cells[0].get_legend_handles_labels()
-        cells[len(found)].legend(*handles, loc="center", frameon=False)
+        named = {
+            label: handle
+            for axes in cells[: len(found)]
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        legend = cells[len(found)]
+        legend.legend(named.values(), named.keys(), loc="center", frameon=False)
     figure.supxlabel("in time, %")
     figure.supylabel("quality of those answers, %")
     return svg(figure)

@@ -177,10 +177,11 @@ def _finding(name: str, runs: Sequence[Facts], cheapest: int) -> Finding:
         for who in dict.fromkeys(facts["who"] for facts in valid if facts["seed"] == FIRST)
     )
     seeds = {facts["seed"] for facts in runs}
+    first = min(runs, key=lambda facts: facts["seed"])
     return Finding(
         name=name,
-        title=runs[0]["title"],
-        requests=runs[0]["requests"],
+        title=first["title"],
+        requests=first["requests"],
         seeds=len(seeds),
         cheapest=cheapest,
         contenders=contenders,

@@ -28,7 +28,7 @@ from foveate_loadtest.progress import Progress
 
 __all__ = ["Session"]
 
-_TRIES = 3  # of a run whose client was late
+_TRIES = 3  # of a run that is invalid
 _BESIDE_S = 9.0  # of a run, for what is not load: starting the client, settling
 
 
@@ -120,8 +120,11 @@ class Session:
         yield from self._not_played(more)
 
     def _not_played(self, groups: list[list[Run]]) -> Iterator[tuple[Run, int]]:
-        missing = self._book.start(groups)
-        yield from ((run, len(missing) - number - 1) for number, run in enumerate(missing))
+        left = sum(len(group) for group in groups if not self._book.whole(group))
+        for group in groups:
+            for run in self._book.start(group):
+                left -= 1
+                yield run, left
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
