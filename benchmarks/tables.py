@@ -213,7 +213,8 @@ def serve_traces(data: Mapping[str, Any]) -> str:
         f"{exact:.0f}/s), measured again before each trace. {data['seconds']:g} s a run, SLO "
         f"{data['slo_ms']:g} ms. {e['processor']} ({e['cores']} cores, shared), server on one "
         f"core, client on the other; torch {e['torch']}, nvidia-pytriton {e['nvidia-pytriton']}, "
-        f"locust {e['locust']}; `python benchmarks/serve.py`."
+        f"locust {e['locust']}; `python benchmarks/serve.py "
+        f"--seconds {data['seconds']:g}`."
     )
 
 
