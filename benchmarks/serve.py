@@ -5,7 +5,8 @@
 Seven traces, each adaptively (first and last), at every fixed level, under a threshold controller
 and a concurrency limiter: 80 minutes of a quiet machine for the first seed, then two more seeds of
 who was within a point. It goes on with the trace that was interrupted. ``--quick`` takes ten
-minutes and writes ``serve_quick.json``. All requests are in ``OUTPUT/rows``, the page is ``OUTPUT/index.html``.
+minutes and writes ``serve_quick.json``. All requests are in ``OUTPUT/rows``, the page is
+``OUTPUT/index.html``.
 """
 
 from __future__ import annotations
