@@ -206,6 +206,13 @@ def test_bars_are_met_or_missed_one_by_one(module: Callable[[str], Any], data: A
     undecided = [text for text in missed() if "undecided" in text]
     assert all("differs from itself by 2.00" in text for text in undecided)
     assert len(undecided) == 5
+    data["runs"]["calm, seed 1, adaptive, take 2"]["correct_in_time"] = 97
+    for seed, right in ((2, 90), (3, 99)):
+        for run in order("calm", seed, 5, ["threshold"]):
+            data["runs"][run.key] = facts(
+                run, correct_in_time=right if run.who == "threshold" else 97
+            )
+    assert any("threshold; undecided, as the interval holds" in text for text in missed())
     del data["runs"]["step, seed 1, fixed 3"]
     assert any(text.startswith("17 of 18 runs") for text in missed())
 
