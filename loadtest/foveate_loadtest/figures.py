@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 __all__ = ["colour", "latency_figure", "svg", "time_figure"]
 
@@ -46,8 +47,9 @@ def time_figure(runs: Runs, slo_ms: float) -> str:
             axes.plot(values, color=colour(run["who"]), linewidth=1, label=_label(run))
     p99.axhline(slo_ms, color="black", linestyle=":", linewidth=1)
     p99.set(ylabel="p99 of answers, ms", yscale="log")
+    p99.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     p99.yaxis.set_major_formatter("{x:g}")
-    p99.yaxis.set_minor_formatter("{x:g}")
+    p99.yaxis.set_minor_formatter(NullFormatter())
     level.set(ylabel="mean level", xlabel="intended send, s")
     for axes in (rate, p99, level):
         axes.grid(alpha=0.3)
