@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from foveate.ladder import Ladder, LatencyTable
+from foveate_loadtest.errors import ResultsError
 from foveate_loadtest.rows import Outcome, Rows
 
 ROOT = Path(__file__).parent.parent
@@ -161,11 +162,15 @@ def test_what_is_there_is_not_played_again(module, book, ladder, tmp_path) -> No
     again = load(tmp_path / "control.json", ladder, 1.0)
     assert again.missing(runs) == runs[1:]
     assert again.table == book.table
-    with pytest.raises(ValueError, match=r"seconds=1.0, asked for 2.0"):
+    with pytest.raises(ResultsError, match=r"seconds=1.0, asked for 2.0"):
         load(tmp_path / "control.json", ladder, 2.0)
     assert load(tmp_path / "control.json", ladder, 2.0, fresh=True).missing
     again.data["levels"][0]["capacity"] = 111.0  # other arrivals
     assert again.missing(runs) == runs
+
+
+def test_a_player_waits_for_its_first_run(module, tmp_path) -> None:
+    module("control_parts.runs").Player(tmp_path, "digits", 0).close()
 
 
 def test_only_complete_parts_are_judged(module, book) -> None:
