@@ -15,7 +15,6 @@ from foveate.ladder import Ladder, LatencyTable
 from foveate.local import Addresses
 from foveate_adapter.control import Config
 from foveate_adapter.observe import Observation
-from foveate_loadtest.arrivals import Schedule, constant
 from foveate_loadtest.bench.book import Book
 from foveate_loadtest.bench.findings import close_rivals, findings, interval, points, promises
 from foveate_loadtest.bench.page import write_page
@@ -23,9 +22,10 @@ from foveate_loadtest.bench.pictures import gather
 from foveate_loadtest.bench.plan import TRACES, Policy, Run, order
 from foveate_loadtest.bench.play import play, save_rows
 from foveate_loadtest.bench.threshold import decide
-from foveate_loadtest.choices import Target
+from foveate_loadtest.choices import Shape, Target
 from foveate_loadtest.errors import ResultsError, ScheduleError
 from foveate_loadtest.images import encode, labelled_images, save_images
+from foveate_loadtest.shapes import shape_schedule
 from foveate_loadtest.stage import Stage
 
 CAPACITIES = [110.0, 160.0, 220.0, 300.0, 400.0]
@@ -314,25 +314,24 @@ def test_a_rival_plays_on_the_real_server(server: Any, tmp_path: Path, policy: P
         200.0,
         str(images),
     )
-    times = constant(600, 2.5)  # far beyond level 0
-    schedule = Schedule(times=times, seconds=2.5, scenario="test", seed=1, cv2=0.0, capacities=None)
+    schedule = shape_schedule(Shape.STEADY, 600, 2.5, cv2=0.0)  # far beyond level 0
     run = Run(name="step", trace=TRACES["step"], policy=policy)
     kept, rows = play(stage, run, schedule, SLOW, 32, lambda progress: None)
     json.dumps(kept)
     assert kept["who"] == policy.value
     assert sum(answers for answers, _ in kept["by_level"].values()) == kept["in_time"]
     assert sum(right for _, right in kept["by_level"].values()) == kept["correct_in_time"]
-    assert kept["requests"] == len(times)
+    assert kept["requests"] == len(schedule.times)
     levels = set(rows.level[rows.level >= 0].tolist())
     if policy is Policy.THRESHOLD:
         assert {0, 1} <= levels, "from level 0 on, and it moved"
     else:
         assert levels == {0}
         refused = np.count_nonzero(rows.done - rows.sent < 1e-3)
-        assert refused > 0.3 * len(times)
+        assert refused > 0.3 * len(schedule.times)
         assert "limit of requests in flight" in rows.messages["rejected"]
     assert stage.adapter.view()["pin"] is None
     save_rows(rows, tmp_path, run)
     table = parquet.read_table(tmp_path / f"step-seed-1-{policy.value}.parquet")
-    assert table.num_rows == len(times)
+    assert table.num_rows == len(schedule.times)
     assert table["level"].to_numpy().tolist() == rows.level.tolist()

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 from foveate.local import free_ports
-from foveate_loadtest.arrivals import Schedule, constant
+from foveate_loadtest.arrivals import Schedule
+from foveate_loadtest.choices import Shape
 from foveate_loadtest.errors import SenderError
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import summarise
 from foveate_loadtest.rows import DEAD, Rows
 from foveate_loadtest.run import LoadtestConfig, run
+from foveate_loadtest.shapes import shape_schedule
 
 StartFake = Callable[..., str]
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -28,14 +30,7 @@ PATIENT = 10_000.0  # ms; how quick this machine is, is not the question here
 
 
 def _schedule(seconds: float) -> Schedule:
-    return Schedule(
-        times=constant(RATE, seconds),
-        seconds=seconds,
-        scenario="test",
-        seed=0,
-        cv2=0.0,
-        capacities=None,
-    )
+    return shape_schedule(Shape.STEADY, RATE, seconds, cv2=0.0)
 
 
 def _config(server: str, seconds: float, rows: Path, **others: object) -> LoadtestConfig:

@@ -19,13 +19,14 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from foveate_loadtest.arrivals import Schedule, constant
 from foveate_loadtest.capacity import measure_capacity
-from foveate_loadtest.choices import Protocol
+from foveate_loadtest.choices import Protocol, Shape
 from foveate_loadtest.errors import SenderError, TargetError
 from foveate_loadtest.ladder import LadderFacts
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import Report
 from foveate_loadtest.rows import INTERRUPTED, Outcome, Rows
 from foveate_loadtest.run import LoadtestConfig, run
+from foveate_loadtest.shapes import shape_schedule
 
 StartFake = Callable[..., str]
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -248,14 +249,7 @@ def test_capacity_is_not_measured_on_refusals(start_fake: StartFake) -> None:
 
 
 def _schedule(seconds: float) -> Schedule:
-    return Schedule(
-        times=constant(RATE, seconds),
-        seconds=seconds,
-        scenario="test",
-        seed=0,
-        cv2=0.0,
-        capacities=None,
-    )
+    return shape_schedule(Shape.STEADY, RATE, seconds, cv2=0.0)
 
 
 def _closed_loop_latencies(server: str) -> list[float]:

@@ -12,17 +12,15 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from foveate_loadtest.adapter import Adapter
-from foveate_loadtest.arrivals import Schedule, constant
-from foveate_loadtest.choices import Protocol, Target
+from foveate_loadtest.choices import Protocol, Shape, Target
 from foveate_loadtest.cli import loadtest
 from foveate_loadtest.errors import TargetError
 from foveate_loadtest.ladder import LadderFacts
 from foveate_loadtest.rows import Outcome, Rows
 from foveate_loadtest.run import LoadtestConfig, run
+from foveate_loadtest.shapes import shape_schedule
 
-SCHEDULE = Schedule(
-    times=constant(40, 1.0), seconds=1.0, scenario="trickle", seed=0, cv2=0.0, capacities=None
-)
+SCHEDULE = shape_schedule(Shape.STEADY, 40, 1.0, cv2=0.0)
 
 
 @pytest.mark.parametrize(
