@@ -76,7 +76,7 @@ ENV PATH=/opt/foveate/bin:${PATH} \
 # The plugin also lies where a tritonserver started by hand looks for it.
 RUN install -d -m 700 -o 1000 -g 1000 /var/lib/foveate /run/foveate \
  && install -d /opt/tritonserver/backends/foveate \
- && ln -s "$(python -c 'import foveate.server; print(foveate.server.PLUGIN)')" \
+ && ln -s "$(python -c 'import foveate_cli.host.tritonserver; print(foveate_cli.host.tritonserver.PLUGIN)')" \
     /opt/tritonserver/backends/foveate/model.py \
  && python -c 'import foveate.repository, pathlib; foveate.repository.check_repository(pathlib.Path("/models"))'
 USER 1000:1000

@@ -46,7 +46,7 @@ check: $(READY) ## Lint, type-check, look for known vulnerabilities
 	$(BIN)/python .ci/audit.py
 
 long: $(READY) ## Long measurements; writes benchmarks/results/*.json
-	$(BIN)/python benchmarks/all.py
+	$(BIN)/python -m foveate_benchmarks
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .state build dist

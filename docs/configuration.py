@@ -13,9 +13,9 @@ import typer.main
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from foveate.cli import app
 from foveate.settings import ModelSettings
 from foveate_adapter.settings import Settings
+from foveate_cli.main import app
 
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# Configuration

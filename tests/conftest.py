@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import random
 import re
@@ -14,9 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from foveate.levels.ladder import Ladder, Level, Quality
+from foveate.levels.latency_table import LatencyTable
+from foveate_adapter.control import Config
 
 ROOT = Path(__file__).parent.parent
 READY_S = 300.0  # the first start on a machine measures its latency table
@@ -92,13 +94,39 @@ class Served:
             time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def module() -> Iterator[Callable[[str], Any]]:
-    """``module("gpu_parts.rows")``: a module of the benchmarks."""
-    before = list(sys.path)
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield importlib.import_module
-    sys.path[:] = before
+@pytest.fixture
+def ladder() -> Ladder:
+    names = ("dense", "prune-50", "vwt-80", "vwt-85")
+    tops = (0.9745, 0.972, 0.9645, 0.953)
+    return Ladder(
+        model="digits",
+        image_size=(96, 96),
+        tokens=145,
+        levels=tuple(
+            Level(
+                name=name,
+                reducers=({"kind": name},) if index else (),
+                weights="model.safetensors",
+                vocabulary=None,
+                tokens=(145 - 30 * index,) * 6,
+                macs=200_000_000 // (index + 1),
+                quality=Quality(top1=top, agreement=top, n=2000),
+            )
+            for index, (name, top) in enumerate(zip(names, tops, strict=True))
+        ),
+    )
+
+
+@pytest.fixture
+def table(ladder: Ladder) -> LatencyTable:
+    """Capacities 166, 309, 552 and 656 requests a second, as the demo model has on one core."""
+    seconds = ((0.0077, 0.0482), (0.0057, 0.0259), (0.0044, 0.0145), (0.0041, 0.0122))
+    return LatencyTable(device="cpu", ladder=ladder.digest, batches=(1, 8), seconds=seconds)
+
+
+@pytest.fixture
+def config(table: LatencyTable) -> Config:
+    return Config(slo_s=0.2, objective=0.99, table=table, floor=3)
 
 
 @pytest.fixture(scope="session")
@@ -211,7 +239,7 @@ def free_port() -> Callable[[], int]:
 
 
 def serve_command(*options: str) -> list[str]:
-    return [sys.executable, "-m", "foveate.cli", "serve", *options]
+    return [sys.executable, "-m", "foveate_cli.main", "serve", *options]
 
 
 def serve_environment() -> dict[str, str]:

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.main import get_command
 
-from foveate.cli import app
-from foveate.telemetry import COUNTERS, GAUGES
-from foveate_adapter.metrics import Metrics
+from foveate.backend.telemetry import COUNTERS, GAUGES
+from foveate_adapter.own_metrics import Metrics
+from foveate_benchmarks import tables
+from foveate_cli.main import app
 
 ROOT = Path(__file__).parent.parent
 OF_ADAPTER = re.findall(r"^# TYPE (\w+)", Metrics([]).text()[0].decode(), re.M)
-PACKAGES = ("foveate_kernels", "foveate_adapter", "foveate_loadtest")
+PACKAGES = ("foveate_kernels", "foveate_adapter", "foveate_loadtest", "foveate_benchmarks")
 DOCS = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
 KNOWN = {*COUNTERS, *GAUGES, *OF_ADAPTER, *PACKAGES}
 
 
-@pytest.fixture
-def tables() -> Any:
-    path = ROOT / "benchmarks" / "tables.py"
-    spec = importlib.util.spec_from_file_location("tables", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("document", ["README.md", *DOCS])
-def test_tables_are_those_of_the_results(tables: Any, document: str) -> None:
+def test_tables_are_those_of_the_results(document: str) -> None:
     text = (ROOT / document).read_text()
     assert tables.render(text) == text
 
 
-def test_the_picture_is_that_of_the_results(tables: Any) -> None:
+def test_the_picture_is_that_of_the_results() -> None:
     assert tables.PICTURE.read_text() == tables.picture()
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_top_level_folders_are_containers_not_packages() -> None:
-    for folder in ("kernels", "engine", "adapter", "loadtest", "benchmarks"):
+    for folder in ("kernels", "engine", "adapter", "loadtest", "cli", "benchmarks"):
         assert not (ROOT / folder / "__init__.py").exists()
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
@@ -23,9 +23,9 @@ def test_top_level_folders_are_containers_not_packages() -> None:
     ("module", "absent"),
     [
         ("foveate", "torch"),
-        ("foveate.cli", "torch"),
-        ("foveate.ladder", "numpy"),
-        ("foveate.governor", "torch"),
+        ("foveate_cli.main", "torch"),
+        ("foveate.levels.ladder", "numpy"),
+        ("foveate.control.governor", "torch"),
         ("foveate_adapter.app", "torch"),
         ("foveate_loadtest", "gevent"),
     ],

@@ -11,11 +11,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from foveate.errors import FoveateError
-from foveate_adapter import central
+from foveate_adapter import slo_sync as central
 from foveate_adapter.app import create_app
 from foveate_adapter.loop import run
-from foveate_adapter.metrics import Metrics
 from foveate_adapter.model import open_models
+from foveate_adapter.own_metrics import Metrics
 from foveate_adapter.settings import Settings
 from foveate_adapter.sources import open_source
 

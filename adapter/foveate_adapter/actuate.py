@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from foveate.policy import Policy
+from foveate.control.policy import Policy
 from foveate_adapter.control import Decision
 
 __all__ = ["Writer", "policy_of", "publish"]

@@ -25,8 +25,8 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 import foveate
+from foveate.control.heartbeat import Heartbeats
 from foveate.errors import BadImage
-from foveate.heartbeat import Heartbeats
 from foveate_adapter import console
 from foveate_adapter.errors import (
     Busy,
@@ -38,8 +38,8 @@ from foveate_adapter.errors import (
     UpstreamError,
 )
 from foveate_adapter.explain import Explainer
-from foveate_adapter.metrics import Metrics
 from foveate_adapter.model import Decided, Model
+from foveate_adapter.own_metrics import Metrics
 from foveate_adapter.schema import DecisionView, Explanation, ModelView, PinWish, Problem
 from foveate_adapter.settings import Settings, is_loopback
 from foveate_adapter.slo import Slo, SloWish

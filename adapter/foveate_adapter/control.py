@@ -26,7 +26,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Literal
 
-from foveate.ladder import LatencyTable
+from foveate.levels.latency_table import LatencyTable
 from foveate_adapter.observe import Observation
 from foveate_adapter.traffic import Traffic, room_s
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from foveate.errors import BadImage, BadWish
-from foveate.ladder import Ladder
+from foveate.levels.ladder import Ladder
 from foveate_adapter.address import shown
 from foveate_adapter.errors import Busy, TooLarge, UnknownLevel, UnknownModel, UpstreamError
 from foveate_adapter.model import Model

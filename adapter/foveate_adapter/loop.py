@@ -13,9 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from foveate_adapter.errors import ScrapeError
-from foveate_adapter.metrics import Metrics
 from foveate_adapter.model import Model
 from foveate_adapter.observe import Sample
+from foveate_adapter.own_metrics import Metrics
 from foveate_adapter.sources import TIMEOUT_S, Source
 
 __all__ = ["run"]

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
+from foveate.control.policy import Policy, PolicyReader, policy_path
 from foveate.errors import BadWish, LadderError, PolicyError, PolicyTaken
-from foveate.ladder import Ladder, LatencyTable
-from foveate.policy import Policy, PolicyReader, policy_path
+from foveate.levels.ladder import Ladder
+from foveate.levels.latency_table import LatencyTable
 from foveate_adapter.actuate import Writer, publish
 from foveate_adapter.control import Config, Decision, Reason, State, decide
 from foveate_adapter.errors import Conflict, SettingsError, StateError, UnknownLevel

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import httpx
 
+from foveate.atomic_file import replacing
+from foveate.control.policy import Policy, PolicyWriter, policy_path
+from foveate.control.sealed_policy import PolicyMessage, read_secret, seal
 from foveate.errors import PolicyError
-from foveate.files import replacing
-from foveate.message import PolicyMessage, read_secret, seal
-from foveate.policy import Policy, PolicyWriter, policy_path
 from foveate_adapter.actuate import Writer
 from foveate_adapter.address import shown
 from foveate_adapter.errors import RemoteError

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from foveate.files import replacing
+from foveate.atomic_file import replacing
 from foveate_adapter.control import Goal
 from foveate_adapter.errors import StateError
 

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 import httpx
 
-from foveate.heartbeat import Heartbeats
+from foveate.control.heartbeat import Heartbeats
 from foveate_adapter.address import shown
 from foveate_adapter.errors import ScrapeError
 from foveate_adapter.observe import METRICS, Sample, collect, parse, series_key
-from foveate_adapter.page import Page
+from foveate_adapter.page_reader import Page
 from foveate_adapter.settings import Settings
 
 __all__ = ["PrometheusSource", "Source", "TritonSource", "open_source"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from foveate.errors import ServerError, WeightsError
-from foveate.ladder import Ladder
+from foveate.levels.ladder import Ladder
 
 __all__ = [
     "CONTROL_SUFFIX",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from foveate.errors import FoveateError
 
-__all__ = ["ModelSettings", "default_state_dir"]
+__all__ = ["ModelSettings", "default_state_dir", "state_dir"]
 
 _PREFIX, _ADAPTER = "FOVEATE_", "FOVEATE_ADAPTER_"
 # Kubernetes sets these for a service named foveate.
@@ -23,6 +23,11 @@ def default_state_dir() -> Path:
     """Where measured latencies and the server root are kept between runs."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "foveate"
+
+
+def state_dir() -> Path:
+    """What outlives a run: latency tables and the laid-out server. Created when first used."""
+    return Path(os.environ.get("FOVEATE_STATE_DIR") or default_state_dir()).absolute()
 
 
 class ModelSettings(BaseModel):

@@ -12,8 +12,8 @@ import grpc
 from foveate_loadtest.arrivals import Capacities
 from foveate_loadtest.choices import DIGITS, Target
 from foveate_loadtest.errors import TargetError
-from foveate_loadtest.images import load_images
-from foveate_loadtest.ladder import LadderFacts
+from foveate_loadtest.image_sets import load_images
+from foveate_loadtest.ladder_facts import LadderFacts
 from foveate_loadtest.payloads import Parameters, grpc_payload, tensors
 from foveate_loadtest.senders import infer_method
 

@@ -14,9 +14,9 @@ from locust.argument_parser import LocustArgumentParser
 from locust.runners import MasterRunner, WorkerRunner
 
 from foveate_loadtest.choices import DIGITS, Protocol, Target
-from foveate_loadtest.crew import Alone, Worker
 from foveate_loadtest.master import Master
 from foveate_loadtest.user import OpenLoopUser
+from foveate_loadtest.workers import Alone, Worker
 
 __all__ = ["OpenLoopUser"]
 

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.queue import Empty, Queue
 
-from foveate_loadtest.crew import (
+from foveate_loadtest.ending import abandon, finish
+from foveate_loadtest.progress import Progress, together
+from foveate_loadtest.rows import DEAD, INTERRUPTED, Rows
+from foveate_loadtest.workers import (
     FAILED,
     PROGRESS,
     READY,
@@ -27,9 +30,6 @@ from foveate_loadtest.crew import (
     schedule_times,
     write_progress,
 )
-from foveate_loadtest.ending import abandon, finish
-from foveate_loadtest.progress import Progress, together
-from foveate_loadtest.rows import DEAD, INTERRUPTED, Rows
 
 if TYPE_CHECKING:  # importing Locust patches the whole process
     from locust import User

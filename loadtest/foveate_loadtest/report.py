@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate_loadtest.arrivals import Capacities, Schedule
-from foveate_loadtest.ladder import LadderFacts
+from foveate_loadtest.ladder_facts import LadderFacts
 from foveate_loadtest.percentiles import Percentiles
 from foveate_loadtest.rows import DEAD, INTERRUPTED, Outcome, Rows
 

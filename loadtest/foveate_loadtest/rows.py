@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.files import replacing
+from foveate.atomic_file import replacing
 from foveate_loadtest.percentiles import Percentiles
 
 __all__ = ["DEAD", "INTERRUPTED", "Outcome", "Rows"]

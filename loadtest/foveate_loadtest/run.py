@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from foveate.local import free_ports
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.choices import DIGITS, Protocol, Target
 from foveate_loadtest.environment import environment
 from foveate_loadtest.errors import SenderError
-from foveate_loadtest.ladder import LadderFacts
+from foveate_loadtest.ladder_facts import LadderFacts
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import Report, summarise
 from foveate_loadtest.rows import Rows
+from foveate_loadtest.temporary_server import free_ports
 
 __all__ = ["LoadtestConfig", "run"]
 
@@ -67,7 +67,7 @@ def run(
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
     if config.page is not None:  # before the run: nothing may be missing after it
-        from foveate_loadtest.page import write_page  # matplotlib takes its time
+        from foveate_loadtest.report_page import write_page  # matplotlib takes its time
 
     with tempfile.TemporaryDirectory(prefix="foveate-loadtest-") as scratch:
         folder = Path(scratch)

@@ -13,7 +13,7 @@ from foveate_loadtest.choices import Shape
 
 __all__ = ["AZURE", "shape_phases", "shape_schedule"]
 
-AZURE = Path(__file__).parent / "series" / "azure.json"  # see benchmarks/azure.py
+AZURE = Path(__file__).parent / "series" / "azure.json"  # see foveate_benchmarks.control.azure
 
 _HALF_CYCLE = 5.0  # seconds
 _STEPS = 100  # of a slope

@@ -8,16 +8,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from foveate.local import Addresses
-from foveate_loadtest.adapter import Adapter
+from foveate_loadtest.adapter_client import Adapter
 from foveate_loadtest.arrivals import Capacities, Schedule
 from foveate_loadtest.capacity import measure_capacities
 from foveate_loadtest.choices import DIGITS, Target
-from foveate_loadtest.ladder import LadderFacts
+from foveate_loadtest.ladder_facts import LadderFacts
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import Report
 from foveate_loadtest.rows import Rows
 from foveate_loadtest.run import LoadtestConfig, run
+from foveate_loadtest.temporary_server import Addresses
 
 __all__ = ["Stage", "row"]
 

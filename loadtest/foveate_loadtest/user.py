@@ -20,8 +20,7 @@ from locust.exception import StopUser
 from numpy.typing import NDArray
 
 from foveate_loadtest.choices import Protocol, Target
-from foveate_loadtest.crew import UNFOLLOWED, Crew
-from foveate_loadtest.images import load_images
+from foveate_loadtest.image_sets import load_images
 from foveate_loadtest.limiter import Limiter
 from foveate_loadtest.payloads import Parameters, grpc_payload, http_payload, tensors
 from foveate_loadtest.progress import measure
@@ -29,6 +28,7 @@ from foveate_loadtest.replay import Replay
 from foveate_loadtest.rows import INTERRUPTED, Outcome, Rows
 from foveate_loadtest.senders import GrpcSender, HttpSender, Sender, address
 from foveate_loadtest.wishes import Wish, draw, share_out
+from foveate_loadtest.workers import UNFOLLOWED, Crew
 
 __all__ = ["OpenLoopUser"]
 

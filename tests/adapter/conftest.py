@@ -1,4 +1,4 @@
-"""A ladder of four levels, its latency table, and Triton's ``/metrics`` as it really reads."""
+"""A model that is served, and Triton's ``/metrics`` as it really reads."""
 
 from __future__ import annotations
 
@@ -7,47 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from foveate.ladder import Ladder, LatencyTable, Level, Quality
-from foveate_adapter.control import Config
+from foveate.levels.ladder import Ladder
+from foveate.levels.latency_table import LatencyTable
 from foveate_adapter.model import Model, open_models
 from foveate_adapter.settings import Settings
 
 MetricsText = Callable[..., str]
-
-
-@pytest.fixture
-def ladder() -> Ladder:
-    names = ("dense", "prune-50", "vwt-80", "vwt-85")
-    tops = (0.9745, 0.972, 0.9645, 0.953)
-    return Ladder(
-        model="digits",
-        image_size=(96, 96),
-        tokens=145,
-        levels=tuple(
-            Level(
-                name=name,
-                reducers=({"kind": name},) if index else (),
-                weights="model.safetensors",
-                vocabulary=None,
-                tokens=(145 - 30 * index,) * 6,
-                macs=200_000_000 // (index + 1),
-                quality=Quality(top1=top, agreement=top, n=2000),
-            )
-            for index, (name, top) in enumerate(zip(names, tops, strict=True))
-        ),
-    )
-
-
-@pytest.fixture
-def table(ladder: Ladder) -> LatencyTable:
-    """Capacities 166, 309, 552 and 656 requests a second, as the demo model has on one core."""
-    seconds = ((0.0077, 0.0482), (0.0057, 0.0259), (0.0044, 0.0145), (0.0041, 0.0122))
-    return LatencyTable(device="cpu", ladder=ladder.digest, batches=(1, 8), seconds=seconds)
-
-
-@pytest.fixture
-def config(table: LatencyTable) -> Config:
-    return Config(slo_s=0.2, objective=0.99, table=table, floor=3)
 
 
 @pytest.fixture

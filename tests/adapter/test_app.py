@@ -15,12 +15,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
-from foveate.heartbeat import HEARTBEAT, Heartbeats
+from foveate.control.heartbeat import HEARTBEAT, Heartbeats
 from foveate_adapter import app
 from foveate_adapter.app import create_app
-from foveate_adapter.metrics import Metrics
 from foveate_adapter.model import open_models
 from foveate_adapter.observe import parse
+from foveate_adapter.own_metrics import Metrics
 
 MODEL = "/v1/models/digits"
 LocalClient = partial(TestClient, base_url="http://127.0.0.1:8080")

@@ -14,7 +14,7 @@ import uvicorn
 
 from foveate_adapter import __main__
 from foveate_adapter.app import create_app
-from foveate_adapter.metrics import Metrics
+from foveate_adapter.own_metrics import Metrics
 
 
 @pytest.fixture

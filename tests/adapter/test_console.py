@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from foveate_adapter.app import create_app
-from foveate_adapter.metrics import Metrics
+from foveate_adapter.own_metrics import Metrics
 
 ADAPTER = Path(__file__).parents[2] / "adapter"
 SOURCE = ADAPTER / "console"

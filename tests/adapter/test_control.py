@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foveate.ladder import LatencyTable
+from foveate.levels.latency_table import LatencyTable
 from foveate_adapter.control import Config, Decision, Reason, State, decide
 from foveate_adapter.observe import Observation
 

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from foveate_adapter.app import create_app
 from foveate_adapter.explain import MAX_BYTES, fates
-from foveate_adapter.metrics import Metrics
+from foveate_adapter.own_metrics import Metrics
 
 URL = "/v1/models/digits/explain"
 PNG = {"Content-Type": "image/png"}

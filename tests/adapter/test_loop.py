@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import pytest
 
 from foveate_adapter.loop import run
-from foveate_adapter.metrics import Metrics
 from foveate_adapter.observe import Sample, parse
+from foveate_adapter.own_metrics import Metrics
 
 DEADLINE_S = 15
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from foveate.policy import PolicyReader, policy_path
+from foveate.control.policy import PolicyReader, policy_path
 from foveate_adapter.control import Reason
 from foveate_adapter.errors import Conflict, SettingsError
 from foveate_adapter.model import open_models

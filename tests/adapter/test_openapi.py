@@ -15,7 +15,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from foveate_adapter.app import create_app
-from foveate_adapter.metrics import Metrics
+from foveate_adapter.own_metrics import Metrics
 
 
 @pytest.fixture

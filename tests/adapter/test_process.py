@@ -16,7 +16,7 @@ from itertools import islice, pairwise
 import httpx
 import pytest
 
-from foveate.policy import PolicyReader, policy_path
+from foveate.control.policy import PolicyReader, policy_path
 
 DEADLINE_S = 15
 

@@ -16,8 +16,8 @@ import httpx
 import pytest
 import tritonclient.http
 
-from foveate.digits import images
-from foveate.policy import PolicyReader, policy_path
+from foveate.control.policy import PolicyReader, policy_path
+from foveate.images import cluttered_digits as images
 from foveate_adapter.errors import ScrapeError
 from foveate_adapter.observe import Sample, observe, parse
 from foveate_adapter.sources import PrometheusSource

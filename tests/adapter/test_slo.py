@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from foveate_adapter.central import adopt
 from foveate_adapter.errors import StateError
 from foveate_adapter.model import open_models
 from foveate_adapter.settings import Settings
 from foveate_adapter.slo import Slo
+from foveate_adapter.slo_sync import adopt
 
 SLO = Slo(latency_ms=90, objective=0.995, min_quality=0.96, goal="energy")
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from foveate.probe import PATIENCE_S
-from foveate.processes import TritonProcess
+from foveate_cli.host.processes import TritonProcess
+from foveate_cli.host.watchdog import PATIENCE_S
 
 KUBERNETES = "1.32"
 NO_SCHEMA = {"PodMonitor", "PrometheusRule", "ScaledObject"}  # of operators

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from foveate.engine import Engine, Prepared
-from foveate.ladder import Ladder, Level, Quality
-from foveate.schedule import Schedule
-from foveate.vit import ViT, ViTConfig
+from foveate.inference.packed import Engine, Prepared
+from foveate.levels.ladder import Ladder, Level, Quality
+from foveate.levels.schedule import Schedule
+from foveate.model.vit import ViT, ViTConfig
 
 torch.set_num_threads(1)
 

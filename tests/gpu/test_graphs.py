@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from foveate.engine import Engine, Prepared
-from foveate.forward import Forward, Routes
-from foveate.graphs import GraphEngine
-from foveate.ladder import Ladder, Level, Quality
-from foveate.schedule import Schedule
-from foveate.vit import ViT, ViTConfig
+from foveate.inference.fixed import Forward, Routes
+from foveate.inference.graphs import GraphEngine
+from foveate.inference.packed import Engine, Prepared
+from foveate.levels.ladder import Ladder, Level, Quality
+from foveate.levels.schedule import Schedule
+from foveate.model.vit import ViT, ViTConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
-
+from foveate_benchmarks.gpu.cases import OPS
+from foveate_benchmarks.gpu.parity import check, variants
 from foveate_kernels.ops import (
     bipartite_match,
     compact_tokens,
@@ -19,8 +17,6 @@ from foveate_kernels.ops import (
     merge_groups,
     select_tokens,
 )
-from gpu_parts.cases import OPS
-from gpu_parts.parity import check, variants
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 LENGTHS = [0, 1, 2, 15, 16, 17, 0, 64, 65, 197, 577, 0]

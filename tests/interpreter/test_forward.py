@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from foveate.forward import Forward, Routes
-from foveate.schedule import Schedule
-from foveate.vit import ViT, ViTConfig
+from foveate.inference.fixed import Forward, Routes
+from foveate.levels.schedule import Schedule
+from foveate.model.vit import ViT, ViTConfig
 from foveate_kernels import library
 from foveate_kernels.ops import select_tokens
 from foveate_kernels.packed import uniform

@@ -27,7 +27,13 @@ def compilations(
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
     processes = {
         arch: subprocess.Popen(
-            [sys.executable, "benchmarks/kernel_budgets.py", "--arch", arch],
+            [
+                sys.executable,
+                "-m",
+                "foveate_benchmarks.kernels.kernel_budgets",
+                "--arch",
+                arch,
+            ],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,

@@ -42,5 +42,6 @@ def test_an_operator_has_all_its_parts(name: str) -> None:
     assert callable(module.launch)
     assert getattr(ops, name) is getattr(module, name)
     assert hasattr(torch.ops.foveate, name)
-    for place in ("tests/kernels/test_{}", "tests/interpreter/test_{}", "benchmarks/ops/{}"):
+    benchmark = "benchmarks/foveate_benchmarks/kernels/{}"
+    for place in ("tests/kernels/test_{}", "tests/interpreter/test_{}", benchmark):
         assert (ROOT / f"{place.format(name)}.py").exists()

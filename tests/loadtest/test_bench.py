@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,25 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from foveate.ladder import Ladder, LatencyTable
-from foveate.local import Addresses
+from foveate.levels.ladder import Ladder
+from foveate.levels.latency_table import LatencyTable
 from foveate_adapter.control import Config
 from foveate_adapter.observe import Observation
+from foveate_benchmarks import tables
+from foveate_benchmarks.control import serve
 from foveate_loadtest.bench.book import Book
+from foveate_loadtest.bench.comparison_page import write_page
 from foveate_loadtest.bench.findings import close_rivals, findings, interval, points, promises
-from foveate_loadtest.bench.page import write_page
 from foveate_loadtest.bench.pictures import gather
 from foveate_loadtest.bench.plan import TRACES, Policy, Run, order
 from foveate_loadtest.bench.play import play, save_rows
 from foveate_loadtest.bench.threshold import decide
 from foveate_loadtest.choices import Shape, Target
 from foveate_loadtest.errors import ResultsError, ScheduleError
-from foveate_loadtest.images import encode, labelled_images, save_images
+from foveate_loadtest.image_sets import encode, labelled_images, save_images
 from foveate_loadtest.shapes import shape_schedule
 from foveate_loadtest.stage import Stage
+from foveate_loadtest.temporary_server import Addresses
 
 CAPACITIES = [110.0, 160.0, 220.0, 300.0, 400.0]
 TABLE = LatencyTable(
@@ -188,8 +190,8 @@ def test_what_levels_promise_is_held_against_labels(data: dict[str, Any]) -> Non
     assert promises({**data, "runs": {}}) == []
 
 
-def test_bars_are_met_or_missed_one_by_one(module: Callable[[str], Any], data: Any) -> None:
-    judge = module("serve").judge
+def test_bars_are_met_or_missed_one_by_one(data: Any) -> None:
+    judge = serve.judge
     played = ("calm", "step")
 
     def missed() -> list[str]:
@@ -217,8 +219,7 @@ def test_bars_are_met_or_missed_one_by_one(module: Callable[[str], Any], data: A
     assert any(text.startswith("17 of 18 runs") for text in missed())
 
 
-def test_the_tables_tell_all_that_was_played(module: Callable[[str], Any], data: Any) -> None:
-    tables = module("tables")
+def test_the_tables_tell_all_that_was_played(data: Any) -> None:
     change(data, "fixed 0", attainment=0.5, in_time=50, correct_in_time=49)
     assert "| calm | 97.00 % | 49.00 % | 97.00 % |" in tables.serve("right")(data)
     assert "+48.00" in tables.serve("ahead")(data)

@@ -12,7 +12,6 @@ import httpx
 import numpy as np
 import pytest
 
-from foveate.local import free_ports
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.choices import Shape
 from foveate_loadtest.errors import SenderError
@@ -21,6 +20,7 @@ from foveate_loadtest.report import summarise
 from foveate_loadtest.rows import DEAD, Rows
 from foveate_loadtest.run import LoadtestConfig, run
 from foveate_loadtest.shapes import shape_schedule
+from foveate_loadtest.temporary_server import free_ports
 
 StartFake = Callable[..., str]
 Start = Callable[..., subprocess.Popen[bytes]]

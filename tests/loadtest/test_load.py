@@ -9,7 +9,7 @@ import pytest
 
 from foveate_loadtest.choices import Target
 from foveate_loadtest.errors import ScheduleError
-from foveate_loadtest.images import encode, labelled_images, load_images, save_images
+from foveate_loadtest.image_sets import encode, labelled_images, load_images, save_images
 from foveate_loadtest.wishes import Wish, draw, share_out
 
 

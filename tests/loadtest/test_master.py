@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from foveate_loadtest.arrivals import Schedule, constant
-from foveate_loadtest.crew import PROGRESS, READY, ROWS, START
 from foveate_loadtest.master import _Run
 from foveate_loadtest.progress import measure
 from foveate_loadtest.rows import DEAD, INTERRUPTED, Rows
+from foveate_loadtest.workers import PROGRESS, READY, ROWS, START
 
 NODES = ("one", "two")
 

@@ -21,7 +21,7 @@ from foveate_loadtest.arrivals import Schedule, constant
 from foveate_loadtest.capacity import measure_capacity
 from foveate_loadtest.choices import Protocol, Shape
 from foveate_loadtest.errors import SenderError, TargetError
-from foveate_loadtest.ladder import LadderFacts
+from foveate_loadtest.ladder_facts import LadderFacts
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.report import Report
 from foveate_loadtest.rows import INTERRUPTED, Outcome, Rows

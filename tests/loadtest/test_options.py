@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from foveate.cli import app
+from foveate_cli.main import app
 from foveate_loadtest.arrivals import Capacities
 from foveate_loadtest.errors import ScheduleError
 
@@ -61,7 +61,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     monkeypatch.setattr("foveate_loadtest.capacity.measure_capacities", measure)
     monkeypatch.setattr("foveate_loadtest.run.run", run)
-    monkeypatch.setattr("foveate_loadtest.ladder.LadderFacts.from_file", lambda path: path)
+    monkeypatch.setattr("foveate_loadtest.ladder_facts.LadderFacts.from_file", lambda path: path)
     return seen
 
 

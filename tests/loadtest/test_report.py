@@ -12,10 +12,10 @@ import pytest
 
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.ending import finish
-from foveate_loadtest.ladder import LadderFacts
-from foveate_loadtest.page import write_page
+from foveate_loadtest.ladder_facts import LadderFacts
 from foveate_loadtest.progress import measure
 from foveate_loadtest.report import Report, summarise
+from foveate_loadtest.report_page import write_page
 from foveate_loadtest.rows import Outcome, Rows
 
 LADDER = LadderFacts(names=("dense", "half", "tiny"), quality=(0.98, 0.97, 0.90), cheapest=2)

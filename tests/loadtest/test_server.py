@@ -11,11 +11,11 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from foveate_loadtest.adapter import Adapter
+from foveate_cli.loadtest import loadtest
+from foveate_loadtest.adapter_client import Adapter
 from foveate_loadtest.choices import Protocol, Shape, Target
-from foveate_loadtest.cli import loadtest
 from foveate_loadtest.errors import TargetError
-from foveate_loadtest.ladder import LadderFacts
+from foveate_loadtest.ladder_facts import LadderFacts
 from foveate_loadtest.rows import Outcome, Rows
 from foveate_loadtest.run import LoadtestConfig, run
 from foveate_loadtest.shapes import shape_schedule

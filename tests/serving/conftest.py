@@ -18,7 +18,7 @@ import httpx
 import pytest
 import tritonclient.grpc
 
-from foveate.digits import images
+from foveate.images import cluttered_digits as images
 
 PIXELS, _ = images.test_set(16)
 LOST_S = 60.0  # beyond that an answer is lost

@@ -16,8 +16,8 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from foveate.digits import images
-from foveate.engine import Engine
+from foveate.images import cluttered_digits as images
+from foveate.inference.packed import Engine
 
 BROWSERS = ("chromium", "google-chrome", "chrome", "chromium-browser")
 PIXELS, LABELS = images.test_set(4)

@@ -15,8 +15,8 @@ import httpx
 import pytest
 import tritonclient.grpc
 
-from foveate.digits import images
-from foveate.ladder import Ladder
+from foveate.images import cluttered_digits as images
+from foveate.levels.ladder import Ladder
 
 PIXELS, _ = images.test_set(16)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from foveate.digits import images
+from foveate.images import cluttered_digits as images
 
 ROOT = Path(__file__).parents[2]
 PORTS = {"http": "8000", "grpc": "8001", "metrics": "8002", "adapter": "8080"}

@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from foveate.digits import images
-from foveate.engine import Engine
+from foveate.images import cluttered_digits as images
+from foveate.inference.packed import Engine
 from foveate_adapter.explain import MAX_BYTES
 
 PIXELS, LABELS = images.test_set(4)

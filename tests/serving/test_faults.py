@@ -23,9 +23,9 @@ import httpx
 import pytest
 import tritonclient.grpc
 
-from foveate.digits import images
-from foveate.ladder import Ladder
-from foveate.policy import Policy, PolicyReader, policy_path
+from foveate.control.policy import Policy, PolicyReader, policy_path
+from foveate.images import cluttered_digits as images
+from foveate.levels.ladder import Ladder
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 SLO = {"latency_ms": 200, "objective": 0.99, "min_quality": 0}
@@ -348,7 +348,7 @@ def fresh(path: Path) -> Policy | None:
 DIE_WRITING = """
 import os, signal, sys
 from pathlib import Path
-from foveate.policy import Policy, PolicyWriter
+from foveate.control.policy import Policy, PolicyWriter
 writer = PolicyWriter(Path(sys.argv[1]))
 def publish(slo_ns, floor):
     writer.publish(Policy(

@@ -15,9 +15,9 @@ import pytest
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from foveate.ladder import Ladder
-from foveate.message import PolicyMessage, seal
-from foveate.policy import Policy, PolicyReader, policy_path
+from foveate.control.policy import Policy, PolicyReader, policy_path
+from foveate.control.sealed_policy import PolicyMessage, seal
+from foveate.levels.ladder import Ladder
 
 SECRET = secrets.token_hex(32)
 

@@ -21,8 +21,8 @@ import tritonclient.http
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from foveate.digits import images
-from foveate.engine import Engine
+from foveate.images import cluttered_digits as images
+from foveate.inference.packed import Engine
 
 Infer = Callable[..., Any]
 PIXELS, LABELS = images.test_set(16)

@@ -17,7 +17,7 @@ import pytest
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from foveate.probe import ailments
+from foveate_cli.host.watchdog import ailments
 
 ROOT = Path(__file__).parents[2]
 ZEROS = bytes(96 * 96 * 3)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from foveate.errors import ServerError
-from foveate.server import (
+from foveate_cli.host.tritonserver import (
     Ports,
     check_host,
     embedded_server,

@@ -19,12 +19,12 @@ import tritonclient.http
 from PIL import Image
 from safetensors.torch import save_file
 
-from foveate.decode import decode_image
+from foveate.control.policy import PolicyReader, policy_path
+from foveate.images.decode import decode_image
+from foveate.images.preprocess import Preprocess
 from foveate.importers.importer import import_checkpoint
 from foveate.importers.source import find_source
-from foveate.policy import PolicyReader, policy_path
-from foveate.preprocess import Preprocess
-from foveate.vit import load_vit
+from foveate.model.vit import load_vit
 
 CONFIG = {
     "architecture": "vit_tiny_patch16_224",

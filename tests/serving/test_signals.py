@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from foveate.governor import Rejection
-from foveate.ladder import Ladder
-from foveate.telemetry import AGE_EDGES_S
+from foveate.backend.telemetry import AGE_EDGES_S
+from foveate.control.governor import Rejection
+from foveate.levels.ladder import Ladder
 from foveate_loadtest.arrivals import Schedule, poisson
 from foveate_loadtest.rows import Outcome, Rows
 from foveate_loadtest.run import LoadtestConfig, run

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 
-from foveate.engine import Engine
+from foveate.accuracy.interval import wilson
 from foveate.errors import InputError
-from foveate.graphs import GraphEngine
-from foveate.images import class_names, list_folder, read_image
-from foveate.interval import wilson
-from foveate.preprocess import read_preprocess
+from foveate.images.folder import read_image
+from foveate.images.labelled_folder import class_names, list_folder
+from foveate.images.preprocess import read_preprocess
+from foveate.inference.graphs import GraphEngine
+from foveate.inference.packed import Engine
 
 __all__ = ["Accuracy", "measure"]
 
@@ -65,7 +66,7 @@ def measure(
     engine: Engine | GraphEngine = plain
     if device != "cpu":
         engine = GraphEngine(plain, torch.device(device), batch)
-    paths, labels = list_folder(data, config, names)
+    paths, labels = list_folder(data, config.classes, names)
     if labels is None:
         raise InputError(f"data={data}: no sub-folders, so no labels; expected one for each class")
     read = partial(read_image, config=config, preprocess=read_preprocess(model))

@@ -1,0 +1,1 @@
+"""Where a request enters: the Triton plugin and what it tells of each batch."""

@@ -23,17 +23,17 @@ import torch
 import triton_python_backend_utils as pb_utils
 from torch.utils.dlpack import from_dlpack, to_dlpack  # type: ignore[attr-defined]
 
-from foveate.allocator import tune_allocator
+from foveate.backend.classifier import Answer, Classifier, Refusal, Request, parse_wish
 from foveate.backend.selftest import check_instances, check_tensors
-from foveate.classifier import Answer, Classifier, Refusal, Request, parse_wish
-from foveate.control import Control
-from foveate.decode import decode_image
+from foveate.backend.telemetry import COUNTERS, GAUGES, Telemetry
+from foveate.control.governor import Wish
+from foveate.control.policy_receiver import Control
 from foveate.errors import PolicyError, RequestError
-from foveate.governor import Wish
-from foveate.preprocess import Preprocess
+from foveate.images.decode import decode_image
+from foveate.images.preprocess import Preprocess
+from foveate.inference.allocator import tune_allocator
 from foveate.repository import CONTROL_SUFFIX
 from foveate.settings import ModelSettings
-from foveate.telemetry import COUNTERS, GAUGES, Telemetry
 
 Answerer = Callable[[list[Any]], list[Any]]
 

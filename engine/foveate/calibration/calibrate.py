@@ -15,23 +15,23 @@ from pathlib import Path
 
 import torch
 
-from foveate.calibration.bench import DENSE, Bench
-from foveate.calibration.blocktimes import BlockTimes, measure_blocks
+from foveate.calibration.candidate import WEIGHTS
 from foveate.calibration.check import check_images, load_models
 from foveate.calibration.contest import hold_contests
 from foveate.calibration.explore import explore
 from foveate.calibration.front import climb, front
 from foveate.calibration.journal import Journal
-from foveate.calibration.point import WEIGHTS
+from foveate.calibration.measurements import DENSE, Bench
 from foveate.calibration.result import Calibration, Trial
 from foveate.calibration.seeds import find_seeds
 from foveate.calibration.settings import Settings
-from foveate.calibration.words import WORDS, save_words
-from foveate.images import Images
-from foveate.ladder import Quality
-from foveate.latency import device_name, measure
-from foveate.selector import load_selectors
-from foveate.vit import ViT
+from foveate.calibration.vocabulary import WORDS, save_words
+from foveate.images.dataset import Images
+from foveate.inference.block_times import BlockTimes, measure_blocks
+from foveate.inference.latency import device_name, measure
+from foveate.levels.ladder import Quality
+from foveate.model.vit import ViT
+from foveate.reduce.selector_file import load_selectors
 
 __all__ = ["Tell", "calibrate"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from foveate.calibration.point import WEIGHTS
+from foveate.calibration.candidate import WEIGHTS
 from foveate.errors import InputError
-from foveate.images import Images
-from foveate.vit import ViT, ViTConfig, load_vit
+from foveate.images.dataset import Images
+from foveate.model.vit import ViT, ViTConfig, load_vit
 
 __all__ = ["check_images", "load_models"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from foveate.calibration.bench import Bench
-from foveate.calibration.point import Point
+from foveate.calibration.candidate import Point
+from foveate.calibration.measurements import Bench
 from foveate.calibration.result import Contest, Rival
 from foveate.calibration.seeds import Seeds
 

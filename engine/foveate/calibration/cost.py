@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import nnls
 
-from foveate.calibration.blocktimes import BlockTimes
-from foveate.calibration.point import Point, label
-from foveate.schedule import Schedule
-from foveate.vit import ViTConfig
+from foveate.calibration.candidate import Point, label
+from foveate.inference.block_times import BlockTimes
+from foveate.levels.schedule import Schedule
+from foveate.model.vit import ViTConfig
 
 __all__ = ["Cost", "learn_overheads"]
 

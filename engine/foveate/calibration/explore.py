@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from foveate.calibration.bench import Bench
+from foveate.calibration.candidate import Point, legal
+from foveate.calibration.measurements import Bench
 from foveate.calibration.moves import moves
-from foveate.calibration.point import Point, legal
 from foveate.calibration.search import descend
 from foveate.calibration.seeds import Seeds, predicted_budget
 from foveate.calibration.settings import Settings

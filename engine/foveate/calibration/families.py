@@ -1,7 +1,7 @@
 """The table of methods: schedules that differ in integers only. A new method is a line here.
 
 Left out on purpose: scores that never win, the change by the MLP and chance, which are controls of
-``benchmarks/methods.py``.
+``foveate_benchmarks.methods``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from foveate.calibration.point import COUNTS, WEIGHTS, Point, legal
-from foveate.vit import ViTConfig
+from foveate.calibration.candidate import COUNTS, WEIGHTS, Point, legal
+from foveate.model.vit import ViTConfig
 
 __all__ = ["FAMILIES", "Family"]
 

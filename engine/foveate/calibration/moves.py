@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import product
 
-from foveate.calibration.point import Point
+from foveate.calibration.candidate import Point
 
 __all__ = ["moves"]
 

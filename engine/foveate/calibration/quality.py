@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.engine import Engine
-from foveate.images import Images
-from foveate.interval import wilson
-from foveate.ladder import Quality
+from foveate.accuracy.interval import wilson
+from foveate.images.dataset import Images
+from foveate.inference.packed import Engine
+from foveate.levels.ladder import Quality
 
 __all__ = ["Outcome", "answer", "difference", "judge"]
 

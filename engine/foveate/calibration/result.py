@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from foveate.calibration.point import Point
+from foveate.calibration.candidate import Point
 from foveate.calibration.quality import Outcome
 from foveate.calibration.settings import Settings
-from foveate.ladder import Ladder, LatencyTable
+from foveate.levels.ladder import Ladder
+from foveate.levels.latency_table import LatencyTable
 
 __all__ = ["Calibration", "Contest", "Rival", "Trial"]
 

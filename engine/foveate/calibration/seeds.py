@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from foveate.calibration.bench import DENSE, Bench
-from foveate.calibration.blocktimes import BlockTimes
+from foveate.calibration.candidate import WEIGHTS, Point
 from foveate.calibration.cost import Cost, learn_overheads
 from foveate.calibration.families import FAMILIES
-from foveate.calibration.point import WEIGHTS, Point
+from foveate.calibration.measurements import DENSE, Bench
 from foveate.calibration.settings import Settings
-from foveate.vit import ViTConfig
+from foveate.inference.block_times import BlockTimes
+from foveate.model.vit import ViTConfig
 
 __all__ = ["Seeds", "find_seeds", "predicted_budget"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from foveate.vit import BlockShape, ViTConfig
+from foveate.model.vit import BlockShape, ViTConfig
 
 __all__ = ["Ratios", "paper_macs", "parameters", "shrink"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.compress.ranking import Kept
-from foveate.vit import Block, BlockShape, ViT, ViTConfig
+from foveate.model.vit import Block, BlockShape, ViT, ViTConfig
 
 __all__ = ["cut_block", "cut_vit"]
 

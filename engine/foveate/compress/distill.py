@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.files import replacing
-from foveate.vit import ViT, patchify
+from foveate.atomic_file import replacing
+from foveate.model.vit import ViT, patchify
 
 __all__ = ["distill"]
 

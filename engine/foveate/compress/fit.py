@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from foveate.compress.least_squares import logit_mixing, refit
 from foveate.compress.ranking import Kept, row_weights
-from foveate.vit import Block, ViT, attend, patchify
+from foveate.model.vit import Block, ViT, attend, patchify
 
 __all__ = ["fit_attention", "fit_mlp", "fit_vit"]
 

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from foveate.compress.criteria import distinctness, elimination_order, query_key_importance
 from foveate.compress.least_squares import moments
-from foveate.vit import Block, BlockShape, ViT, attend, patchify
+from foveate.model.vit import Block, BlockShape, ViT, attend, patchify
 
 __all__ = [
     "Criterion",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foveate.compress.counts import parameters
 from foveate.compress.search import macs
-from foveate.vit import ViT
+from foveate.model.vit import ViT
 
 __all__ = ["Report", "examine", "times"]
 

@@ -21,8 +21,8 @@ from foveate.compress.cut import cut_block
 from foveate.compress.fit import fit_attention, fit_mlp
 from foveate.compress.ranking import Ranking, keep
 from foveate.errors import InputError
-from foveate.schedule import Schedule
-from foveate.vit import Block, BlockShape, ViT, ViTConfig
+from foveate.levels.schedule import Schedule
+from foveate.model.vit import Block, BlockShape, ViT, ViTConfig
 
 __all__ = [
     "Losses",

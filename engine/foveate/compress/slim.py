@@ -21,7 +21,7 @@ from foveate.compress.search import (
     measure_losses,
     sizes,
 )
-from foveate.vit import Block, ViT
+from foveate.model.vit import Block, ViT
 
 __all__ = ["compress"]
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-from foveate.digits.images import test_set
-from foveate.interval import wilson
-from foveate.vit import ViT, load_vit
+from foveate.accuracy.interval import wilson
+from foveate.images.cluttered_digits import test_set
+from foveate.model.vit import ViT, load_vit
 
 __all__ = ["Accuracy", "evaluate"]
 

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.allocator import tune_allocator
 from foveate.digits.evaluate import evaluate
-from foveate.digits.images import (
+from foveate.digits.muon import Muon
+from foveate.images.cluttered_digits import (
     Bytes,
     Floats,
     Ints,
@@ -38,8 +38,8 @@ from foveate.digits.images import (
     make_scenes,
     train_digits,
 )
-from foveate.digits.muon import Muon
-from foveate.vit import Attention, ViT, ViTConfig, load_vit, patchify, save_vit
+from foveate.inference.allocator import tune_allocator
+from foveate.model.vit import Attention, ViT, ViTConfig, load_vit, patchify, save_vit
 
 __all__ = ["PHASES", "STEPS", "Phase", "train"]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from foveate.images import class_names, read_image
+from foveate.images.folder import read_image
+from foveate.images.labelled_folder import class_names
+from foveate.images.preprocess import read_preprocess
 from foveate.importers.original import Original
-from foveate.preprocess import read_preprocess
-from foveate.vit import load_vit
+from foveate.model.vit import load_vit
 
 __all__ = ["Compared", "compare"]
 

@@ -19,7 +19,7 @@ from foveate.errors import InputError, WeightsError
 from foveate.importers.positions import find_grid, interpolate
 from foveate.importers.recipe import Recipe
 from foveate.importers.tensors import Tensors
-from foveate.vit import ViTConfig
+from foveate.model.vit import ViTConfig
 
 __all__ = ["Head", "convert"]
 

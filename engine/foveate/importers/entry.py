@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from foveate.errors import InputError
-from foveate.ladder import Ladder, Level, Quality
-from foveate.preprocess import Preprocess
-from foveate.schedule import Schedule
-from foveate.vit import ViTConfig
+from foveate.images.preprocess import Preprocess
+from foveate.levels.ladder import Ladder, Level, Quality
+from foveate.levels.schedule import Schedule
+from foveate.model.vit import ViTConfig
 
 __all__ = ["SUFFIXES", "Entry", "check_name", "new_entry"]
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from foveate.errors import WeightsError
+from foveate.images.preprocess import INTERPOLATIONS, Preprocess
 from foveate.importers.positions import find_grid
 from foveate.importers.recipe import IMAGENET, Layout, Recipe, Rgb
 from foveate.importers.tensors import Tensors
-from foveate.preprocess import INTERPOLATIONS, Preprocess
-from foveate.vit import Activation, Pool
+from foveate.model.vit import Activation, Pool
 
 __all__ = ["bare_recipe", "recipe"]
 

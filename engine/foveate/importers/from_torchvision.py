@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from foveate.images.preprocess import Preprocess
 from foveate.importers.positions import find_grid
 from foveate.importers.recipe import IMAGENET, Layout, Recipe
 from foveate.importers.tensors import Tensors
-from foveate.preprocess import Preprocess
 
 __all__ = ["recipe"]
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from foveate.errors import WeightsError
+from foveate.images.preprocess import Preprocess
 from foveate.importers.recipe import Layout, Recipe, Rgb
 from foveate.importers.tensors import Tensors
-from foveate.preprocess import Preprocess
-from foveate.vit import Activation
+from foveate.model.vit import Activation
 
 __all__ = ["recipe"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from foveate.errors import InputError
+from foveate.images.preprocess import Preprocess
 from foveate.importers.convert import Head, convert
 from foveate.importers.entry import WEIGHTS, new_entry
 from foveate.importers.families import read_recipe
@@ -17,8 +18,7 @@ from foveate.importers.recipe import Recipe
 from foveate.importers.source import Source
 from foveate.importers.stream import write_safetensors
 from foveate.importers.tensors import Tensors, open_tensors
-from foveate.preprocess import Preprocess
-from foveate.vit import ViT, ViTConfig, describe
+from foveate.model.vit import ViT, ViTConfig, describe
 
 __all__ = ["Imported", "Wishes", "import_checkpoint"]
 

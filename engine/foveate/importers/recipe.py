@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from foveate.preprocess import Preprocess
-from foveate.vit import Activation, Pool
+from foveate.images.preprocess import Preprocess
+from foveate.model.vit import Activation, Pool
 
 __all__ = ["IMAGENET", "INCEPTION", "Layout", "Recipe", "Rgb"]
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from foveate.errors import LadderError
+from foveate.model.vit import ViTConfig, patchify
 from foveate.reduce.vwt_intra import Fate, VwtIntra
-from foveate.vit import ViTConfig, patchify
 from foveate_kernels.ops.patch_variance import row_variance
 
 __all__ = ["Adaptive"]

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from foveate.model.vit import pad_heads
 from foveate.reduce.rows import Rows, Seen
-from foveate.vit import pad_heads
 from foveate_kernels.ops import cls_importance
 
 __all__ = ["cls_attention"]

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from foveate.model.vit import ViTConfig
 from foveate.reduce.check import check_count, check_word
 from foveate.reduce.pitome import pitome
 from foveate.reduce.rows import After, Rows, Seen
 from foveate.reduce.tome import tome
-from foveate.vit import ViTConfig
 from foveate_kernels.ops import merge_groups
 from foveate_kernels.packed import Plan
 

@@ -30,6 +30,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from foveate.errors import LadderError
+from foveate.model.vit import ViTConfig
 from foveate.reduce.chance import chance
 from foveate.reduce.check import check_count, check_word
 from foveate.reduce.cls_attention import cls_attention
@@ -37,7 +38,6 @@ from foveate.reduce.key_distance import key_distance
 from foveate.reduce.learned import learned
 from foveate.reduce.mlp_shift import mlp_shift
 from foveate.reduce.rows import After, Rows, Seen
-from foveate.vit import ViTConfig
 from foveate_kernels.ops import compact_tokens, match_kept, merge_groups, select_tokens
 from foveate_kernels.packed import Plan
 

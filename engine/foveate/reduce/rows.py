@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from foveate.vit import ViTConfig
+from foveate.model.vit import ViTConfig
 from foveate_kernels.packed import Plan
 
 __all__ = ["Reducer", "Rows", "Seen", "After", "reduce"]

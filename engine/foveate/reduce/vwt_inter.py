@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from foveate.model.vit import ViTConfig
 from foveate.reduce.check import check_count
-from foveate.vit import ViTConfig
 from foveate_kernels.ops import vwt_assign
 from foveate_kernels.packed import Plan
 

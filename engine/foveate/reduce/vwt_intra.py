@@ -14,8 +14,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from foveate.model.vit import ViTConfig
 from foveate.reduce.check import check_count, check_word
-from foveate.vit import ViTConfig
 from foveate_kernels.ops import select_tokens
 from foveate_kernels.packed import Plan
 

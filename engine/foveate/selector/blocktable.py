@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from foveate.calibration.blocktimes import measure_blocks
 from foveate.errors import InputError
-from foveate.vit import ViT
+from foveate.inference.block_times import measure_blocks
+from foveate.model.vit import ViT
 
 __all__ = ["BlockTable", "measure_block", "read_block_table"]
 

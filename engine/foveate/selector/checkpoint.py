@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from foveate.atomic_file import replacing
 from foveate.errors import InputError
-from foveate.files import replacing
 
 __all__ = ["check_same", "load_checkpoint", "save_checkpoint"]
 

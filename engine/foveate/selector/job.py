@@ -12,13 +12,18 @@ import torch
 from rich.progress import Progress
 
 from foveate.errors import InputError
-from foveate.images import Images, check_data, class_names, read_folder
-from foveate.preprocess import read_preprocess
+from foveate.images.dataset import Images
+from foveate.images.digit_sets import training_images
+from foveate.images.folder import read_folder
+from foveate.images.labelled_folder import class_names
+from foveate.images.pairs import check_data
+from foveate.images.preprocess import read_preprocess
+from foveate.model.vit import ViT, ViTConfig, load_vit, save_vit
+from foveate.reduce.selector_file import load_selectors, save_selectors
+from foveate.reduce.selector_network import Selector
 from foveate.selector.blocktable import BlockTable, measure_block, read_block_table
 from foveate.selector.budget import fit_counts, geometric
 from foveate.selector.decision import Fate
-from foveate.selector.files import load_selectors, save_selectors
-from foveate.selector.module import Selector
 from foveate.selector.problem import Problem, load_or_pose
 from foveate.selector.pruned import by_attention, by_selector
 from foveate.selector.recipe import Budget, Method, Recipe, after_warm_up, warm_up
@@ -26,7 +31,6 @@ from foveate.selector.report import served_report, threshold_report
 from foveate.selector.search import search_plan
 from foveate.selector.split import split
 from foveate.selector.train import Trained, train
-from foveate.vit import ViT, ViTConfig, load_vit, save_vit
 
 __all__ = ["Options", "run"]
 
@@ -200,7 +204,6 @@ def _images(options: Options, config: ViTConfig) -> Images:
             most=options.images,
             seed=options.seed,
         )
-    from foveate.digits.sets import training_images
 
     return training_images(options.images, options.seed)
 

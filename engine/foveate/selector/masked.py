@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate.model.vit import Block, ViT, patchify
+from foveate.reduce.selector_network import Selector
 from foveate.selector.decision import Fate, decide, package
-from foveate.selector.module import Selector
-from foveate.vit import Block, ViT, patchify
 
 __all__ = ["EPS", "MaskedPass", "masked_attention", "masked_forward", "split_heads"]
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.images import Images
+from foveate.images.dataset import Images
+from foveate.model.vit import ViT
+from foveate.reduce.selector_network import Selector
 from foveate.selector.losses import (
     attention_loss,
     distillation_loss,
@@ -16,11 +18,9 @@ from foveate.selector.losses import (
     ratio_loss,
 )
 from foveate.selector.masked import masked_forward
-from foveate.selector.module import Selector
 from foveate.selector.pruned import by_selector, pruned_forward
 from foveate.selector.recipe import Recipe
 from foveate.selector.teacher import teach
-from foveate.vit import ViT
 
 __all__ = ["OBJECTIVES", "Objective"]
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from foveate.atomic_file import replacing
 from foveate.errors import InputError
-from foveate.files import replacing
 from foveate.selector.blocktable import BlockTable
 from foveate.selector.checkpoint import check_same
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate.model.vit import Block, ViT, patchify
+from foveate.reduce.selector_network import Selector
 from foveate.selector.decision import Fate, package
 from foveate.selector.masked import split_heads
-from foveate.selector.module import Selector
-from foveate.vit import Block, ViT, patchify
 
 __all__ = ["Pruned", "Score", "Scores", "by_attention", "by_selector", "pruned_forward"]
 

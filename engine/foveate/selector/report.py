@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from foveate.images import Images
+from foveate.images.dataset import Images
+from foveate.model.vit import ViT
+from foveate.reduce.selector_network import Selector
 from foveate.selector.decision import Fate
 from foveate.selector.masked import masked_forward
-from foveate.selector.module import Selector
 from foveate.selector.pruned import Score, pruned_forward
-from foveate.vit import ViT
 
 __all__ = ["served_report", "threshold_report"]
 

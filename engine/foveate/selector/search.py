@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from foveate.images import Images
-from foveate.selector.module import Selector
+from foveate.images.dataset import Images
+from foveate.model.vit import ViT
+from foveate.reduce.selector_network import Selector
 from foveate.selector.phases import insert_selectors, merge_phases
 from foveate.selector.pruned import by_selector
 from foveate.selector.recipe import Recipe
 from foveate.selector.report import served_report
 from foveate.selector.train import train
-from foveate.vit import ViT
 
 __all__ = ["search_plan"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from foveate.images import Images
+from foveate.images.dataset import Images
 
 __all__ = ["split"]
 

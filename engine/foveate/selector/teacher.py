@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate.model.vit import Block, ViT, patchify
 from foveate.selector.masked import split_heads
-from foveate.vit import Block, ViT, patchify
 
 __all__ = ["Teacher", "teach"]
 

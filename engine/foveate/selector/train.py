@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.images import Images
+from foveate.images.dataset import Images
+from foveate.model.vit import ViT
+from foveate.reduce.selector_network import Selector
 from foveate.selector.budget import fit_counts
 from foveate.selector.checkpoint import load_checkpoint, save_checkpoint
 from foveate.selector.masked import masked_forward
-from foveate.selector.module import Selector
 from foveate.selector.objectives import OBJECTIVES
 from foveate.selector.pruned import by_selector, pruned_forward
 from foveate.selector.recipe import Budget, Recipe
-from foveate.vit import ViT
 
 __all__ = ["Trained", "random_start", "train", "validate"]
 

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from foveate.files import replacing
-from foveate.ladder import Ladder, LatencyTable
+from foveate.atomic_file import replacing
+from foveate.levels.ladder import Ladder
+from foveate.levels.latency_table import LatencyTable
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.errors import ResultsError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from foveate.interval import wilson
+from foveate.accuracy.interval import wilson
 from foveate_loadtest.bench.plan import Policy, fixed
 
 __all__ = [

@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from foveate.local import running
 from foveate_loadtest.bench.pictures import Pictures
 from foveate_loadtest.capacity import measure_capacity
 from foveate_loadtest.stage import Stage
+from foveate_loadtest.temporary_server import running
 
 __all__ = ["Host", "metric", "wait_until_idle"]
 

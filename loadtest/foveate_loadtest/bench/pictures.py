@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from foveate.files import replacing
+from foveate.atomic_file import replacing
 from foveate_loadtest.choices import DIGITS, Target
 from foveate_loadtest.errors import ScheduleError
-from foveate_loadtest.images import NO_LABEL, labelled_images, load_images, save_images
+from foveate_loadtest.image_sets import NO_LABEL, labelled_images, load_images, save_images
 
 __all__ = ["MOST", "Pictures", "gather"]
 

@@ -11,20 +11,20 @@ import httpx
 from rich.console import Console
 from rich.status import Status
 
-from foveate.ladder import Ladder
-from foveate.serve import state_dir
+from foveate.levels.ladder import Ladder
+from foveate.settings import state_dir
 from foveate_adapter.control import Config
-from foveate_adapter.simulate.files import load_table
 from foveate_loadtest.bench.book import Book
+from foveate_loadtest.bench.comparison_page import write_page
 from foveate_loadtest.bench.findings import close_rivals
 from foveate_loadtest.bench.host import Host
-from foveate_loadtest.bench.page import write_page
 from foveate_loadtest.bench.pictures import gather
 from foveate_loadtest.bench.plan import Run, order
 from foveate_loadtest.bench.play import play, save_rows
 from foveate_loadtest.environment import environment
 from foveate_loadtest.errors import TargetError
 from foveate_loadtest.progress import Progress
+from foveate_loadtest.simulate.files import load_table
 
 __all__ = ["Session"]
 

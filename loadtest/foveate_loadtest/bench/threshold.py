@@ -17,8 +17,8 @@ import httpx
 
 from foveate_adapter.control import Config
 from foveate_adapter.observe import Observation, Sample, observe, parse
-from foveate_adapter.simulate.baselines import THRESHOLD, threshold
-from foveate_adapter.simulate.scrape import WINDOW_S, Window
+from foveate_loadtest.simulate.baselines import THRESHOLD, threshold
+from foveate_loadtest.simulate.scrape import WINDOW_S, Window
 from foveate_loadtest.stage import Stage
 
 __all__ = ["decide", "driving"]

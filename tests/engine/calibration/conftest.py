@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from foveate.images import Images
-from foveate.vit import ViT, ViTConfig, save_vit
+from foveate.images.dataset import Images
+from foveate.model.vit import ViT, ViTConfig, save_vit
 
 TINY = ViTConfig(height=48, width=48, dim=32, depth=4, heads=2, mlp_dim=64)
 

@@ -14,22 +14,24 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from foveate.calibration import bench as bench_module
 from foveate.calibration import calibrate as module
-from foveate.calibration.bench import DENSE, Bench
-from foveate.calibration.blocktimes import BlockTimes
+from foveate.calibration import measurements as bench_module
 from foveate.calibration.calibrate import calibrate
+from foveate.calibration.candidate import WEIGHTS, Point
 from foveate.calibration.journal import Journal
-from foveate.calibration.point import WEIGHTS, Point
+from foveate.calibration.measurements import DENSE, Bench
 from foveate.calibration.report import write_report
 from foveate.calibration.settings import Settings
-from foveate.engine import Engine
 from foveate.errors import InputError, WeightsError
-from foveate.images import Images
-from foveate.ladder import LatencyTable, Quality
-from foveate.schedule import Schedule
-from foveate.selector import Selector, save_selectors
-from foveate.vit import ViT, ViTConfig
+from foveate.images.dataset import Images
+from foveate.inference.block_times import BlockTimes
+from foveate.inference.packed import Engine
+from foveate.levels.ladder import Quality
+from foveate.levels.latency_table import LatencyTable
+from foveate.levels.schedule import Schedule
+from foveate.model.vit import ViT, ViTConfig
+from foveate.reduce.selector_file import save_selectors
+from foveate.reduce.selector_network import Selector
 
 TINY = ViTConfig(height=48, width=48, dim=32, depth=4, heads=2, mlp_dim=64)  # of version
 Pair = tuple[Images, Images]

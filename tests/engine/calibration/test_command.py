@@ -11,8 +11,9 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from foveate.cli import app
-from foveate.ladder import Ladder, LatencyTable
+from foveate.levels.ladder import Ladder
+from foveate.levels.latency_table import LatencyTable
+from foveate_cli.main import app
 
 CONFIG = """
 backend: "foveate"

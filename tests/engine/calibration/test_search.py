@@ -9,14 +9,14 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.calibration.blocktimes import BlockTimes
+from foveate.calibration.candidate import COUNTS, WEIGHTS, Point, label, legal
 from foveate.calibration.cost import Cost, learn_overheads
 from foveate.calibration.families import FAMILIES, Family
 from foveate.calibration.moves import moves
-from foveate.calibration.point import COUNTS, WEIGHTS, Point, label, legal
 from foveate.calibration.search import descend
-from foveate.schedule import Schedule
-from foveate.vit import ViTConfig
+from foveate.inference.block_times import BlockTimes
+from foveate.levels.schedule import Schedule
+from foveate.model.vit import ViTConfig
 
 CONFIG = ViTConfig()
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[3]
+from foveate_benchmarks.parity import transformers_models
+
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def models() -> Iterator[Any]:
-    """``benchmarks/parity_parts/transformers_models.py``."""
-    before = list(sys.path)
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield importlib.import_module("parity_parts.transformers_models")
-    sys.path[:] = before
+def models() -> Any:
+    """``foveate_benchmarks.parity.transformers_models``."""
+    return transformers_models
 
 
 @pytest.fixture(scope="session")

@@ -20,13 +20,13 @@ from google.protobuf import text_format
 from safetensors.torch import load_file, save_file
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from foveate.engine import Engine
 from foveate.errors import FoveateError, InputError, ServerError
+from foveate.images.preprocess import Preprocess, read_preprocess
 from foveate.importers.entry import SUFFIXES
 from foveate.importers.importer import Wishes, import_checkpoint
 from foveate.importers.source import find_source
-from foveate.ladder import Ladder
-from foveate.preprocess import Preprocess, read_preprocess
+from foveate.inference.packed import Engine
+from foveate.levels.ladder import Ladder
 from foveate.repository import check_repository
 
 CONFIG = {

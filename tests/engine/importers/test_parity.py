@@ -18,8 +18,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from foveate.cli import app
-from foveate.engine import Engine
 from foveate.errors import WeightsError
 from foveate.importers import from_timm
 from foveate.importers.check import compare
@@ -28,6 +26,8 @@ from foveate.importers.importer import Imported, Wishes, import_checkpoint
 from foveate.importers.original import open_original
 from foveate.importers.source import find_source
 from foveate.importers.tensors import Tensors
+from foveate.inference.packed import Engine
+from foveate_cli.main import app
 
 ROOT = Path(__file__).parents[3]
 
@@ -91,8 +91,8 @@ def test_timm_and_torchvision(tmp_path: Path, name: str, arguments: dict[str, An
 
 def test_every_vit_of_timm_is_read_as_timm_builds_it_or_refused() -> None:
     """Heads, epsilon, activation and pooling, which files do not say, against timm's own code."""
-    script = ROOT / "benchmarks" / "parity_parts" / "timm_architectures.py"
-    architectures = json.loads(run_timm([sys.executable, str(script)]))
+    command = [sys.executable, "-m", "foveate_benchmarks.parity.timm_architectures"]
+    architectures = json.loads(run_timm(command))
     taken = 0
     for name, facts in architectures.items():
         shapes = {key: tuple(shape) for key, shape in facts["shapes"].items()}
@@ -127,15 +127,14 @@ REFUSED = re.compile(
 def run_timm(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "No module named 'timm'" in done.stderr:
-        pytest.skip("timm is not installed: benchmarks/hierarchical_parts/timm_models.py")
+        pytest.skip("timm is not installed: foveate_benchmarks.hierarchical.timm_models")
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
 def save_timm(name: str, folder: Path, arguments: dict[str, Any], *edge: int) -> None:
-    script = ROOT / "benchmarks" / "parity_parts" / "timm_model.py"
-    command = [sys.executable, str(script), name, str(folder), json.dumps(arguments)]
-    run_timm([*command, *map(str, edge)])
+    command = [sys.executable, "-m", "foveate_benchmarks.parity.timm_model"]
+    run_timm([*command, name, str(folder), json.dumps(arguments), *map(str, edge)])
 
 
 def test_another_image_size_is_what_the_original_interpolates(models: Any, tmp_path: Path) -> None:
@@ -286,11 +285,10 @@ def test_shards_of_timm_are_checked_together(tmp_path: Path, image: Path) -> Non
     index = json.dumps({"weight_map": names})
     (folder / "model.safetensors.index.json").write_text(index)
     code = (
-        "import sys\nsys.path.insert(0, sys.argv.pop(1))\n"
-        "from hierarchical_parts.timm_models import build\nbuild('test_vit')\n"
-        "from foveate.cli import app\napp()\n"
+        "from foveate_benchmarks.hierarchical.timm_models import build\nbuild('test_vit')\n"
+        "from foveate_cli.main import app\napp()\n"
     )
-    command = [sys.executable, "-c", code, str(ROOT / "benchmarks"), "import", str(folder)]
+    command = [sys.executable, "-c", code, "import", str(folder)]
     options = f"--repository={tmp_path / 'models'}", "--name=own", f"--check={image}", "--json"
     (checked,) = json.loads(run_timm([*command, *options]))["checked"]
     # torchvision rounds an odd margin to an even one, and may cut one pixel beside.

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foveate.errors import InputError, WeightsError
+from foveate.images.preprocess import read_preprocess
 from foveate.importers.importer import Wishes, import_checkpoint
 from foveate.importers.source import find_source
-from foveate.preprocess import read_preprocess
 
 Change = Callable[[dict[str, Tensor]], object]
 FC1 = "text_model.encoder.layers.1.mlp.fc1.weight"

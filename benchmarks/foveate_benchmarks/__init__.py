@@ -1,0 +1,1 @@
+"""What produced every number in the documents; a room for each question."""

@@ -1,0 +1,42 @@
+"""Run every benchmark, one after another; exit 1 if any misses a bar."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+NAMES = (
+    "kernels.kernel_budgets",
+    "ladders.levels",
+    "ladders.compress",
+    "ladders.selector",
+    "ladders.calibrate",
+    "ladders.forward",
+    "parity",
+    "ladders.import_memory",
+    "methods",
+    "serving.overhead",
+    "control.control_cost",
+    "serving.mixed",
+    "serving.switches",
+    "control.burst",
+    "control",
+    "control.serve --quick --fresh",
+    "serving.crosscheck",
+    "control.simulated",
+    "control.detection",
+    "serving.console",
+    "hardening.fuzz",
+    "hardening.flood",
+    "serving.soak",
+)
+
+if __name__ == "__main__":
+    missed = []
+    for name in NAMES:
+        print(f"== {name}", flush=True)
+        module, *options = name.split()
+        command = [sys.executable, "-m", f"foveate_benchmarks.{module}", *options]
+        if subprocess.run(command, check=False).returncode:
+            missed.append(name)
+    sys.exit(f"bars missed in: {', '.join(missed)}" if missed else 0)

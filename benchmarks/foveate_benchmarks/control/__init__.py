@@ -1,0 +1,1 @@
+"""Does the control keep its promises?"""

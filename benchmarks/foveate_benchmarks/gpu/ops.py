@@ -1,0 +1,62 @@
+"""Part ``ops``: the time of every kernel against what the GPU can move and multiply.
+
+Also of its reference on the same GPU and of its peers. ``ms`` is one call that finds nothing in the
+caches, launched by itself; ``graph_ms`` one of many in a CUDA graph, as in a model. Shares are of
+the copy and the matrix product measured on this GPU, at ``graph_ms``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate_benchmarks.gpu.cases import OPS, cases, operator, reference
+from foveate_benchmarks.gpu.clock import Clock
+from foveate_benchmarks.gpu.rows import Rows, table, tried
+from foveate_benchmarks.kernels.case import Case
+
+__all__ = ["measure", "report"]
+
+NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+@torch.inference_mode()
+def measure(rows: Rows, clock: Clock, name: None) -> None:
+    for op in OPS:
+        for case in cases(op, clock.device, clock.quick):
+            rows.run(f"{op}: {case.name}", lambda op=op, case=case: _row(op, case, rows, clock))
+
+
+def _row(op: str, case: Case, rows: Rows, clock: Clock) -> dict[str, Any]:
+    call, plain = operator(op), reference(op)
+    row: dict[str, Any] = {"ms": clock.cold(lambda: call(*case.args))}
+    row["graph_ms"] = clock.rotated(call, *case.args)
+    seconds = row["graph_ms"] / 1e3
+    row["copy_share"] = case.bytes / seconds / rows.hardware["copy_bytes_per_s"]
+    dtype = next((NAMES[x.dtype] for x in _tensors(case) if x.dtype in NAMES), None)
+    if case.flops and dtype:
+        row["matmul_share"] = case.flops / seconds / rows.hardware["matmul_flops_per_s"][dtype]
+    others = {"reference": lambda: plain(*case.args), **case.peers}
+    row["others"] = {
+        name: tried(lambda run=run: {"ms": clock.cold(run)}) for name, run in others.items()
+    }
+    return row
+
+
+def _tensors(case: Case) -> list[Tensor]:
+    return [x for x in case.args if isinstance(x, Tensor)]
+
+
+def report(rows: Rows, name: None) -> dict[str, bool]:
+    lines = []
+    for key, row in rows.items():
+        timed = {other: t["ms"] / row["ms"] for other, t in row["others"].items() if "ms" in t}
+        cells = [f"{row['ms'] * 1e3:.1f}", f"{row['graph_ms'] * 1e3:.1f}"]
+        cells.append(f"{row['copy_share']:.2f}")
+        cells.append(f"{row['matmul_share']:.2f}" if "matmul_share" in row else "")
+        lines.append((key, *cells, "  ".join(f"{o} {ratio:.2f}x" for o, ratio in timed.items())))
+    head = ("operator and case", "us alone", "us in a graph", "of copy", "of matmul", "others take")
+    table("operators", head, lines)
+    return {}

@@ -1,0 +1,1 @@
+"""Does bad input hurt it?"""

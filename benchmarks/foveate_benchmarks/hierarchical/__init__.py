@@ -1,0 +1,1 @@
+"""Do fewer tokens shorten hierarchical models?"""

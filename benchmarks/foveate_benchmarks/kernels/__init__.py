@@ -1,0 +1,1 @@
+"""The shapes each operator is compiled, checked and timed on."""

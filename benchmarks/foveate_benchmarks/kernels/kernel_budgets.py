@@ -1,0 +1,110 @@
+"""Compile every kernel for GPUs that are not here and hold it to its budget.
+
+    python -m foveate_benchmarks.kernels.kernel_budgets [--arch sm_90] [--op NAME] [--update]
+
+A breach is a kernel that takes more registers or shared memory than ``kernel_budgets.json`` grants,
+spills where it did not, needs more shared memory than the GPU has, has lost its matrix
+instructions, or overwrites tiles that it still multiplies. ``--update`` grants what it takes now.
+gfx942 is reported only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Annotated
+
+import triton
+import typer
+
+from foveate_kernels import ops
+from foveate_kernels.compile_only import SHARED_LIMIT, TARGETS, Usage, compile_only, usage
+
+BUDGETS = Path(__file__).parents[2] / "kernel_budgets.json"
+BUDGETED = ("registers", "shared", "spills", "arrivals")
+OPS = sorted(module.name for module in iter_modules(ops.__path__))
+
+
+def compiled(op: str, arch: str) -> Iterator[tuple[str, Usage, bool]]:
+    """Every different kernel of an operator: key, usage, whether it must use matrix units."""
+    launch = importlib.import_module(f"foveate_kernels.ops.{op}").launch
+    seen: set[str] = set()
+    for case in importlib.import_module(f"foveate_benchmarks.kernels.{op}").cases("meta"):
+        with compile_only(arch) as kernels:
+            launch(*case.args)
+        launched = [(kernel.hash, usage(kernel)) for kernel in kernels]
+        multiplies = any(found.tensor_core for _, found in launched)
+        for hash_, found in launched:
+            if hash_ not in seen:
+                seen.add(hash_)
+                # Of several kernels one multiplies; if none does, none of them may be right.
+                must = case.tensor_core and (found.tensor_core is not None or not multiplies)
+                yield f"{op}: {found.kernel}: {case.name}", found, must
+
+
+def breaches(
+    arch: str, found: Usage, must_multiply: bool, budget: dict[str, int] | None
+) -> list[str]:
+    """What is wrong with a kernel, in words."""
+    wrong = []
+    if found.shared > SHARED_LIMIT[arch]:
+        wrong.append(f"shared={found.shared}: {arch} has {SHARED_LIMIT[arch]}")
+    if arch == "sm_90" and found.spills:
+        wrong.append(f"spills={found.spills}: expected 0")
+    if found.overwritten:
+        wrong.append("a copy may write a tile that a product still reads")
+    if must_multiply and found.tensor_core is None:
+        wrong.append("no matrix instruction")
+    if must_multiply and arch == "sm_90" and found.tensor_core != "wgmma":
+        wrong.append(f"{found.tensor_core}: expected wgmma")
+    if budget is None:
+        wrong.append("no budget: run with --update")
+        return wrong
+    for key, granted in budget.items():
+        if (taken := getattr(found, key) or 0) > granted:
+            wrong.append(f"{key}={taken}: budget {granted}")
+    return wrong
+
+
+def main(
+    arch: Annotated[list[str] | None, typer.Option(help="Repeat for several; default all")] = None,
+    op: Annotated[list[str] | None, typer.Option(help="Repeat for several; default all")] = None,
+    update: bool = False,
+) -> None:
+    stored = json.loads(BUDGETS.read_text()) if BUDGETS.exists() else {"budgets": {}}
+    if not update and stored.get("triton") != triton.__version__:
+        print(f"budgets are of triton {stored.get('triton')}, this is {triton.__version__}")
+    failed = 0
+    for name in arch or TARGETS:
+        gated = name != "gfx942"
+        budgets = stored["budgets"].setdefault(name, {})
+        for operator in op or OPS:
+            kernels = list(compiled(operator, name))
+            if update:
+                stale = [key for key in budgets if key.startswith(f"{operator}: ")]
+                for key in stale:
+                    del budgets[key]
+            for key, found, must_multiply in kernels:
+                taken = {key_: asdict(found)[key_] or 0 for key_ in BUDGETED}
+                if update and gated:
+                    budgets[key] = taken
+                wrong = breaches(name, found, must_multiply, budgets.get(key)) if gated else []
+                failed += bool(wrong)
+                numbers = "  ".join(f"{k} {v}" for k, v in taken.items())
+                print(f"{name:7} {key:60} {numbers}  {found.tensor_core or ''}", *wrong, sep="  ")
+        if not gated:
+            stored["budgets"].pop(name)
+    if update:
+        stored |= {"triton": triton.__version__}
+        BUDGETS.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")
+    if failed:
+        sys.exit(f"{failed} kernels outside their budget")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""What does each level cost, and what does finding levels bring?"""

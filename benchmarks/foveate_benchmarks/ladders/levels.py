@@ -1,0 +1,71 @@
+"""Realised speed-up of each level against its ratio of multiply-accumulates.
+
+    python -m foveate_benchmarks.ladders.levels [NAME] [--repository model_repository]
+
+Batch 8, one thread, process CPU time, levels interleaved round by round, minima of all rounds.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+import typer
+
+from foveate.inference.allocator import tune_allocator
+from foveate.inference.packed import Engine
+from foveate_benchmarks.results import bars, environment, save
+
+
+def main(
+    name: str = "digits", repository: Path = Path("model_repository"), rounds: int = 40
+) -> None:
+    tune_allocator()
+    torch.set_num_threads(1)
+    engine = Engine.load(repository / name / "1")
+    config = engine.config
+    pixels = torch.randint(0, 256, (8, config.height, config.width, 3), dtype=torch.uint8)
+    levels = engine.ladder.levels
+    best = [float("inf")] * len(levels)
+    for _ in range(rounds):
+        for level in range(len(levels)):
+            start = time.process_time()
+            engine.infer(pixels, [level] * 8)
+            best[level] = min(best[level], time.process_time() - start)
+    rows = []
+    for index, level in enumerate(levels):
+        macs, speed = levels[0].macs / level.macs, best[0] / best[index]
+        rows.append(
+            {
+                "level": level.name,
+                "mmacs": level.macs / 1e6,
+                "macs_ratio": macs,
+                "batch8_ms": best[index] * 1e3,
+                "speedup": speed,
+                "speedup_over_macs_ratio": speed / macs,
+                "bar": 0.85 if level.macs >= 0.35 * levels[0].macs else 0.70,
+                "quality": engine.ladder.quality(index),
+            }
+        )
+        print(
+            f"{level.name:28} {level.macs / 1e6:6.1f} MMAC x{macs:5.2f}  "
+            f"{best[index] * 1e3:6.2f} ms x{speed:5.2f}  realised {speed / macs:.2f}  "
+            f"quality {rows[-1]['quality']:.4f}"
+        )
+    checks = {
+        "at least 5 levels": len(levels) >= 5,
+        "span of at least 4x in time": best[0] / best[-1] >= 4,
+        "cheapest loses at most 2.5 points": engine.ladder.quality(0)
+        - engine.ladder.quality(len(levels) - 1)
+        <= 0.025,
+        "realised speed-up over its bar at every level": all(
+            row["speedup_over_macs_ratio"] >= row["bar"] for row in rows
+        ),
+    }
+    save("levels", {"environment": environment(), "rounds": rounds, "levels": rows, "bars": checks})
+    bars(checks)
+
+
+if __name__ == "__main__":
+    typer.run(main)

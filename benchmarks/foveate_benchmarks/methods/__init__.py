@@ -1,0 +1,1 @@
+"""How do methods of token reduction compare?"""

@@ -1,0 +1,1 @@
+"""Does an imported model answer as its original does?"""

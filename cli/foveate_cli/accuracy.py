@@ -1,0 +1,76 @@
+"""``foveate bench accuracy``. Imports what it runs when it runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from foveate.repository import choose_model
+from foveate_cli.options import REPOSITORY, Json, Name, Repository, Threads
+
+__all__ = ["bench"]
+
+bench = typer.Typer(no_args_is_help=True, help="Measure a model.")
+
+
+@bench.callback()
+def _group() -> None:
+    """Measure a model."""
+
+
+@bench.command()
+def accuracy(
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of JPEG and PNG images, a sub-folder for each class, called as in "
+            "labels.txt, or by WordNet numbers as ImageNet's are."
+        ),
+    ],
+    name: Name = None,
+    repository: Repository = REPOSITORY,
+    level: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Index of a level; may be repeated.", show_default="all of them"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Accuracy of the levels of a model on images with labels."""
+    model = choose_model(repository, name)
+
+    import torch
+
+    from foveate.accuracy.measure import measure
+
+    torch.set_num_threads(threads)
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("answer images", total=None)
+        rows = measure(
+            repository / model,
+            data,
+            device=device,
+            batch=batch,
+            workers=threads,
+            levels=level,
+            tell=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
+        return
+    table = Table("level", "name", "top-1", "95 %", "top-5", "agreement", box=None)
+    for row in rows:
+        shares = (f"{100 * x:.2f}" for x in (row.top5, row.agreement))
+        interval = f"{100 * row.low:.2f}-{100 * row.high:.2f}"
+        table.add_row(str(row.level), row.name, f"{100 * row.top1:.2f}", interval, *shares)
+    Console().print(table)
+    typer.echo(f"{rows[0].n} images, in per cent")

@@ -1,0 +1,230 @@
+"""``foveate calibrate``. Imports what it runs when it runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from foveate.calibration.settings import Settings
+from foveate.errors import InputError
+from foveate.repository import choose_model
+from foveate_cli.options import REPOSITORY, Data, Json, Name, Repository, Threads
+
+if TYPE_CHECKING:
+    from foveate.calibration.result import Calibration
+
+__all__ = ["calibrate"]
+
+_SELECTOR = "selector.safetensors"  # as train-selector calls it
+_DEFAULT = Settings()
+_BUDGETS = ",".join(map(str, _DEFAULT.budgets))
+
+
+def calibrate(
+    name: Name = None,
+    repository: Repository = REPOSITORY,
+    data: Data = None,
+    images: Annotated[
+        int, typer.Option(min=8, help="Most images to choose levels on, and to report them on.")
+    ] = 2000,
+    budgets: Annotated[
+        str, typer.Option(help="Times to find a level for, as shares of level 0's.")
+    ] = _BUDGETS,
+    batch: Annotated[int, typer.Option(help="Images of the batch that is timed.")] = _DEFAULT.batch,
+    max_loss: Annotated[
+        float, typer.Option(help="Largest loss of quality of a level, 0..1.")
+    ] = _DEFAULT.max_loss,
+    step: Annotated[
+        float, typer.Option(help="Least ratio of times between neighbouring levels.")
+    ] = _DEFAULT.step,
+    multiple: Annotated[
+        int, typer.Option(help="Counts of tokens are multiples of this.")
+    ] = _DEFAULT.multiple,
+    vocabulary: Annotated[
+        str | None, typer.Option(help="File of visual words beside the ladder. Default: learn one.")
+    ] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="Slimmer weights beside the ladder; may be repeated.")
+    ] = None,
+    selector: Annotated[
+        str | None,
+        typer.Option(
+            help="File of token selectors beside the ladder.",
+            show_default=f"{_SELECTOR}, if there is one",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = _DEFAULT.seed,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Minutes after which no further search starts.")
+    ] = None,
+    threads: Threads = 1,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="HTML file, a PNG beside it.", show_default="in the state folder"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search and measure levels, and write the ladder of those worth having.
+
+    Interrupted, it goes on where it stopped when it is run again.
+    """
+    settings = Settings(
+        budgets=_shares(budgets),
+        batch=batch,
+        max_loss=max_loss,
+        step=step,
+        multiple=multiple,
+        seed=seed,
+        time_limit_s=None if time_limit is None else 60 * time_limit,
+    )
+    if find_spec("matplotlib") is None:
+        raise InputError("report: needs matplotlib; pip install 'foveate[calibrate]'")
+    model = choose_model(repository, name)
+
+    import torch
+
+    from foveate.calibration.calibrate import calibrate as run
+    from foveate.calibration.candidate import WEIGHTS
+    from foveate.calibration.check import load_models
+    from foveate.calibration.report import write_report
+    from foveate.images.pairs import load_pair
+    from foveate.inference.allocator import tune_allocator
+    from foveate.inference.latency import table_path
+    from foveate.settings import state_dir
+
+    tune_allocator()
+    torch.set_num_threads(threads)
+    folder, state = repository / model / "1", state_dir()
+    if selector is None and (folder / _SELECTOR).exists():
+        selector = _SELECTOR
+    bar = _Bar()
+    with bar.progress:
+        config = load_models(folder, vocabulary, variant or ())[WEIGHTS].config
+        choose, judge = load_pair(
+            repository / model, config, data, most=images, seed=seed, tell=bar.tell
+        )
+        found = run(
+            folder,
+            model,
+            choose,
+            judge,
+            settings,
+            state=state,
+            vocabulary=vocabulary,
+            variants=variant or (),
+            selector=selector,
+            tell=bar.tell,
+            # Of the process where it is one thread: others on the machine do not count.
+            clock=time.process_time if threads == 1 else time.perf_counter,
+        )
+        bar.finish()
+    found.latency.save(table_path(found.ladder, torch.device("cpu"), state))
+    path = report or state / model / "calibration.html"
+    write_report(found, path)
+    if as_json:
+        typer.echo(json.dumps(_facts(found, path), indent=1))
+        return
+    rows = _levels(found)
+    table = Table(*rows[0], box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console().print(table)
+    typer.echo(f"{folder / 'ladder.json'} written; report: {path}")
+    if found.recalled:
+        typer.echo(f"{found.recalled} measurements of an earlier run were used", err=True)
+
+
+class _Bar:
+    """A line for each stage, on standard error."""
+
+    def __init__(self) -> None:
+        columns = TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn()
+        self.progress = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
+        self._stage: str | None = None
+        self._task: Any = None
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        if stage != self._stage:
+            self.finish()
+            self._stage, self._task = stage, self.progress.add_task(stage, total=total)
+        self.progress.update(self._task, completed=done, total=total)
+
+    def finish(self) -> None:
+        """The last stage is complete."""
+        if self._task is not None:
+            task = self.progress.tasks[-1]
+            self.progress.update(self._task, completed=task.total)
+            self.progress.stop_task(self._task)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"budgets={text!r}: expected shares of level 0's time in (0, 1), as 0.5,0.25"
+        ) from error
+
+
+def _levels(found: Calibration) -> list[dict[str, Any]]:
+    return [
+        {
+            "level": index,
+            "name": level.name,
+            "quality": outcome.score,
+            "low": outcome.interval[0],
+            "high": outcome.interval[1],
+            "agreement": outcome.agreeing / outcome.n,
+            "kl": outcome.kl,
+            "ms_batch_1": 1e3 * found.latency.batch_seconds(index, 1),
+            f"ms_batch_{found.settings.batch}": 1e3
+            * found.latency.batch_seconds(index, found.settings.batch),
+        }
+        for index, (level, outcome) in enumerate(
+            zip(found.ladder.levels, found.outcomes, strict=True)
+        )
+    ]
+
+
+def _facts(found: Calibration, report: Path) -> dict[str, Any]:
+    from foveate.calibration.quality import difference
+
+    contests = []
+    for contest in found.contests:
+        rivals = {
+            family: {
+                "schedule": rival.point.name,
+                "ms": 1e3 * rival.seconds,
+                "quality": rival.outcome.score,
+                "ladder_is_better_by": difference(contest.outcome, rival.outcome),
+            }
+            for family, rival in contest.rivals.items()
+        }
+        contests.append(
+            {
+                "budget_ms": 1e3 * contest.budget,
+                "level": contest.level,
+                "ms": 1e3 * contest.seconds,
+                "quality": contest.outcome.score,
+                "n": contest.outcome.n,
+                "uniform": rivals,
+            }
+        )
+    return {
+        "model": found.ladder.model,
+        "settings": asdict(found.settings),
+        "levels": _levels(found),
+        "contests": contests,
+        "recalled": found.recalled,
+        "measured": found.measured,
+        "report": str(report),
+    }

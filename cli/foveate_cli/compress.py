@@ -1,0 +1,152 @@
+"""``foveate compress``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from foveate.errors import InputError
+from foveate.repository import choose_model
+from foveate_cli.options import REPOSITORY, Data, Json, Name, Repository, Threads
+
+if TYPE_CHECKING:
+    from foveate.compress.report import Report
+
+__all__ = ["compress"]
+
+_FIT_IMAGES = 512
+_FILE = re.compile(r"[\w.-]+\.safetensors")
+
+Progresses = Callable[[str, int, int], None]
+
+
+def compress(
+    name: Name = None,
+    repository: Repository = REPOSITORY,
+    target_macs: Annotated[
+        float, typer.Option(help="Share of the multiply-accumulates to be left.")
+    ] = 0.5,
+    data: Data = None,
+    images: Annotated[
+        int, typer.Option(min=64, help="Images to fit and distil on, and as many to report on.")
+    ] = 2000,
+    multiple: Annotated[int, typer.Option(min=1, help="What sizes are multiples of.")] = 8,
+    heads: Annotated[bool, typer.Option("--heads", help="Also remove whole heads.")] = False,
+    residual: Annotated[
+        bool, typer.Option("--residual", help="Also remove channels of the residual stream.")
+    ] = False,
+    redundancy: Annotated[
+        bool,
+        typer.Option(
+            "--redundancy",
+            help="Choose values and hidden units by SNP's cosines, not by what is lost without.",
+        ),
+    ] = False,
+    distill_epochs: Annotated[
+        int, typer.Option(min=0, help="Passes of training against the dense model.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")] = 0,
+    threads: Threads = 1,
+    out: Annotated[
+        str | None, typer.Option(help="File beside the model's.", show_default="slim50.safetensors")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Prune neurons until a share of the multiply-accumulates is left; writes a weight variant.
+
+    Levels use it by its file name ("weights" in ladder.json). Without --distill-epochs nothing is
+    trained: what is left is fitted to the dense model in closed form. Labels only tell top-1.
+    """
+    import torch
+
+    from foveate.compress import slim
+    from foveate.compress.distill import distill
+    from foveate.compress.report import examine
+    from foveate.compress.search import check_target
+    from foveate.images.pairs import load_pair
+    from foveate.inference.allocator import tune_allocator
+    from foveate.levels.ladder import Ladder
+    from foveate.model.vit import load_vit, save_vit
+
+    tune_allocator()
+    torch.set_num_threads(threads)
+    model_folder = repository / choose_model(repository, name)
+    folder = model_folder / "1"
+    source = Ladder.load(folder / "ladder.json").levels[0].weights
+    file = out or f"slim{round(100 * target_macs)}.safetensors"
+    if not _FILE.fullmatch(file) or file == source:
+        raise InputError(f"out={file}: expected a name ending in .safetensors, other than {source}")
+    dense = load_vit(folder / source)
+    dense.config.require_plain("compress")
+    check_target(dense.config, target_macs, multiple=multiple, heads=heads, residual=residual)
+    with _progress() as progress:
+        fit, held_out = load_pair(
+            model_folder, dense.config, data, most=images, seed=seed, tell=progress
+        )
+        model = slim.compress(
+            dense,
+            fit.pixels[:_FIT_IMAGES],
+            target_macs,
+            multiple=multiple,
+            heads=heads,
+            residual=residual,
+            criterion="redundancy" if redundancy else "loss",
+            progress=progress,
+        )
+        if distill_epochs:
+            distill(
+                model,
+                dense,
+                fit.pixels,
+                epochs=distill_epochs,
+                seed=seed,
+                checkpoint=folder / f".{file}.training",
+                progress=lambda done, of, loss: progress(f"distil (loss {loss:.4f})", done, of),
+            )
+    save_vit(model, folder / file)
+    # Judge the file, whose weights are rounded to fp16, rather than the model in memory.
+    reports = examine([dense, load_vit(folder / file)], held_out.pixels, held_out.labels)
+    if as_json:
+        typer.echo(json.dumps({"file": str(folder / file), **_by_name(reports)}, indent=1))
+    else:
+        _print(reports)
+        typer.echo(f"wrote {folder / file}")
+
+
+def _by_name(reports: list[Report]) -> dict[str, dict[str, object]]:
+    return {model: asdict(report) for model, report in zip(("dense", "slim"), reports, strict=True)}
+
+
+def _print(reports: list[Report]) -> None:
+    table = Table("", "dense", "slim", "slim / dense", box=None, header_style="bold")
+    dense, slim = (asdict(report) for report in reports)
+    for key in dense:
+        if dense[key] is None:
+            continue
+        ratio = "" if key in ("top1", "agreement", "images") else f"{slim[key] / dense[key]:.3f}"
+        table.add_row(key, *(f"{row[key]:.4g}" for row in (dense, slim)), ratio)
+    Console().print(table)
+
+
+@contextmanager
+def _progress() -> Iterator[Progresses]:
+    """A bar for each stage, on standard error; call it with stage, steps done and steps in all."""
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            first = stage.split()[0]
+            if first not in tasks:
+                tasks[first] = bars.add_task(stage, total=total)
+            bars.update(tasks[first], description=stage, completed=done)
+
+        yield advance

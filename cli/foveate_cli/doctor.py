@@ -1,0 +1,127 @@
+"""``foveate doctor``: what ``foveate serve`` needs of this machine, one line each."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from foveate.errors import FoveateError, ServerError
+from foveate.repository import check_repository
+from foveate.settings import ModelSettings, state_dir
+from foveate_adapter.settings import Settings
+from foveate_cli.host.serve import ServeOptions, check_ports
+from foveate_cli.host.tritonserver import find_libpython, find_wheel
+
+__all__ = ["Finding", "Verdict", "examine"]
+
+_GLIBC = (2, 35)  # the wheel's manylinux tag
+_SHARED_MEMORY = 64 * 2**20  # bytes; a model process starts with 1 MiB and grows with its batches
+
+
+class Verdict(StrEnum):
+    """Whether serving will work."""
+
+    OK = "ok"
+    WARNING = "warning"  # it may, as things are now
+    FAILURE = "failure"  # it cannot
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    subject: str
+    verdict: Verdict
+    detail: str
+
+
+def examine(options: ServeOptions) -> Iterator[Finding]:
+    """Look at everything ``foveate serve`` with these options would depend on."""
+    supported = (3, 11) <= sys.version_info < (3, 13)
+    yield _finding("python", supported, platform.python_version(), "needs 3.11 or 3.12")
+    if options.server_bin is None:
+        yield from _embedded()
+    else:
+        found = os.access(options.server_bin, os.X_OK)
+        yield _finding("server", found, str(options.server_bin), "no executable file")
+    free = shutil.disk_usage("/dev/shm").free
+    yield _finding(
+        "shared memory",
+        free >= _SHARED_MEMORY,
+        f"{free // 2**20} MiB free in /dev/shm",
+        f"needs {_SHARED_MEMORY // 2**20} MiB (docker run --shm-size=1g)",
+    )
+    for option, port in options.ports.items():
+        try:
+            check_ports({option: port}, options.host)
+            yield Finding(option, Verdict.OK, f"{port} is free")
+        except ServerError as error:
+            yield Finding(option, Verdict.WARNING, str(error))
+    yield _tried("state folder", lambda: _writable(state_dir()))
+    yield _tried("environment", _read_environment)
+    yield _tried("repository", lambda: ", ".join(check_repository(options.repository)))
+
+
+def _writable(folder: Path) -> str:
+    """``folder``, where latencies, the server and the admin key are kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return str(folder)
+    except OSError as error:
+        raise ServerError(f"FOVEATE_STATE_DIR={folder}: {error.strerror}") from error
+
+
+def _read_environment() -> str:
+    """Our variables, as the processes will read them."""
+    given = sorted(key for key in os.environ if key.startswith("FOVEATE_"))
+    os.environ.setdefault("FOVEATE_RUN_DIR", "/")  # it will be made
+    ModelSettings.read()
+    Settings.from_environment()
+    return ", ".join(given) or "no variable of ours is set"
+
+
+def _embedded() -> Iterator[Finding]:
+    name, libc = platform.libc_ver()
+    numbers = tuple(int(part) for part in libc.split(".") if part.isdecimal())
+    yield _finding(
+        "C library",
+        name == "glibc" and numbers >= _GLIBC,
+        f"{name or 'unknown'} {libc}",
+        f"the embedded server needs glibc {_GLIBC[0]}.{_GLIBC[1]} or newer",
+    )
+    yield _tried("server", lambda: f"nvidia-pytriton {version('nvidia-pytriton')}, {find_wheel()}")
+    yield _tried("libpython", lambda: str(find_libpython()))
+    try:
+        numpy = version("numpy")
+        yield _finding(
+            "numpy",
+            int(numpy.split(".")[0]) < 2,
+            numpy,
+            "numpy 2 corrupts tensors with servers before 24.11: pip install 'foveate[embedded]'",
+        )
+    except PackageNotFoundError:
+        yield Finding("numpy", Verdict.FAILURE, "missing: pip install 'foveate[engine]'")
+
+
+def _finding(subject: str, good: bool, detail: str, remedy: str) -> Finding:
+    if good:
+        return Finding(subject, Verdict.OK, detail)
+    return Finding(subject, Verdict.FAILURE, f"{detail}: {remedy}")
+
+
+def _tried(subject: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, Verdict.OK, look())
+    except FoveateError as error:
+        return Finding(subject, Verdict.FAILURE, str(error))
+    except PackageNotFoundError as error:
+        return Finding(subject, Verdict.FAILURE, f"{error} is not installed")

@@ -1,0 +1,1 @@
+"""Starts tritonserver and the adapter, watches them and ends them."""

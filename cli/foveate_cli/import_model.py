@@ -1,0 +1,168 @@
+"""``foveate import``. Imports what it runs when it runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from foveate.errors import InputError
+from foveate_cli.options import REPOSITORY, Json, Repository
+
+if TYPE_CHECKING:
+    from foveate.importers.check import Compared
+    from foveate.importers.importer import Imported
+
+__all__ = ["import_"]
+
+
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC", help="File or folder of a checkpoint, or hf-hub:OWNER/NAME[@REVISION]."
+        ),
+    ],
+    name: Annotated[str, typer.Option(help="What the model is to be called.")],
+    repository: Repository = REPOSITORY,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Edge of the images to serve; position embeddings are interpolated.",
+            show_default="the checkpoint's",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of class names, one a line; zero-shot heads (CLIP, SigLIP) need it.",
+            show_default="the checkpoint's",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="Text of a zero-shot class, {} for its name; repeated: their average."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Configuration of timm or transformers, in place of the config.json beside SRC.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    check: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Image to show the top 5 of, by the original implementation and by ours; may be "
+            "repeated. Ends with 1 if they differ.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a checkpoint of timm, Hugging Face or torchvision servable.
+
+    Writes the five folders of NAME with level 0 alone; "foveate calibrate NAME" adds levels.
+    """
+    from foveate.importers.check import compare
+    from foveate.importers.entry import check_name
+    from foveate.importers.importer import Wishes, import_checkpoint
+    from foveate.importers.original import find_original
+    from foveate.importers.source import find_source
+
+    if check and image_size is not None:
+        raise InputError("check: expected no --image-size, for the original answers at its own")
+    names = _read_labels(labels) if labels else None
+    prompts = prompt or []
+    found = find_source(source, config)
+    check_name(repository, name)
+    # Before anything is written: without an original there is nothing to check.
+    original = find_original(found, names, prompts) if check else None
+    with _Bar() as tell:
+        wishes = Wishes(size=image_size, labels=names, prompts=prompts)
+        imported = import_checkpoint(found, repository, name, wishes, tell)
+    compared: list[Compared] = []
+    if check and original is not None:
+        compared = [*compare(repository / name, check, original)]
+    if as_json:
+        typer.echo(json.dumps(_facts(repository / name, imported, compared), indent=1))
+    else:
+        _tell(repository / name, imported, compared)
+    if not all(row.same for row in compared):
+        raise typer.Exit(1)
+
+
+class _Bar:
+    """A line for each stage, on standard error."""
+
+    def __init__(self) -> None:
+        columns = TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn()
+        self._progress = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Any:
+        self._progress.start()
+        return self._tell
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _tell(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+        self._progress.update(self._tasks[stage], completed=done, total=total)
+
+
+def _read_labels(path: Path) -> list[str]:
+    names = [line.strip() for line in path.read_text().splitlines()]
+    if not names or not all(names):
+        raise InputError(f"labels={path}: expected a name on every line")
+    return names
+
+
+def _facts(model: Path, imported: Imported, compared: list[Compared]) -> dict[str, Any]:
+    return {
+        "model": str(model),
+        "family": imported.recipe.family,
+        "config": asdict(imported.config),
+        "mean": imported.recipe.mean,
+        "std": imported.recipe.std,
+        "preprocess": imported.preprocess.parameters,
+        "assumed": imported.recipe.assumed,
+        "checked": [{**asdict(row), "image": str(row.image)} for row in compared],
+    }
+
+
+def _tell(model: Path, imported: Imported, compared: list[Compared]) -> None:
+    config, way = imported.config, imported.preprocess.parameters
+    scores = "a sigmoid for each class" if config.sigmoid else "probabilities that sum to 1"
+    typer.echo(
+        f"{model}: {imported.recipe.family}, {config.dim} x {config.depth} blocks, "
+        f"{config.patches} patches, {config.classes} classes\n"
+        f"images: resized to {way.get('resize', 'size')} ({way['interpolation']}), centre "
+        f"{config.height}x{config.width}; SCORES: {scores}"
+    )
+    if imported.recipe.assumed:
+        typer.echo(f"assumed, for the checkpoint does not say: {imported.recipe.assumed}", err=True)
+    if not imported.named:
+        typer.echo("labels.txt: numbers; the checkpoint names no classes, --labels does", err=True)
+    for row in compared:
+        table = Table(
+            "original", "", "ours", "", box=None, header_style="bold", title_justify="left"
+        )
+        for (theirs, score), (ours, own) in zip(row.original, row.ours, strict=True):
+            table.add_row(theirs, f"{score:.4f}", ours, f"{own:.4f}")
+        verdict = "the same" if row.same else "NOT the same"
+        typer.echo(f"\n{row.image}: {verdict}, logits differ by {row.difference:.1e} at most")
+        Console().print(table)

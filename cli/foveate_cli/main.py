@@ -1,0 +1,206 @@
+"""The ``foveate`` command. Commands import what they run, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from foveate.errors import FoveateError
+from foveate_cli.accuracy import bench
+from foveate_cli.bench_serve import serve as bench_serve
+from foveate_cli.calibrate import calibrate
+from foveate_cli.compress import compress
+from foveate_cli.import_model import import_
+from foveate_cli.loadtest import loadtest
+from foveate_cli.options import REPOSITORY, Admission, Json, Name, Repository
+from foveate_cli.simulate import simulate
+from foveate_cli.train_selector import train_selector
+from foveate_loadtest.errors import LoadtestError
+
+__all__ = ["app"]
+
+
+class _App(typer.Typer):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Errors raised on purpose are told in one line; a traceback means a bug."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except (FoveateError, LoadtestError) as error:
+            sys.exit(f"error: {error}")
+
+
+app = _App(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Serve Vision Transformers that hold a latency SLO by spending fewer tokens.",
+)
+
+Host = Annotated[str, typer.Option(help="IPv4 address to listen on.")]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+ServerBin = Annotated[
+    Path | None, typer.Option(help="Another tritonserver than the embedded one.", dir_okay=False)
+]
+
+
+@app.command()
+def serve(
+    repository: Repository = REPOSITORY,
+    host: Host = "127.0.0.1",
+    http_port: Port = 8000,
+    grpc_port: Port = 8001,
+    metrics_port: Port = 8002,
+    adapter_port: Port = 8080,
+    slo_ms: Annotated[
+        float | None, typer.Option(min=1, help="Latency to hold, milliseconds.", show_default="200")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each model process.")] = 1,
+    adapter: Annotated[
+        bool, typer.Option("--adapter/--no-adapter", help="Run the adapter.")
+    ] = True,
+    pin_cap: Annotated[
+        bool,
+        typer.Option(
+            "--pin-cap/--no-pin-cap",
+            help="Hold exact and pinned requests to a tenth of the time under pressure.",
+        ),
+    ] = True,
+    admission: Admission = True,
+    server_bin: ServerBin = None,
+    control: Annotated[
+        Path | None,
+        typer.Option(
+            help="Let adapters on other hosts publish policies; file of the shared secret.",
+            dir_okay=False,
+        ),
+    ] = None,
+) -> None:
+    """Run the Triton server and the adapter until SIGTERM; prints a line "ready" with the URLs."""
+    from foveate_cli.host.serve import ServeOptions, serve
+
+    options = ServeOptions(
+        repository=repository,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        adapter_port=adapter_port,
+        slo_ms=slo_ms,
+        threads=threads,
+        adapter=adapter,
+        pin_cap=0.1 if pin_cap else 1.0,
+        admission=admission,
+        server_bin=server_bin,
+        control=control,
+    )
+    raise typer.Exit(serve(options))
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="JPEG or PNG files.", exists=True)],
+    model: Annotated[str, typer.Option(help="Model.")] = "digits",
+    url: Annotated[str, typer.Option(help="HTTP host:port of the server.")] = "127.0.0.1:8000",
+    top: Annotated[int, typer.Option(min=1, help="Classes to name.")] = 3,
+    level: Annotated[str | None, typer.Option(help="Level, by name or index.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a running server what is on images of your own."""
+    from foveate_cli.classify import ask
+
+    answers = [ask(url, model, image, top=top, level=level) for image in images]
+    if as_json:
+        typer.echo(json.dumps([asdict(answer) for answer in answers], indent=1))
+        return
+    for answer in answers:
+        classes = ", ".join(f"{guess.label} ({guess.score:.2f})" for guess in answer.classes)
+        typer.echo(f"{answer.image}: {classes}, at level {answer.level}")
+
+
+@app.command()
+def demo(
+    name: Name = None,
+    repository: Repository = REPOSITORY,
+) -> None:
+    """Serve the demo model, send it a burst, compare with fixed levels; about two minutes."""
+    from foveate_cli.demo import demo
+
+    raise typer.Exit(demo(repository, name))
+
+
+app.command("import")(import_)
+app.command()(loadtest)
+app.command()(simulate)
+app.command()(calibrate)
+app.command()(compress)
+app.command()(train_selector)
+bench.command("serve")(bench_serve)
+app.add_typer(bench, name="bench")
+
+
+@app.command()
+def doctor(
+    repository: Repository = REPOSITORY,
+    host: Host = "127.0.0.1",
+    http_port: Port = 8000,
+    grpc_port: Port = 8001,
+    metrics_port: Port = 8002,
+    adapter_port: Port = 8080,
+    server_bin: ServerBin = None,
+    as_json: Json = False,
+) -> None:
+    """Tell whether "foveate serve" can work on this machine, and what is missing if not."""
+    from foveate_cli.doctor import Verdict, examine
+    from foveate_cli.host.serve import ServeOptions
+
+    options = ServeOptions(
+        repository=repository,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        adapter_port=adapter_port,
+        server_bin=server_bin,
+    )
+    findings = list(examine(options))
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        table = Table(box=None, header_style="bold")
+        for column in ("", "what", "found"):
+            table.add_column(column, overflow="fold")
+        colours = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILURE: "red"}
+        for finding in findings:
+            colour = colours[finding.verdict]
+            mark = f"[{colour}]{finding.verdict}[/]"
+            table.add_row(mark, finding.subject, finding.detail)
+        Console().print(table)
+    if any(finding.verdict is Verdict.FAILURE for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def health(
+    repository: Repository = Path("model_repository"),
+    url: Annotated[str, typer.Option(help="Of Triton's HTTP.")] = "http://127.0.0.1:8000",
+    patience: Annotated[
+        float, typer.Option(min=0.1, help="How long an answer may take, s; 30 to ask for life.")
+    ] = 5.0,
+) -> None:
+    """Exit 0 if every model answers a real inference, for probes: Triton calls dead ones ready."""
+    from foveate.repository import model_names
+    from foveate_cli.host.watchdog import ailments
+
+    if found := ailments(url, model_names(repository), patience):
+        sys.exit("\n".join(found))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,230 @@
+"""One instance of a served model: wishes in, answers out. Knows no server.
+
+Joins the pure parts (engine, governor) with the impure ones (clock, policy word, telemetry).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate import __version__
+from foveate.backend.telemetry import Telemetry
+from foveate.control import governor
+from foveate.control.governor import PLAIN, Decision, Observation, Rejection, State, Wish
+from foveate.control.policy import PolicyReader, policy_path
+from foveate.errors import BadWish
+from foveate.inference.graphs import GraphEngine
+from foveate.inference.latency import load_or_measure
+from foveate.inference.packed import Engine
+from foveate.levels.ladder import Ladder
+from foveate.settings import ModelSettings
+
+__all__ = ["Answer", "Classifier", "Refusal", "Request", "parse_wish"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one client asks: images [b, H, W, 3] (uint8) and a wish."""
+
+    pixels: Tensor
+    wish: Wish
+    token_map: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer to one request of b images."""
+
+    scores: Tensor  # [b, classes] float32
+    level: int
+    token_map: Tensor | None  # [b, patches] int16
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A request that is not answered, and when it may be worth asking again."""
+
+    reason: Rejection
+    retry_after_ms: int | None
+
+
+def parse_wish(parameters: Mapping[str, Any], ladder: Ladder, images: int = 1) -> Wish:
+    """Read ``level``, ``quality`` and ``deadline_ms`` from request parameters.
+
+    Raises :class:`BadWish` naming key and value. Other parameters are not ours and are ignored.
+    """
+    pin = floor = deadline_ns = None
+    if (level := parameters.get("level")) is not None:
+        pin = ladder.index(str(level))
+    if (quality := parameters.get("quality")) is not None:
+        floor = 0 if quality == "exact" else ladder.cheapest_at_least(_quality(quality))
+    if (deadline := parameters.get("deadline_ms")) is not None:
+        milliseconds = _number("deadline_ms", deadline)
+        if not 0 < milliseconds <= 3_600_000:
+            raise BadWish(f"deadline_ms={deadline!r}: expected a number in (0, 3600000]")
+        deadline_ns = int(milliseconds * 1e6)
+    wish = Wish(pin=pin, floor=floor, deadline_ns=deadline_ns, images=images)
+    return PLAIN if wish == PLAIN else wish  # one object, which is quick to recognise
+
+
+def _quality(value: object) -> float:
+    quality = _number("quality", value)
+    if not 0 <= quality <= 1:
+        raise BadWish(f"quality={value!r}: expected 'exact' or a number in [0, 1]")
+    return quality
+
+
+def _number(key: str, value: object) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        raise BadWish(f"{key}={value!r}: expected a number") from None
+
+
+class Classifier:
+    """Serves one model."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        max_batch: int,
+        settings: ModelSettings,
+        telemetry: Telemetry,
+        device: torch.device,
+    ) -> None:
+        torch.set_num_threads(settings.threads)
+        self._engine: Engine | GraphEngine = Engine.load(folder)
+        if device.type == "cuda":
+            self._engine = GraphEngine(self._engine, device, max_batch)
+        self.ladder = self._engine.ladder
+        latency = load_or_measure(self._engine, settings.state_dir)
+        latency.save(settings.run_dir / f"{name}.latency.json")
+        self._config = governor.Config(
+            latency=latency,
+            quality=self.ladder.qualities,
+            max_batch=max_batch,
+            slo_ns=int(settings.slo_ms * 1e6),
+            admission=settings.admission == "on",
+            pin_cap=settings.pin_cap,
+        )
+        self._state = State()
+        self._policy = PolicyReader(policy_path(settings.run_dir, name))
+        self._telemetry = telemetry
+        # Batches since the last publication; appending is all a batch pays for its metrics.
+        self._batches: deque[tuple[tuple[Wish, ...], Decision, float]] = deque()
+        telemetry.collect_with(self._collect)
+        self._begin_counting(latency.device)
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer | Refusal]:
+        """Answer a batch: one entry per request, in order."""
+        start = time.monotonic_ns()
+        observation = Observation(
+            now_ns=start,
+            wishes=tuple(request.wish for request in requests),
+            policy=self._policy.read(),
+        )
+        self._state, decision = governor.decide(self._config, self._state, observation)
+        try:
+            answers = self._run(requests, decision)
+        except Exception:
+            self._telemetry.count("foveate_failures_total", len(requests))
+            raise
+        seconds = (time.monotonic_ns() - start) / 1e9
+        self._state = governor.settle(self._state, decision, seconds)
+        self._batches.append((observation.wishes, decision, seconds))
+        return answers
+
+    def close(self) -> None:
+        self._telemetry.close()
+        self._policy.close()
+
+    def _run(self, requests: Sequence[Request], decision: Decision) -> list[Answer | Refusal]:
+        accepted = [
+            (request, level)
+            for request, level in zip(requests, decision.levels, strict=True)
+            if not isinstance(level, Rejection)
+        ]
+        if not accepted:
+            return [
+                Refusal(level, decision.retry_after_ms)
+                for level in decision.levels
+                if isinstance(level, Rejection)
+            ]
+        pixels = [request.pixels for request, _ in accepted]
+        levels = [level for request, level in accepted for _ in range(len(request.pixels))]
+        wants_map = any(request.token_map for request, _ in accepted)
+        result = self._engine.infer(
+            pixels[0] if len(pixels) == 1 else torch.cat(pixels), levels, token_map=wants_map
+        )
+        answers: list[Answer | Refusal] = []
+        row = 0
+        for request, level in zip(requests, decision.levels, strict=True):
+            if isinstance(level, Rejection):
+                answers.append(Refusal(level, decision.retry_after_ms))
+                continue
+            rows = slice(row, row + len(request.pixels))
+            row = rows.stop
+            token_map = result.token_map[rows] if result.token_map is not None else None
+            answers.append(Answer(result.scores[rows], level, token_map))
+        return answers
+
+    def _begin_counting(self, device: str) -> None:
+        """Have every series from the start: a rate does not see how a new one began."""
+        telemetry = self._telemetry
+        telemetry.gauge(
+            "foveate_build_info",
+            1,
+            component="model",
+            version=__version__,
+            torch=torch.__version__,
+            device=device,
+        )
+        for level in map(str, range(len(self.ladder.levels))):
+            for slo in ("met", "missed"):
+                telemetry.count("foveate_answers_total", 0, level=level, slo=slo)
+            telemetry.count("foveate_batches_total", 0, level=level)
+            telemetry.count("foveate_batch_seconds_total", 0, level=level)
+        for reason in Rejection:
+            telemetry.count("foveate_rejections_total", 0, reason=reason.value)
+        for name in ("foveate_errors_total", "foveate_failures_total", "foveate_tokens_total"):
+            telemetry.count(name, 0)
+
+    def _collect(self) -> None:
+        """Count the batches since the last time; runs in the telemetry thread."""
+        state = self._state
+        self._telemetry.gauge("foveate_batch_time_correction", state.correction)
+        self._telemetry.gauge("foveate_batch_gap_seconds", state.gap_s)
+        while self._batches:
+            self._count(*self._batches.popleft(), state.gap_s)
+
+    def _count(
+        self, wishes: Sequence[Wish], decision: Decision, seconds: float, gap_s: float
+    ) -> None:
+        telemetry = self._telemetry
+        ran = [level for level in decision.levels if not isinstance(level, Rejection)]
+        if ran:  # a batch of several levels counts as the one most requests ran at
+            level = str(max(set(ran), key=ran.count))
+            telemetry.count("foveate_batches_total", level=level)
+            telemetry.count("foveate_batch_seconds_total", seconds, level=level)
+        telemetry.count("foveate_decisions_total", reason=decision.reason.value)
+        telemetry.gauge("foveate_level", decision.level)
+        for wish, outcome, age_ns in zip(wishes, decision.levels, decision.ages_ns, strict=True):
+            if isinstance(outcome, Rejection):
+                telemetry.count("foveate_rejections_total", reason=outcome.value)
+                continue
+            age = age_ns / 1e9 + seconds + gap_s  # an answer leaves in the gap after its batch
+            limit_ns = wish.deadline_ns or decision.slo_ns
+            met = "met" if age <= limit_ns / 1e9 else "missed"
+            telemetry.count("foveate_answers_total", level=str(outcome), slo=met)
+            telemetry.age(age)
+            tokens = self.ladder.levels[outcome].tokens[-1]
+            telemetry.count("foveate_tokens_total", tokens * wish.images)

@@ -1,0 +1,1 @@
+"""Executors: one forward pass per level, packed on a CPU, fixed shapes and CUDA graphs on a GPU."""

@@ -1,0 +1,3 @@
+"""What levels are: the ladder, each level's schedule of counts, measured latencies.
+
+The ladder imports nothing but the standard library."""

@@ -1,0 +1,89 @@
+"""How long each level takes on this device, by batch size. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_left
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from foveate.atomic_file import replacing
+from foveate.errors import LadderError
+from foveate.levels.ladder import SCHEMA, read_json
+
+__all__ = ["LatencyTable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyTable:
+    """Seconds of one batch, by level and batch size, measured on one device."""
+
+    device: str
+    ladder: str  # Ladder.digest it was measured for
+    batches: tuple[int, ...]  # ascending, starts at 1
+    seconds: tuple[tuple[float, ...], ...]  # [level][batch index]
+    padded: bool = False  # a batch takes as long as the next size, and levels run one by one
+
+    def batch_seconds(self, level: int, batch: int) -> float:
+        """Time of one batch; linear between measured sizes and beyond the last one.
+
+        Where batches are ``padded``, a step: the time of the next size, of several full batches and
+        a rest beyond the last one.
+        """
+        row = self.seconds[level]
+        if self.padded:
+            full, rest = divmod(batch, self.batches[-1])
+            last = row[bisect_left(self.batches, rest)] if rest else 0.0
+            return full * row[-1] + last
+        if len(row) == 1:
+            return row[0] * batch
+        right = min(max(bisect_left(self.batches, batch), 1), len(row) - 1)
+        b0, b1 = self.batches[right - 1], self.batches[right]
+        s0, s1 = row[right - 1], row[right]
+        return s0 + (s1 - s0) * (batch - b0) / (b1 - b0)
+
+    def useful(self, batch: int | None = None) -> tuple[int, ...]:
+        """Levels worth serving here: each is faster than all dearer ones.
+
+        At batches of ``batch`` images, by default the largest that was measured.
+        """
+        kept: list[int] = []
+        best = math.inf
+        for level in range(len(self.seconds)):
+            seconds = self.batch_seconds(level, batch or self.batches[-1])
+            if seconds < best:
+                kept.append(level)
+                best = seconds
+        return tuple(kept)
+
+    @staticmethod
+    def load(path: Path) -> LatencyTable:
+        """Read a latency file. Raises :class:`LadderError` naming the file and the key."""
+        data = read_json(path)
+        try:
+            table = LatencyTable(
+                device=str(data["device"]),
+                ladder=str(data["ladder"]),
+                batches=tuple(int(size) for size in data["batches"]),
+                seconds=tuple(tuple(float(s) for s in row) for row in data["seconds"]),
+                padded=bool(data.get("padded", False)),
+            )
+        except KeyError as error:
+            raise LadderError(f"{path}: key {error} is missing") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise LadderError(f"{path}: {error}") from error
+        rising = all(a < b for a, b in pairwise((0, *table.batches)))
+        if not rising or not table.batches or table.batches[0] != 1:
+            raise LadderError(f"{path}: batches={list(table.batches)}: expected 1, then rising")
+        for row in table.seconds:
+            if len(row) != len(table.batches) or not all(0 < s < math.inf for s in row):
+                raise LadderError(f"{path}: seconds={list(row)}: expected positive, one per batch")
+        return table
+
+    def save(self, path: Path) -> None:
+        """Write atomically: several instances may measure and save at the same time."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as scratch:
+            scratch.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""The Vision Transformer itself, its pooling and its multiply-accumulates."""

@@ -1,0 +1,93 @@
+"""Images to send, and their labels where they are known."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from foveate.images.cluttered_digits import test_set
+from foveate_loadtest.choices import DIGITS, Target
+from foveate_loadtest.errors import ScheduleError
+
+__all__ = ["NO_LABEL", "encode", "labelled_images", "load_images", "save_images"]
+
+NO_LABEL = -1
+_SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+Pixels = NDArray[np.uint8]  # [H, W, 3]
+Labels = NDArray[np.int16]
+
+
+def labelled_images(count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The first ``count`` held-out digits: pixels [n, 96, 96, 3], labels [n]."""
+    return test_set(count)
+
+
+def save_images(path: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+    """Write an image set as ``.npz``."""
+    with path.open("wb") as file:
+        np.savez(file, pixels=pixels, labels=labels)
+
+
+def load_images(
+    source: str, count: int, target: Target
+) -> tuple[Sequence[Pixels] | Sequence[bytes], Labels]:
+    """Pixels [n, H, W, 3] or whole files, as ``target`` takes them, and labels [n].
+
+    Args:
+        source: ``digits``; an ``.npz`` file with ``pixels`` [n, H, W, 3] (uint8), of the model's
+            size, and perhaps ``labels`` [n]; or a folder of JPEG and PNG files, whose sub-folders,
+            if there are any, are the classes in alphabetical order.
+        count: most images to take.
+
+    Raises :class:`ScheduleError` naming what cannot be used.
+    """
+    path = Path(source)
+    if source == DIGITS:
+        pixels, labels = labelled_images(count)
+    elif path.suffix == ".npz" and path.is_file():
+        with np.load(path) as data:
+            if "pixels" not in data or data["pixels"].dtype != np.uint8 or data["pixels"].ndim != 4:
+                raise ScheduleError(f"images={source}: needs an array pixels [n, H, W, 3] of uint8")
+            pixels = data["pixels"][:count]
+            labels = data["labels"][:count] if "labels" in data else _unlabelled(len(pixels))
+    elif path.is_dir():
+        if target is Target.PIXELS:
+            raise ScheduleError(f"images={source}: files need target classify, which decodes them")
+        return _folder(path, count)
+    else:
+        raise ScheduleError(f"images={source}: neither {DIGITS!r}, nor an .npz file, nor a folder")
+    if not len(pixels):
+        raise ScheduleError(f"images={source}: no image to send")
+    if target is Target.PIXELS:
+        return list(pixels), labels.astype(np.int16)
+    return [encode(image) for image in pixels], labels.astype(np.int16)
+
+
+def encode(pixels: Pixels, form: str = "JPEG") -> bytes:
+    """One image [H, W, 3] as the bytes of a JPEG (quality 95) or PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format=form, quality=95)
+    return buffer.getvalue()
+
+
+def _folder(folder: Path, count: int) -> tuple[list[bytes], Labels]:
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise ScheduleError(f"images={folder}: no JPEG or PNG file in it")
+    # A few of a large set should be of all its classes.
+    order = np.random.default_rng(0).permutation(len(paths))[:count]
+    chosen = [paths[index] for index in order]
+    names = [path.relative_to(folder).parts[0] for path in chosen]
+    labels = [classes.index(name) if name in classes else NO_LABEL for name in names]
+    return [path.read_bytes() for path in chosen], np.array(labels, np.int16)
+
+
+def _unlabelled(count: int) -> NDArray[np.int64]:
+    return np.full(count, NO_LABEL, np.int64)

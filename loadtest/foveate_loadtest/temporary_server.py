@@ -1,0 +1,81 @@
+"""A server of our own for a while: what the demo and the benchmarks measure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from foveate.errors import ServerError
+
+__all__ = ["Addresses", "free_ports", "running"]
+
+_READY = re.compile(r"ready http=(\S+) grpc=(\S+) metrics=(\S+)(?: adapter=(\S+))?")
+_STOP_S = 30.0  # the server drains for at most half of this
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a running ``foveate serve`` listens: URLs, ``grpc`` is host:port."""
+
+    http: str
+    grpc: str
+    metrics: str
+    adapter: str | None  # None without an adapter
+
+
+@contextlib.contextmanager
+def running(repository: Path, *options: str, core: int | None = None) -> Iterator[Addresses]:
+    """``foveate serve`` on free ports, with a core for itself if one is given; stopped at the end.
+
+    SLOs stored on this machine are not its own: it has the default one, or that of the options.
+    Raises :class:`ServerError` with its log if it does not become ready.
+    """
+    names = ("http", "grpc", "metrics", "adapter")
+    ports = [f"--{name}-port={port}" for name, port in zip(names, free_ports(4), strict=True)]
+    command = [sys.executable, "-m", "foveate_cli.main", "serve", f"--repository={repository}"]
+    ours = os.sched_getaffinity(0)
+    with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory() as state:
+        if core is not None:
+            os.sched_setaffinity(0, {core})  # children inherit it
+        try:
+            process = subprocess.Popen(
+                [*command, *ports, *options],
+                env={**os.environ, "FOVEATE_ADAPTER_STATE_DIR": state},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,  # Ctrl-C is ours to handle, the server then gets SIGTERM
+            )
+        finally:
+            os.sched_setaffinity(0, ours)
+        try:
+            assert process.stdout is not None
+            ready = next(filter(None, map(_READY.match, process.stdout)), None)
+            if ready is None:
+                log.seek(0)
+                raise ServerError(f"foveate serve did not start:\n{log.read()[-2000:]}")
+            yield Addresses(*ready.groups())
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports of 127.0.0.1 that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]

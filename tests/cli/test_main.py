@@ -1,0 +1,118 @@
+"""What ``foveate`` says of itself and of the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from foveate.images import cluttered_digits as images
+
+
+def foveate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "foveate_cli.main", *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_does_not_load_the_libraries_that_compute() -> None:
+    code = "import sys, foveate_cli.main; print({'torch', 'numpy', 'locust'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_help_lists_the_commands() -> None:
+    text = foveate("--help").stdout
+    for command in ("serve", "demo", "loadtest", "calibrate", "doctor"):
+        assert command in text
+
+
+def test_doctor_finds_nothing_missing(repository: Path) -> None:
+    done = foveate("doctor", "--json", f"--repository={repository}")
+    findings = json.loads(done.stdout)
+    assert done.returncode == 0, findings
+    subjects = {finding["subject"] for finding in findings}
+    assert {"python", "libpython", "server", "shared memory", "repository"} <= subjects
+
+
+def test_doctor_names_what_is_missing(tmp_path: Path) -> None:
+    done = foveate("doctor", "--json", f"--repository={tmp_path}", "--server-bin=/nowhere")
+    failures = {f["subject"]: f["detail"] for f in json.loads(done.stdout) if f["verdict"] != "ok"}
+    assert done.returncode == 1
+    assert "/nowhere" in failures["server"]
+    assert str(tmp_path) in failures["repository"]
+
+
+def test_health_is_a_real_inference_of_every_model(server: Any, repository: Path) -> None:
+    def health(address: str) -> subprocess.CompletedProcess[str]:
+        return foveate("health", f"--repository={repository}", f"--url=http://{address}")
+
+    assert health(server.http).returncode == 0
+    sick = health(server.grpc)  # speaks another protocol
+    assert sick.returncode == 1
+    assert [line.split(":")[0] for line in sick.stderr.splitlines()] == ["digits", "digits_decode"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "subject"),
+    [
+        ("FOVEATE_STATE_DIR=/proc/foveate", "state folder"),
+        ("FOVEATE_PIN_CAP=2", "environment"),
+        ("FOVEATE_ADAPTER_SLO=sesame", "environment"),  # unknown: it may be a secret, misnamed
+        ("FOVEATE_ADAPTER_HOST=0.0.0.0", "environment"),
+    ],
+)
+def test_doctor_names_the_variable_that_would_stop_it(
+    repository: Path, variable: str, subject: str
+) -> None:
+    key, value = variable.split("=")
+    done = foveate("doctor", "--json", f"--repository={repository}", **{key: value})
+    failures = {f["subject"]: f["detail"] for f in json.loads(done.stdout) if f["verdict"] != "ok"}
+    assert done.returncode == 1
+    assert key in failures[subject]
+    assert (value in failures[subject]) is (value != "sesame")
+
+
+def test_classify_says_what_is_on_an_image(server: Any, tmp_path: Path) -> None:
+    pixels, labels = images.test_set(1)
+    file = tmp_path / "mine.png"
+    Image.fromarray(pixels[0]).save(file)
+    told = foveate("classify", str(file), f"--url={server.http}", "--level=dense")
+    assert told.stdout.startswith(f"{file}: {labels[0]} (")
+    assert told.stdout.endswith(", at level 0\n")
+    answers = json.loads(
+        foveate("classify", str(file), f"--url={server.http}", "--json", "--top=2").stdout
+    )
+    assert [len(answer["classes"]) for answer in answers] == [2]
+
+
+def test_classify_tells_in_one_line_why_not(
+    server: Any, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("no image")
+    nobody = foveate("classify", str(file), f"--url=127.0.0.1:{free_port()}")
+    assert "is `foveate serve` ready?" in nobody.stderr
+    refused = foveate("classify", str(file), f"--url={server.http}")
+    assert "neither JPEG nor PNG" in refused.stderr
+    for done in (nobody, refused):
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+def test_errors_are_told_in_one_line(tmp_path: Path) -> None:
+    done = foveate("calibrate", f"--repository={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path}")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,49 @@
+"""The GPU's forward pass, run on the CPU in float32: it answers as the engine does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from foveate.inference.fixed import Routes
+from foveate.inference.graphs import GraphEngine
+from foveate.inference.packed import Engine
+
+LEVELS = range(9)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=["torch", "foveate"])
+def graphs(engine: Engine, request: pytest.FixtureRequest) -> GraphEngine:
+    routes = Routes(attention=request.param, gelu=request.param, norm=request.param)
+    return GraphEngine(engine, CPU, max_batch=4, dtype=torch.float32, routes=routes)
+
+
+def test_batches_are_powers_of_two_up_to_the_largest(engine: Engine) -> None:
+    few = GraphEngine(engine, CPU, max_batch=1, dtype=torch.float32)
+    assert few.batches == (1,)
+    assert GraphEngine(engine, CPU, max_batch=6, dtype=torch.float32).batches == (1, 2, 4, 6)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("images", [1, 3, 4])
+def test_it_answers_as_the_engine_does(
+    engine: Engine, graphs: GraphEngine, pixels: Tensor, level: int, images: int
+) -> None:
+    expected = engine.infer(pixels[:images], [level] * images, token_map=True)
+    answers = graphs.infer(pixels[:images], [level] * images, token_map=True)
+    torch.testing.assert_close(answers.scores, expected.scores, rtol=1e-4, atol=1e-5)
+    assert expected.token_map is not None
+    assert answers.token_map is not None
+    assert torch.equal(answers.token_map, expected.token_map)
+
+
+def test_levels_mix_and_large_batches_are_split(
+    engine: Engine, graphs: GraphEngine, pixels: Tensor
+) -> None:
+    levels = [5, 0, 5, 6, 5, 5, 5, 0]
+    expected = engine.infer(pixels, levels)
+    answers = graphs.infer(pixels, levels)
+    torch.testing.assert_close(answers.scores, expected.scores, rtol=1e-4, atol=1e-5)
+    assert answers.token_map is None
