@@ -6,6 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median, quantiles
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ import torch
 import triton
 from torch import Tensor
 
-from foveate_benchmarks.results import environment
+from foveate_loadtest.environment import environment
 
 __all__ = ["Clock", "Timing"]
 
@@ -124,7 +125,7 @@ class Clock:
             self.wait()
         totals: dict[str, float] = {}
         for event in profiler.events() or ():
-            if event.device_type == torch.autograd.DeviceType.CUDA:
+            if event.device_type.name == "CUDA":
                 time_us = event.time_range.elapsed_us() / passes
                 totals[event.name] = totals.get(event.name, 0.0) + time_us
         if not totals:
@@ -133,10 +134,6 @@ class Clock:
 
     def hardware(self) -> dict[str, Any]:
         """What this is, and the two ceilings measured on it."""
-        try:
-            facts = environment()
-        except OSError as error:  # no git
-            facts = {"commit": None, "reason": str(error)}
         identity = {
             "device": self.device,
             "quick": self.quick,
@@ -153,11 +150,11 @@ class Clock:
         for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
             a, b = (torch.randn(side, side, device=self.device).to(dtype) for _ in range(2))
             out = torch.empty_like(a)
-            runs[name] = lambda a=a, b=b, out=out: torch.mm(a, b, out=out)
+            runs[name] = partial(torch.mm, a, b, out=out)
         took = {name: timing["ms"] / 1e3 for name, timing in self.in_turn(runs).items()}
         return {
             "identity": identity,
-            "environment": facts,
+            "environment": environment(),
             "copy_bytes_per_s": 2 * large.numel() * 4 / took["copy"],
             "matmul_flops_per_s": {name: 2 * side**3 / took[name] for name in ("fp16", "bf16")},
         }

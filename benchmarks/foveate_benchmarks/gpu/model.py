@@ -233,9 +233,10 @@ def _others(rows: Rows, batch: int) -> dict[str, float]:
 
 
 def _line(batch: int, level: str, facts: dict[str, Any]) -> tuple[str, ...]:
-    numbers = (("ms", ".3f"), ("images_per_s", ".0f"), ("speed", ".2f"), ("ideal", ".2f"))
-    numbers += (("realised", ".2f"), ("selection", ".3f"), ("joules", ".4f"))
-    cells = (f"{facts[key]:{form}}" if facts[key] is not None else "" for key, form in numbers)
+    forms = {"ms": ".3f", "images_per_s": ".0f", "speed": ".2f", "ideal": ".2f"}
+    forms |= {"realised": ".2f", "selection": ".3f", "joules": ".4f"}
+    known = ((facts[key], form) for key, form in forms.items())
+    cells = ("" if value is None else format(value, form) for value, form in known)
     return (str(batch), level, facts["route"], *cells)
 
 

@@ -168,7 +168,13 @@ def _replayed(plans: list[Plan]) -> Iterator[None]:
 
     def plan(self: object, first: Any, *args: Any) -> Plan:
         device = getattr(first, "x", first).device  # of rows, or of what patches are judged by
-        return Plan(*(x if x is None else x.to(device) for x in next(rest)))
+        dest, lengths, packaged, weight = next(rest)
+        return Plan(
+            dest.to(device),
+            lengths.to(device),
+            packaged.to(device),
+            None if weight is None else weight.to(device),
+        )
 
     with _plans_by(dict.fromkeys(REDUCERS, plan)):
         yield

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from foveate.inference.fixed import Routes
+from foveate.inference.fixed import Maker, Routes
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViT, ViTConfig
 from foveate.reduce.merge import Merge
@@ -61,14 +62,18 @@ TINY = Spec(
     (1, 2, 3),
     4,
 )
-# Every way to share out what both PyTorch and we can compute, by the names of what is ours.
-ROUTES = {
-    " ".join(name for name, maker in routes.items() if maker == "foveate") or "torch": Routes(
-        **routes
-    )
-    for makers in itertools.product(("torch", "foveate"), repeat=3)
-    for routes in [dict(zip(("attention", "gelu", "norm"), makers, strict=True))]
-}
+
+
+def _routes() -> Iterator[tuple[str, Routes]]:
+    """Every way to share out what both PyTorch and we can compute, by the names of what is ours."""
+    makers: tuple[Maker, Maker] = ("torch", "foveate")
+    for attention, gelu, norm in itertools.product(makers, repeat=3):
+        routes = Routes(attention=attention, gelu=gelu, norm=norm)
+        ours = [key for key, maker in vars(routes).items() if maker == "foveate"]
+        yield " ".join(ours) or "torch", routes
+
+
+ROUTES = dict(_routes())
 
 
 def spec(name: str, quick: bool) -> Spec:

@@ -7,6 +7,8 @@ the copy and the matrix product measured on this GPU, at ``graph_ms``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 def measure(rows: Rows, clock: Clock, name: None) -> None:
     for op in OPS:
         for case in cases(op, clock.device, clock.quick):
-            rows.run(f"{op}: {case.name}", lambda op=op, case=case: _row(op, case, rows, clock))
+            rows.run(f"{op}: {case.name}", partial(_row, op, case, rows, clock))
 
 
 def _row(op: str, case: Case, rows: Rows, clock: Clock) -> dict[str, Any]:
@@ -39,10 +41,12 @@ def _row(op: str, case: Case, rows: Rows, clock: Clock) -> dict[str, Any]:
     if case.flops and dtype:
         row["matmul_share"] = case.flops / seconds / rows.hardware["matmul_flops_per_s"][dtype]
     others = {"reference": lambda: plain(*case.args), **case.peers}
-    row["others"] = {
-        name: tried(lambda run=run: {"ms": clock.cold(run)}) for name, run in others.items()
-    }
+    row["others"] = {name: tried(partial(_cold, run, clock)) for name, run in others.items()}
     return row
+
+
+def _cold(run: Callable[[], object], clock: Clock) -> dict[str, float]:
+    return {"ms": clock.cold(run)}
 
 
 def _tensors(case: Case) -> list[Tensor]:

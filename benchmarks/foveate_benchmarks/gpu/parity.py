@@ -53,8 +53,8 @@ OUTPUTS = {
     "vwt_assign": (CHOICE, "score"),
 }
 # Depend on lengths alone, not on a plan made for them.
-ANY_LENGTHS = ("cls_importance", "select_tokens", "bipartite_match", "group_words")
-ANY_LENGTHS += ("attention_colsum", "varlen_attention")
+ANY_LENGTHS = {"cls_importance", "select_tokens", "bipartite_match", "group_words"}
+ANY_LENGTHS |= {"attention_colsum", "varlen_attention"}
 PLANNED = ("compact_tokens", "merge_groups")
 SINGLE = ("sizes", "weight")  # of their arguments: float32 whatever the rows are
 

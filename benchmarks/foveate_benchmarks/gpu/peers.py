@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -66,24 +66,25 @@ def _attention(clock: Clock, heads: int, dim: int, batch: int, n: int) -> dict[s
         contenders[FLASH] = (partial(_flash, n=n), (qkv, cu_seqlens))
     plain = _ours(qkv, cu_seqlens, None, n=n)
 
-    def timed(name: str) -> dict[str, Any]:
+    def timed(name: str) -> dict[str, float]:
         run, args = contenders[name]
         if name != ATTENTION:
             torch.testing.assert_close(run(*args), plain, rtol=2e-2, atol=2e-2)
-        return {"ms": clock.rotated(run, *args)}
+        return _rotated(clock, run, args)
 
     return {name: tried(partial(timed, name)) for name in contenders}
 
 
 def _ours(qkv: Tensor, cu_seqlens: Tensor, bias: Tensor | None, n: int) -> Tensor:
-    return varlen_attention(*qkv.unbind(1), cu_seqlens, n, key_bias=bias).out
+    q, k, v = qkv.unbind(1)
+    return varlen_attention(q, k, v, cu_seqlens, n, key_bias=bias).out
 
 
 def _flash(qkv: Tensor, cu_seqlens: Tensor, n: int) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    out: Tensor = varlen_attn(*qkv.unbind(1), cu_seqlens, cu_seqlens, n, n)
-    return out
+    q, k, v = qkv.unbind(1)
+    return cast(Tensor, varlen_attn(q, k, v, cu_seqlens, cu_seqlens, n, n))
 
 
 def _sdpa(qkv: Tensor) -> Tensor:
@@ -101,10 +102,11 @@ def _selection(clock: Clock, heads: int, dim: int, batch: int, n: int, keep: int
     contenders["torch"] = partial(_torch_select, n=n, keep=keep)
     both = [run(*args) for run in contenders.values()]
     torch.testing.assert_close(*both, rtol=1e-2, atol=1e-2)
-    return {
-        name: tried(lambda run=run: {"ms": clock.rotated(run, *args)})
-        for name, run in contenders.items()
-    }
+    return {name: tried(partial(_rotated, clock, run, args)) for name, run in contenders.items()}
+
+
+def _rotated(clock: Clock, run: Run, args: tuple[Any, ...]) -> dict[str, float]:
+    return {"ms": clock.rotated(run, *args)}
 
 
 def _select(scores: Tensor, x: Tensor, cu_seqlens: Tensor, n: int, keep: int) -> Tensor:

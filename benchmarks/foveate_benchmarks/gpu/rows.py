@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,7 +104,7 @@ class Rows:
     @staticmethod
     def blame(path: Path, reason: str) -> bool:
         """The row that was running when its worker ended failed for ``reason``. Was there one?"""
-        data = json.loads(path.read_text()) if path.exists() else {"running": None}
+        data: Any = json.loads(path.read_text()) if path.exists() else {"running": None}
         key, data["running"] = data["running"], None
         if key is None:
             return False
@@ -116,7 +116,7 @@ class Rows:
         _write(self._path, self.data)
 
 
-def tried(step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def tried(step: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
     """One contender of a row: what it gives, or its error, which costs the others nothing."""
     try:
         return step()

@@ -40,7 +40,8 @@ def forward(
         kept = stage.blocks(stage.norm(torch.cat([cls, tokens.gather(1, index)], 1)))
         cls, kept = kept[:, :1], kept[:, 1:]
         x = tokens.scatter(1, index, kept).transpose(1, 2).reshape(x.shape)
-    return model.forward_head(model.norm(cls))  # type: ignore[no-any-return]
+    logits: Tensor = model.forward_head(model.norm(cls))
+    return logits
 
 
 def grids(model: Any) -> list[int]:

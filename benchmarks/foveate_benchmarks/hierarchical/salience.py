@@ -18,7 +18,8 @@ def salience(x: Tensor) -> Tensor:
     Windows have no CLS token that could attend to the others. Training-free; a learned selector of
     the same signature can take its place.
     """
-    return torch.linalg.vector_norm(x - x.mean(1, keepdim=True), dim=-1)
+    distance: Tensor = torch.linalg.vector_norm(x - x.mean(1, keepdim=True), dim=-1)
+    return distance
 
 
 def strongest(scores: Tensor, keep: int) -> Tensor:

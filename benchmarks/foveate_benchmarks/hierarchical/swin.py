@@ -63,7 +63,8 @@ def forward(
         for block in stage.blocks:
             rows = _block(block, rows, strength, count)
         x = rows.view(x.shape)
-    return model.head(model.norm(x))  # type: ignore[no-any-return]
+    logits: Tensor = model.head(model.norm(x))
+    return logits
 
 
 def _block(block: Any, rows: Tensor, scores: Tensor, keep: Keep) -> Tensor:
@@ -104,7 +105,8 @@ def _attention(block: Any, x: Tensor, position: Tensor, place: Tensor) -> Tensor
         apart = wrapped.unsqueeze(2) != wrapped.unsqueeze(1)
         bias = bias.where(~apart.unsqueeze(1), bias - 100.0)  # as timm masks
     out = F.scaled_dot_product_attention(q, k_, v, attn_mask=bias.expand(windows, -1, -1, -1))
-    return attention.proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+    mixed: Tensor = attention.proj(out.transpose(1, 2).flatten(2))
+    return mixed
 
 
 @cache

@@ -21,6 +21,7 @@ def quantized(vit: ViT) -> ViT:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that torchao, which we do without, succeeds it
-        return torch.ao.quantization.quantize_dynamic(  # type: ignore[no-any-return]
+        narrow: ViT = torch.ao.quantization.quantize_dynamic(
             copy.deepcopy(vit), {nn.Linear}, dtype=torch.qint8
         )
+    return narrow

@@ -79,5 +79,6 @@ def resized(model: Any, kind: str, own: str, arguments: dict[str, Any], edge: in
 
 
 if __name__ == "__main__":
-    given, edges = (sys.argv[3:] or ["{}"])[0], [int(text) for text in sys.argv[4:]]
-    main(sys.argv[1], Path(sys.argv[2]), json.loads(given), *(edges or [None]))
+    name, folder, *rest = sys.argv[1:]
+    arguments = json.loads(rest[0]) if rest else {}
+    main(name, Path(folder), arguments, int(rest[1]) if len(rest) > 1 else None)

@@ -29,6 +29,7 @@ _SIZES = {  # hidden size, blocks, heads, MLP
     "B": (768, 12, 12, 3072),
     "L": (1024, 24, 16, 4096),
 }
+_CLASSES: dict[str, Any] = {"num_labels": 1000}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Case:
     zero_shot: bool = False
 
 
-def save(name: str, folder: Path, images: Tensor, change: Callable[[Any], None] = id) -> Tensor:
+def save(name: str, folder: Path, images: Tensor, change: Callable[[Any], object] = id) -> Tensor:
     """Write the checkpoint of case ``name``; the logits of ``images`` [B, H, W, 3] (uint8)."""
     case = CASES[name]
     torch.manual_seed(0)
@@ -107,19 +108,19 @@ def _tokenizer(config: Any) -> Any:
     )  # fmt: skip
 
 
-def _sizes(size: str) -> dict[str, int]:
+def _sizes(size: str) -> dict[str, Any]:
     keys = "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"
     return dict(zip(keys, _SIZES[size], strict=True))
 
 
-def _dinov2_sizes(size: str) -> dict[str, int]:
+def _dinov2_sizes(size: str) -> dict[str, Any]:
     sizes = _sizes(size)
     return {**sizes, "mlp_ratio": sizes.pop("intermediate_size") // sizes["hidden_size"]}
 
 
 def _vit(size: str, edge: int) -> Case:
     def build() -> Any:
-        config = transformers.ViTConfig(**_sizes(size), image_size=edge, num_labels=1000)
+        config = transformers.ViTConfig(**_sizes(size), **_CLASSES, image_size=edge)
         return transformers.ViTForImageClassification(config)
 
     side = {"height": edge, "width": edge}
@@ -128,7 +129,7 @@ def _vit(size: str, edge: int) -> Case:
 
 def _deit(size: str) -> Case:
     def build() -> Any:
-        config = transformers.DeiTConfig(**_sizes(size), num_labels=1000)
+        config = transformers.DeiTConfig(**_sizes(size), **_CLASSES)
         return transformers.DeiTForImageClassificationWithTeacher(config)
 
     return Case(build, transformers.DeiTImageProcessorPil, 224)
@@ -138,7 +139,7 @@ def _dinov2(size: str, *, registers: bool) -> Case:
     def build() -> Any:
         kind = "Dinov2WithRegisters" if registers else "Dinov2"
         config = getattr(transformers, f"{kind}Config")(
-            **_dinov2_sizes(size), image_size=518, patch_size=14, num_labels=1000
+            **_dinov2_sizes(size), **_CLASSES, image_size=518, patch_size=14
         )
         return getattr(transformers, f"{kind}ForImageClassification")(config)
 
