@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "bars", "environment", "save"]
+from foveate_loadtest.environment import environment
+
+__all__ = ["RESULTS", "SLO_MS", "bars", "conclude", "save", "saved"]
 
 RESULTS = Path(__file__).parents[1] / "results"
+SLO_MS = 200.0  # of every benchmark that serves under one
 
 
-def environment() -> dict[str, Any]:
-    """Commit, versions and hardware of this run."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    cpu = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "commit": commit.stdout.strip() or None,
-        "cpu": cpu[0] if cpu else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in ("torch", "numpy", "nvidia-pytriton", "tritonclient")},
-    }
-
-
-def save(name: str, data: dict[str, Any]) -> None:
+def save(name: str, /, **facts: Any) -> None:
+    """Write ``facts`` as ``NAME.json``, and where they were measured, if they do not say so."""
     RESULTS.mkdir(exist_ok=True)
+    data = {"environment": environment(), **facts}
     (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+
+
+def saved(name: str) -> dict[str, Any]:
+    """What ``NAME.json`` holds; nothing if it was not measured yet."""
+    path = RESULTS / f"{name}.json"
+    data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return data
 
 
 def bars(checks: dict[str, bool]) -> None:
@@ -48,8 +37,8 @@ def bars(checks: dict[str, bool]) -> None:
         sys.exit(1)
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def conclude(name: str, checks: dict[str, bool], keep: bool = True, /, **facts: Any) -> None:
+    """Save the facts with their bars, unless they are not to be kept, then print the bars."""
+    if keep:
+        save(name, **facts, bars=checks)
+    bars(checks)

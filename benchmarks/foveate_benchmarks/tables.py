@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,9 @@ def render(text: str, results: Path = RESULTS) -> str:
         if f"<!-- {name} -->" not in text or not path.exists():  # not measured yet
             continue
         data = json.loads(path.read_text())
-        block = f"<!-- {name} -->\n{table(data)}\n<!-- /{name} -->"
-        text = re.sub(rf"<!-- {name} -->.*<!-- /{name} -->", lambda _, b=block: b, text, flags=re.S)
+        before, start, rest = text.partition(f"<!-- {name} -->")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        text = f"{before}{start}\n{table(data)}\n{end}{after}"
     return text
 
 
@@ -213,7 +213,7 @@ def serve_traces(data: Mapping[str, Any]) -> str:
         f"{_markdown(head, rows)}\n\n"
         f"Loads are multiples of what the cheapest level carries ({cheapest:.0f}/s; level 0: "
         f"{exact:.0f}/s), measured again before each trace. {data['seconds']:g} s a run, SLO "
-        f"{data['slo_ms']:g} ms. {e['processor']} ({e['cores']} cores, shared), server on one "
+        f"{data['slo_ms']:g} ms. {_machine(data)}, server on one "
         f"core, client on the other; torch {e['torch']}, nvidia-pytriton {e['nvidia-pytriton']}, "
         f"locust {e['locust']}; `python -m foveate_benchmarks.control.serve "
         f"--seconds {data['seconds']:g}`."
@@ -240,9 +240,10 @@ def crosscheck(data: Mapping[str, Any]) -> str:
         for row in data["rows"]
     )
     head = ("generator", "sent, 1/s", "requests", "p50, ms", "p99, ms")
+    commit = _short(data["environment"]["commit"])
     return (
-        f"{_markdown(head, rows)}\n\n{data['what']} {_where(data)}; commit "
-        f"{data['environment']['commit']}; `python -m foveate_benchmarks.serving.crosscheck`."
+        f"{_markdown(head, rows)}\n\n{data['what']} {_where(data)}; commit {commit}; "
+        "`python -m foveate_benchmarks.serving.crosscheck`."
     )
 
 
@@ -266,7 +267,7 @@ def console(data: Mapping[str, Any]) -> str:
 def methods(data: Mapping[str, Any]) -> str:
     dense = data["rows"][0]
     order = {row["family"]: i for i, row in reversed([*enumerate(data["rows"])])}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in sorted(data["rows"], key=lambda row: (order[row["family"]], -row["macs"])):
         # Papers report a family once, at counts of their own.
         paper = next((t for f, t in data["published"].items() if row["family"].startswith(f)), "")
@@ -419,7 +420,7 @@ def parity(data: Mapping[str, Any]) -> str:
     missing = "".join(f"\n* {name}: {why}" for name, why in data["missing"].items())
     rest = f"Not run:\n{missing}\n\n" if missing else ""
     return (
-        f"{_markdown(head, rows)}\n\n{rest}{e['cpu']}, torch {e['torch']}, transformers "
+        f"{_markdown(head, rows)}\n\n{rest}{_processor(e)}, torch {e['torch']}, transformers "
         f"{e['transformers']}, timm {e['timm']}; `python -m foveate_benchmarks.parity`."
     )
 
@@ -638,14 +639,22 @@ def gpu_parity(data: Mapping[str, Any]) -> str:
 
 
 def _gpu(data: Mapping[str, Any]) -> str:
-    facts, commit = data["identity"], data["hardware"]["environment"]["commit"]
+    facts, commit = data["identity"], _short(data["hardware"]["environment"]["commit"])
     versions = ", ".join(f"{key} {facts[key]}" for key in ("driver", "torch", "triton"))
     return f"{facts['name']}, {versions}, commit {commit}"
 
 
 def _where(data: Mapping[str, Any]) -> str:
+    return f"{_machine(data)}, one thread, torch {data['environment']['torch']}"
+
+
+def _machine(data: Mapping[str, Any]) -> str:
     e = data["environment"]
-    return f"{e['cpu']} ({e['cores']} cores, shared), one thread, torch {e['torch']}"
+    return f"{_processor(e)} ({e['cores']} cores, shared)"
+
+
+def _processor(environment: Mapping[str, str]) -> str:
+    return environment.get("processor") or environment["cpu"]  # its name in older results
 
 
 def _short(commit: str) -> str:

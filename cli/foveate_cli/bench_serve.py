@@ -54,6 +54,7 @@ def serve(
     from foveate_loadtest.bench.plan import QUICK, TRACES
     from foveate_loadtest.bench.session import Session
     from foveate_loadtest.errors import TargetError
+    from foveate_loadtest.temporary_server import cores_apart
 
     wanted = trace or (list(QUICK) if quick else list(TRACES))
     if unknown := [one for one in wanted if one not in TRACES]:
@@ -66,10 +67,8 @@ def serve(
         write_page(json.loads(saved.read_text()), model, output / "index.html")
         typer.echo(output / "index.html")
         return
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
+    if len(os.sched_getaffinity(0)) < 2:
         raise TargetError("one core: load beside the server on the same core would be invalid")
-    os.sched_setaffinity(0, {cores[-1]})
     session = Session(
         repository=repository,
         model=model,
@@ -80,7 +79,7 @@ def serve(
         slo_ms=slo_ms,
         image_set=image_set,
         fresh=fresh,
-        server_core=cores[0],
+        server_core=cores_apart(),
         console=Console(highlight=False),
     )
     try:

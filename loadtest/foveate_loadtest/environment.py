@@ -15,12 +15,11 @@ _OF_THE_SERVER = ("torch", "nvidia-pytriton")  # if it is of the same installati
 
 
 def environment() -> dict[str, str]:
-    """Commit (of a checkout), versions, processor, and the cores the client may use."""
+    """Commit (of a checkout), versions, processor, and the cores this process may use."""
     return {
         "commit": _commit(),
         "python": platform.python_version(),
-        **{name: version(name) for name in _DISTRIBUTIONS},
-        **{name: _version(name) for name in _OF_THE_SERVER},
+        **{name: _version(name) for name in (*_DISTRIBUTIONS, *_OF_THE_SERVER)},
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "client_cores": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
@@ -35,17 +34,11 @@ def _version(name: str) -> str:
 
 
 def _commit() -> str:
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    ]
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    here = Path(__file__).parent
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

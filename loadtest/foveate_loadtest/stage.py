@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from foveate_loadtest.adapter_client import Adapter
 from foveate_loadtest.arrivals import Capacities, Schedule
@@ -31,15 +32,16 @@ class Stage:
         self,
         server: Addresses,
         model: str,
-        slo_ms: float,
         image_set: str = DIGITS,
         target: Target = Target.PIXELS,
     ) -> None:
         """``image_set`` see :func:`load_images`, which ``target`` takes."""
-        self.server, self.model, self.slo_ms = server, model, slo_ms
+        self.server, self.model = server, model
         self.image_set, self.target = image_set, target
         self.adapter = Adapter(str(server.adapter), model)
-        self.ladder = LadderFacts.from_adapter(self.adapter.view())
+        view = self.adapter.view()
+        self.ladder = LadderFacts.from_adapter(view)
+        self.slo_ms = float(view["slo"]["latency_ms"])
 
     def capacities(self) -> Capacities:
         return measure_capacities(
@@ -87,7 +89,7 @@ class Stage:
         return report, rows
 
 
-def row(report: Report) -> dict[str, object]:
+def row(report: Report) -> dict[str, Any]:
     """What is kept of a report."""
     return {
         "requests": report.requests,

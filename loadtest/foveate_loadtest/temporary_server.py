@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from foveate.errors import ServerError
 
-__all__ = ["Addresses", "free_ports", "running"]
+__all__ = ["Addresses", "cores_apart", "free_ports", "running"]
 
 _READY = re.compile(r"ready http=(\S+) grpc=(\S+) metrics=(\S+)(?: adapter=(\S+))?")
 _STOP_S = 30.0  # the server drains for at most half of this
@@ -30,6 +32,19 @@ class Addresses:
     grpc: str
     metrics: str
     adapter: str | None  # None without an adapter
+
+    def counters(self, model: str, *names: str) -> list[float]:
+        """Each metric of ``model`` now, its series added up."""
+        text = httpx.get(self.metrics, trust_env=False).text
+        label = rf'{{(?:.*,)?model="{re.escape(model)}".*}} (\S+)'
+        return [sum(map(float, re.findall(f"^{name}{label}", text, re.M))) for name in names]
+
+
+def cores_apart() -> int:
+    """Keep this process on its last core; returns the first, for a server of its own."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[-1]})
+    return cores[0]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,9 @@ from foveate.levels.ladder import Ladder
 from foveate.levels.latency_table import LatencyTable
 from foveate_benchmarks import tables
 from foveate_benchmarks.control import answers, bars, bounds, parts, runs, traces
-from foveate_benchmarks.control.book import Book
+from foveate_benchmarks.results import SLO_MS
+from foveate_loadtest.bench.book import Book
+from foveate_loadtest.environment import environment
 from foveate_loadtest.errors import ResultsError
 from foveate_loadtest.rows import Outcome, Rows
 
@@ -105,7 +107,7 @@ def ladder() -> Ladder:
 @pytest.fixture
 def book(ladder: Ladder, tmp_path: Path) -> Any:
     """Capacities are measured, nothing is played; runs of a second."""
-    book = Book(tmp_path / "control.json", ladder, 1.0)
+    book = Book(tmp_path / "control.json", ladder, 1.0, SLO_MS, environment())
     seconds = tuple((2e-3 + 1 / capacity, 8 / capacity - 4e-3) for capacity in CAPACITIES)
     table = LatencyTable(device="cpu", ladder=ladder.digest, batches=(1, 8), seconds=seconds)
     levels = [
@@ -157,18 +159,18 @@ def put_all(book: Any, part: str, **more: object) -> None:
 def test_what_is_there_is_not_played_again(book, ladder, tmp_path) -> None:
     calm = parts.PARTS["calm"]
     book.put(calm[0], facts(book, calm[0]))
-    again = Book(tmp_path / "control.json", ladder, 1.0)
+    again = Book(tmp_path / "control.json", ladder, 1.0, SLO_MS, environment())
     assert again.missing(calm) == calm[1:]
     assert again.table == book.table
     with pytest.raises(ResultsError, match=r"seconds=1.0, asked for 2.0"):
-        Book(tmp_path / "control.json", ladder, 2.0)
-    assert Book(tmp_path / "control.json", ladder, 2.0, fresh=True).missing
+        Book(tmp_path / "control.json", ladder, 2.0, SLO_MS, environment())
+    assert Book(tmp_path / "control.json", ladder, 2.0, SLO_MS, environment(), fresh=True).missing
     again.data["levels"][0]["capacity"] = 111.0  # other arrivals
     assert again.missing(calm) == calm
 
 
 def test_a_player_waits_for_its_first_run(tmp_path) -> None:
-    runs.Player(tmp_path, "digits", 0).close()
+    runs.Player(tmp_path, "digits", 0, SLO_MS).close()
 
 
 def test_only_complete_parts_are_judged(book) -> None:

@@ -312,7 +312,6 @@ def test_a_rival_plays_on_the_real_server(server: Any, tmp_path: Path, policy: P
             adapter=f"http://{server.adapter}",
         ),
         "digits",
-        200.0,
         str(images),
     )
     schedule = shape_schedule(Shape.STEADY, 600, 2.5, cv2=0.0)  # far beyond level 0

@@ -21,7 +21,6 @@ does for fixed levels. fidelity: the simulation against the runs.
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -30,11 +29,13 @@ import typer
 from foveate.levels.ladder import Ladder
 from foveate.settings import state_dir
 from foveate_benchmarks.control.bars import judge, table
-from foveate_benchmarks.control.book import Book
 from foveate_benchmarks.control.parts import PARTS
 from foveate_benchmarks.control.runs import Player
-from foveate_benchmarks.results import RESULTS, bars
+from foveate_benchmarks.results import RESULTS, SLO_MS, bars
+from foveate_loadtest.bench.book import Book
+from foveate_loadtest.environment import environment
 from foveate_loadtest.simulate.files import load_table
+from foveate_loadtest.temporary_server import cores_apart
 
 
 def main(
@@ -49,11 +50,9 @@ def main(
     wanted = parts or list(PARTS)
     if unknown := [part for part in wanted if part not in PARTS]:
         raise typer.BadParameter(f"PART={unknown[0]!r}: known are {', '.join(PARTS)}")
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[-1]})
     ladder = Ladder.load(repository / name / "1" / "ladder.json")
-    book = Book(results, ladder, seconds, fresh)
-    with contextlib.closing(Player(repository, name, cores[0])) as player:
+    book = Book(results, ladder, seconds, SLO_MS, environment(), fresh)
+    with contextlib.closing(Player(repository, name, cores_apart(), SLO_MS)) as player:
         if not book.measured:
             levels = player.capacities()
             # The server has measured its table by now, if there was none.

@@ -79,4 +79,5 @@ def goodput(rows: Rows, slo: float, seconds: float, window: float) -> list[float
     """Answers in time per second, in each whole window of the run's ``seconds``."""
     in_time = (rows.outcome == Outcome.OK) & (rows.latency <= slo)
     edges = np.arange(0, seconds + window / 2, window)
-    return (np.histogram(rows.done[in_time], edges)[0] / window).tolist()
+    counts, _ = np.histogram(rows.done[in_time], edges)
+    return [float(count) / window for count in counts]

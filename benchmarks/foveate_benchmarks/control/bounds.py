@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from foveate_benchmarks.control.book import Book
 from foveate_benchmarks.control.runs import Run
-from foveate_benchmarks.stage import SLO_MS
+from foveate_benchmarks.results import SLO_MS
+from foveate_loadtest.bench.book import Book
 from foveate_loadtest.simulate.bound import best_quality
 from foveate_loadtest.simulate.compare import Scene
 from foveate_loadtest.simulate.fit import Throughput, fit

@@ -10,19 +10,19 @@ is what plain Triton does.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from foveate_benchmarks.control.answers import in_order, mostly_exact_again
-from foveate_benchmarks.results import bars, environment, save
-from foveate_benchmarks.stage import SLO_MS, Stage, row
+from foveate_benchmarks.results import SLO_MS, conclude
 from foveate_loadtest.arrivals import Schedule, scenario_schedule
 from foveate_loadtest.choices import Scenario
 from foveate_loadtest.report import Report
 from foveate_loadtest.rows import Rows
-from foveate_loadtest.temporary_server import running
+from foveate_loadtest.stage import Stage, row
+from foveate_loadtest.temporary_server import cores_apart, running
 
 CALM_S, BURST_S = 5.0, 10.0
 
@@ -38,16 +38,16 @@ def reaction(rows: Rows) -> dict[str, float | None]:
 
 
 def main(name: str = "digits", repository: Path = Path("model_repository"), seeds: int = 3) -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[-1]})
-    runs: dict[str, list[dict[str, object]]] = {}
+    core = cores_apart()
+    runs: dict[str, list[dict[str, Any]]] = {}
     schedules: list[Schedule] = []
 
-    def note(policy: str, report: Report, **more: object) -> None:
+    def note(policy: str, report: Report, **more: float | None) -> None:
         runs.setdefault(policy, []).append({**row(report), **more})
         print(f"{policy:24} {runs[policy][-1]}", flush=True)
 
-    with running(repository, "--no-pin-cap", f"--slo-ms={SLO_MS:g}", core=cores[0]) as server:
+    options = ("--no-pin-cap", f"--slo-ms={SLO_MS:g}")
+    with running(repository, *options, core=core) as server:
         stage = Stage(server, name)
         capacities = stage.capacities()
         print(f"capacity of level 0 {capacities.exact:.1f}/s, cheapest {capacities.cheapest:.1f}/s")
@@ -58,8 +58,7 @@ def main(name: str = "digits", repository: Path = Path("model_repository"), seed
             note("adaptive", report, **reaction(rows))
             note("always-exact", stage.play(schedule, 0)[0])
             note("always-cheapest", stage.play(schedule, stage.ladder.cheapest)[0])
-    options = ("--no-pin-cap", "--no-admission", f"--slo-ms={SLO_MS:g}")
-    with running(repository, *options, core=cores[0]) as server:
+    with running(repository, *options, "--no-admission", core=core) as server:
         stage = Stage(server, name)
         for schedule in schedules:
             note("always-exact-no-admission", stage.play(schedule, 0)[0])
@@ -68,23 +67,22 @@ def main(name: str = "digits", repository: Path = Path("model_repository"), seed
 
     def gain(policy: str) -> float:
         pairs = zip(adaptive, runs[policy], strict=True)
-        return min(float(a["attainment"]) - float(b["attainment"]) for a, b in pairs)  # type: ignore[arg-type]
+        return min(float(a["attainment"]) - float(b["attainment"]) for a, b in pairs)
 
     checks = {
         "no request failed or rejected": all(
             run["rejected"] == 0 and not run["errors"] for run in adaptive
         ),
-        "attainment >= 0.99": all(run["attainment"] >= 0.99 for run in adaptive),  # type: ignore[operator]
+        "attainment >= 0.99": all(run["attainment"] >= 0.99 for run in adaptive),
         "always-exact + 30 points without admission": gain("always-exact-no-admission") >= 0.30,
         "always-exact + 15 points with admission": gain("always-exact") >= 0.15,
-        "quality recovered >= 0.8": all((run["recovered"] or 0) >= 0.8 for run in adaptive),  # type: ignore[operator]
+        "quality recovered >= 0.8": all((run["recovered"] or 0) >= 0.8 for run in adaptive),
         # Missed on purpose while calm is left late: foveate_benchmarks.control.detection.
         "cheaper level within 100 ms": all(
-            (run["first_cheaper_answer_ms"] or 1e9) <= 100
-            for run in adaptive  # type: ignore[operator]
+            (run["first_cheaper_answer_ms"] or 1e9) <= 100 for run in adaptive
         ),
         "level 0 again within 5 s": all(
-            (run["mostly_level_0_again_s"] is not None and run["mostly_level_0_again_s"] <= 5)  # type: ignore[operator]
+            run["mostly_level_0_again_s"] is not None and run["mostly_level_0_again_s"] <= 5
             for run in adaptive
         ),
         # Without admission hundreds of requests are in flight, which slows the client itself.
@@ -95,18 +93,14 @@ def main(name: str = "digits", repository: Path = Path("model_repository"), seed
             for run in group
         ),
     }
-    save(
+    conclude(
         "burst",
-        {
-            "environment": environment(),
-            "slo_ms": SLO_MS,
-            "capacity_exact": capacities.exact,
-            "capacity_cheapest": capacities.cheapest,
-            "runs": runs,
-            "bars": checks,
-        },
+        checks,
+        slo_ms=SLO_MS,
+        capacity_exact=capacities.exact,
+        capacity_cheapest=capacities.cheapest,
+        runs=runs,
     )
-    bars(checks)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ than control costs. gRPC, PIXELS, open loop; server on the first core, client on
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,18 +19,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-import httpx
 import psutil
 import typer
 
 from foveate.control import governor
 from foveate.control.policy import Policy
 from foveate.levels.latency_table import LatencyTable
-from foveate_benchmarks.results import bars, environment, save
+from foveate_benchmarks.results import conclude
 from foveate_loadtest.arrivals import Schedule, Times, constant, poisson
 from foveate_loadtest.ladder_facts import LadderFacts
 from foveate_loadtest.run import LoadtestConfig, run
-from foveate_loadtest.temporary_server import Addresses, running
+from foveate_loadtest.temporary_server import Addresses, cores_apart, running
 
 RATE = 100.0  # requests per second, of every kind of batch
 PINNED_RATE = 50.0  # evenly spaced: every batch is of one request, with an adapter and without
@@ -76,22 +73,15 @@ def started(repository: Path, core: int, *options: str) -> Iterator[Server]:
 def cpu_s(processes: list[psutil.Process]) -> float:
     """Processor time spent so far."""
     times = [process.cpu_times() for process in processes]
-    return sum(spent.user + spent.system for spent in times)
-
-
-def answered(server: Server, model: str) -> float:
-    """Requests answered so far."""
-    text = httpx.get(server.addresses.metrics, trust_env=False).text
-    found = re.search(rf'^nv_inference_request_success{{model="{model}",.*}} (\S+)', text, re.M)
-    assert found is not None
-    return float(found[1])
+    return float(sum(spent.user + spent.system for spent in times))
 
 
 def spent(server: Server, model: str) -> Spent:
     """All that was spent so far."""
+    (requests,) = server.addresses.counters(model, "nv_inference_request_success")
     return Spent(
         wall_s=time.monotonic(),
-        requests=answered(server, model),
+        requests=requests,
         triton_s=cpu_s(server.triton),
         adapter_s=cpu_s(server.adapter),
     )
@@ -170,12 +160,11 @@ def main(
     seconds: float = 60.0,
     rounds: int = 6,
 ) -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[-1]})
+    core = cores_apart()
     governing = {"full": governor_us(8, queue_depth=16), "single": governor_us(1, queue_depth=0)}
     print(f"governor: {governing} us a batch", flush=True)
 
-    with started(repository, cores[0]) as server:
+    with started(repository, core) as server:
         length = WARM_UP_S + seconds
         with loaded(server, name, poisson(RATE, length, seed=1), length):
             adapter = spend(server, name, seconds)
@@ -201,22 +190,13 @@ def main(
         "adapter <= 2 % of a core at 20 Hz": share <= 0.02,
         "CPU per request with control on <= 1.01 x off": ratio <= 1.01,
     }
-    save(
+    conclude(
         "control_cost",
-        {
-            "environment": environment(),
-            "governor_us": governing,
-            "adapter": {"share_of_a_core": share, **asdict(adapter)},
-            "request": {
-                "level": level,
-                "per_s": PINNED_RATE,
-                "cpu_ms": per_request,
-                "ratio": ratio,
-            },
-            "bars": checks,
-        },
+        checks,
+        governor_us=governing,
+        adapter={"share_of_a_core": share, **asdict(adapter)},
+        request={"level": level, "per_s": PINNED_RATE, "cpu_ms": per_request, "ratio": ratio},
     )
-    bars(checks)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from foveate.control import governor
 from foveate.levels.ladder import Ladder
 from foveate.repository import choose_model
 from foveate_benchmarks.control.simulated import measured_table
-from foveate_benchmarks.results import environment, save
+from foveate_benchmarks.results import save
 from foveate_loadtest.arrivals import Phase, piecewise
 from foveate_loadtest.simulate.compare import Scene
 from foveate_loadtest.simulate.server import Run, simulate
@@ -68,7 +68,7 @@ def main(
     for threshold in THRESHOLDS:
         rows.append(row(scene, replace(scene.inner, calm_share=threshold), seeds))
         print({key: round(value, 3) for key, value in rows[-1].items()}, flush=True)
-    save("detection", {"environment": environment(), "rows": rows})
+    save("detection", rows=rows)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +21,13 @@ from foveate_benchmarks.control.answers import (
     mostly_exact_again,
 )
 from foveate_benchmarks.control.traces import Steps, Trace
-from foveate_benchmarks.results import environment
-from foveate_benchmarks.stage import SLO_MS, row
+from foveate_benchmarks.results import SLO_MS
 from foveate_loadtest.adapter_client import Adapter
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.bench.host import Host, metric, wait_until_idle
+from foveate_loadtest.environment import environment
 from foveate_loadtest.rows import Outcome, Rows
-from foveate_loadtest.stage import Stage
+from foveate_loadtest.stage import Stage, row
 
 __all__ = ["Player", "Policy", "Run"]
 
@@ -61,9 +60,6 @@ class Run:
 
 class Player(Host):
     """Plays runs, on a server that is started for the first and kept while its options fit."""
-
-    def __init__(self, repository: Path, model: str, core: int) -> None:
-        super().__init__(repository, model, core, SLO_MS)
 
     def play(self, run: Run, schedule: Schedule, seconds: float) -> dict[str, Any]:
         """What is kept of the run; ``seconds`` of a usual run."""

@@ -9,7 +9,6 @@ out the first two seconds, in which the controls settle.
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,8 +19,9 @@ import typer
 from foveate.levels.ladder import Ladder
 from foveate.repository import choose_model
 from foveate_benchmarks.control.simulated import measured_table
-from foveate_benchmarks.results import RESULTS, bars, environment, save
+from foveate_benchmarks.results import bars, save, saved
 from foveate_loadtest.arrivals import gamma, poisson
+from foveate_loadtest.environment import environment
 from foveate_loadtest.simulate.compare import Scene
 from foveate_loadtest.simulate.fleet import Routing, Site, judge_fleet, simulate_fleet
 from foveate_loadtest.simulate.server import Answer, Server
@@ -136,7 +136,7 @@ def main(
     ladder = Ladder.load(repository / choose_model(repository, name) / "1" / "ladder.json")
     scene = Scene(ladder=ladder, table=measured_table(ladder))
     levels = scene.outer.levels
-    facts = {
+    facts: dict[str, Any] = {
         "environment": environment(),
         "slo_ms": 1000 * scene.slo_s,
         "load": LOAD,
@@ -155,18 +155,14 @@ def main(
         for row in PARTS[one](scene):
             print(one, *(f"{key}={value}" for key, value in row.items()), flush=True)
             rows.append(row)
-        path = RESULTS / "scaling.json"
-        before = json.loads(path.read_text()) if path.exists() else {}
-        save("scaling", {**before, **facts, one: rows})
-    data = json.loads((RESULTS / "scaling.json").read_text())
-    awaited = {(row["policy"], row["phase"]): row for row in data["capacity_awaited"]}
+        facts = {**saved("scaling"), **facts, one: rows}
+        save("scaling", **facts)
+    awaited = {(row["policy"], row["phase"]): row for row in facts["capacity_awaited"]}
+    waiting = awaited["adaptive", "waiting"]
     bars(
         {
-            "1000 replicas: at least 99 % in time": data["sizes"][-1]["attainment"] >= 0.99,
-            "while capacity is awaited: at least 99 % in time": awaited["adaptive", "waiting"][
-                "attainment"
-            ]
-            >= 0.99,
+            "1000 replicas: at least 99 % in time": facts["sizes"][-1]["attainment"] >= 0.99,
+            "while capacity is awaited: at least 99 % in time": waiting["attainment"] >= 0.99,
         }
     )
 

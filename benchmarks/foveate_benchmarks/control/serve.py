@@ -24,7 +24,7 @@ from typing import Any
 
 import typer
 
-from foveate_benchmarks.results import bars, save
+from foveate_benchmarks.results import conclude
 from foveate_loadtest.bench.findings import findings, interval, points, promises
 from foveate_loadtest.bench.plan import QUICK, TRACES, order
 
@@ -99,8 +99,7 @@ def main(
         for key in _BULKY:
             del facts[key]
     checks = judge(data, QUICK if quick else TRACES)
-    save(name, {**data, "bars": checks})
-    bars(checks)
+    conclude(name, checks, **data)
 
 
 if __name__ == "__main__":

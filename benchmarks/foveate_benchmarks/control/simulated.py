@@ -10,7 +10,6 @@ the same arrivals with every request at the cheapest level, admission as always.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -20,7 +19,7 @@ import typer
 from foveate.levels.ladder import Ladder
 from foveate.levels.latency_table import LatencyTable
 from foveate.repository import choose_model
-from foveate_benchmarks.results import RESULTS, bars, environment, save
+from foveate_benchmarks.results import conclude, saved
 from foveate_loadtest.choices import Shape
 from foveate_loadtest.shapes import shape_schedule
 from foveate_loadtest.simulate.bound import best_quality
@@ -51,8 +50,7 @@ ALLOWED = {0.70: 0.002, 0.85: 0.005}  # attainment lost to fixed-cheapest, mean 
 
 
 def measured_table(ladder: Ladder) -> LatencyTable:
-    rows = json.loads((RESULTS / "levels.json").read_text())["levels"]
-    full = [row["batch8_ms"] / 1e3 for row in rows]
+    full = [row["batch8_ms"] / 1e3 for row in saved("levels")["levels"]]
     return LatencyTable(
         device="results/levels.json",
         ladder=ladder.digest,
@@ -127,19 +125,15 @@ def main(
         if (shape, load, cv2) == (Shape.STEADY, 0.70, 2.0):
             ratio = row["recovered"] / row["bound"]
             checks[f"{what}: at least 0.85 of the bound"] = ratio >= 0.85
-    save(
+    conclude(
         "simulated",
-        {
-            "environment": environment(),
-            "seconds": seconds,
-            "overhead_ms": overhead_ms,
-            "capacity_exact": scene.capacity(0),
-            "capacity_cheapest": capacity,
-            "scenarios": rows,
-            "bars": checks,
-        },
+        checks,
+        seconds=seconds,
+        overhead_ms=overhead_ms,
+        capacity_exact=scene.capacity(0),
+        capacity_cheapest=capacity,
+        scenarios=rows,
     )
-    bars(checks)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import grpc
-import httpx
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
 import typer
+from numpy.typing import NDArray
 
 from foveate.images.cluttered_digits import test_set
 from foveate_benchmarks.hardening.flood_requests import GRPC_KINDS, HTTP_KINDS
-from foveate_benchmarks.results import bars, environment, save
+from foveate_benchmarks.results import conclude
+from foveate_benchmarks.serving.requests import pixels
 from foveate_loadtest.temporary_server import Addresses, running
 
 EVERY = 100  # malformed requests to two good ones
@@ -34,7 +35,6 @@ PATIENCE_S = 5.0
 LEAK = re.compile(r"Traceback|File \"|\.py\b|/dev/shm|shm_region|site-packages")
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-_ANSWERED = re.compile(r'^nv_inference_request_success\{model="digits",.*\} (\S+)', re.M)
 
 
 class HttpClient:
@@ -94,7 +94,7 @@ class Judge:
     """Whether good requests are answered as they were before."""
 
     def __init__(self, server: Addresses) -> None:
-        self._pixels, _ = test_set(16)
+        self._images, _ = test_set(16)
         addresses = {
             tritonclient.http: server.http.removeprefix("http://"),
             tritonclient.grpc: server.grpc,
@@ -114,16 +114,16 @@ class Judge:
                 self.wrong += 1
                 print(f"good request {self.asked}: {error}", flush=True)
 
-    def _ask(self, module: Any, client: Any, row: int) -> np.ndarray:
-        tensor = module.InferInput("PIXELS", [1, 96, 96, 3], "UINT8")
-        tensor.set_data_from_numpy(self._pixels[row : row + 1])
+    def _ask(self, module: Any, client: Any, row: int) -> NDArray[np.float32]:
         wishes = {"quality": "exact", "deadline_ms": 30_000}
-        return client.infer("digits", [tensor], parameters=wishes).as_numpy("SCORES")
+        answer = client.infer("digits", [pixels(self._images[row], module)], parameters=wishes)
+        scores: NDArray[np.float32] = answer.as_numpy("SCORES")
+        return scores
 
 
 def answered(server: Addresses) -> float:
     """Falls when the server was restarted."""
-    return float(_ANSWERED.search(httpx.get(server.metrics, trust_env=False).text)[1])  # type: ignore[index]
+    return server.counters("digits", "nv_inference_request_success")[0]
 
 
 def main(
@@ -163,29 +163,27 @@ def main(
                 judge.ask()
                 now = answered(server)
                 restarts, before = restarts + (now < before), now
-    result = {
-        "environment": environment(),
-        "requests": requests,
-        "seconds": round(time.monotonic() - start, 1),
-        "good_requests": judge.asked,
-        "wrong_answers": judge.wrong,
-        "restarts": restarts,
-        "leaks": len(leaks),
-        "replies": {kind: dict(counts) for kind, counts in sorted(replies.items())},
-        "examples": {key: text.strip()[:160] for key, text in sorted(examples.items())},
-    }
-    for leak in leaks[:5]:
-        print("leak:", leak)
-    for kind, counts in result["replies"].items():
-        print(f"{kind:24} {counts}")
-    if keep:
-        save("flood", result)
-    bars(
+    seconds = round(time.monotonic() - start, 1)
+    for found in leaks[:5]:
+        print("leak:", found)
+    for kind, counts in sorted(replies.items()):
+        print(f"{kind:24} {dict(counts)}")
+    conclude(
+        "flood",
         {
             f"{judge.asked} good requests answered right": judge.asked > 0 and not judge.wrong,
             "no reply tells of the inside": not leaks,
             "no restart": not restarts,
-        }
+        },
+        keep,
+        requests=requests,
+        seconds=seconds,
+        good_requests=judge.asked,
+        wrong_answers=judge.wrong,
+        restarts=restarts,
+        leaks=len(leaks),
+        replies={kind: dict(counts) for kind, counts in sorted(replies.items())},
+        examples={key: text.strip()[:160] for key, text in sorted(examples.items())},
     )
 
 

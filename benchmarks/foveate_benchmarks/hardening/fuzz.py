@@ -10,7 +10,6 @@ and replaces its part of the result.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -23,7 +22,7 @@ from typing import Annotated, Any
 import typer
 
 from foveate_benchmarks.hardening.fuzz_targets import TARGETS, Target
-from foveate_benchmarks.results import RESULTS, bars, environment, save
+from foveate_benchmarks.results import bars, save, saved
 
 FINDS = Path(__file__).parents[3] / "build" / "fuzz"
 HANG_S, MEMORY_MIB = 300, 2048
@@ -70,8 +69,7 @@ def main(
     keep: Annotated[bool, typer.Option("--save/--no-save")] = True,
 ) -> None:
     FINDS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / "fuzz.json"
-    results = json.loads(path.read_text())["targets"] if target and keep and path.exists() else {}
+    results: dict[str, Any] = saved("fuzz").get("targets", {}) if target and keep else {}
     names = [target] if target else list(TARGETS)
     for name in names:
         count = round(inputs * TARGETS[name].share)
@@ -79,7 +77,7 @@ def main(
         print(name, results[name]["found"] or results[name], flush=True)
         if keep:
             total = sum(result["inputs"] for result in results.values())
-            save("fuzz", {"environment": environment(), "inputs": total, "targets": results})
+            save("fuzz", inputs=total, targets=results)
     bars(
         {
             f"{name}: {round(inputs * TARGETS[name].share)} inputs, no find": not results[name][

@@ -9,10 +9,8 @@ torch counts while the reduced model runs. Needs timm: ``timm_models.py``.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -21,11 +19,12 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from foveate.compress.report import times
 from foveate.inference.allocator import tune_allocator
 from foveate_benchmarks.hierarchical import efficientformer, pit, swin
 from foveate_benchmarks.hierarchical.swin import Keep
 from foveate_benchmarks.hierarchical.timm_models import build
-from foveate_benchmarks.results import bars, environment, save
+from foveate_benchmarks.results import conclude
 
 Run = Callable[[Tensor], Tensor]
 
@@ -101,19 +100,13 @@ def count_macs(run: Run) -> int:
     """Of one image. Attention runs as plain products for this: fused on a CPU it is not counted."""
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         run(torch.zeros(1, 3, 224, 224))
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def milliseconds(runs: dict[str, Run], batch: int, rounds: int) -> dict[str, float]:
     images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(2))
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    for round_ in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.process_time()
-            run(images)
-            if round_ > 0:  # the first round warms up
-                samples[name].append(time.process_time() - start)
-    return {name: median(times) * 1e3 for name, times in samples.items()}
+    seconds = times([*runs.values()], images, rounds)
+    return {name: 1e3 * taken for name, taken in zip(runs, seconds, strict=True)}
 
 
 @torch.inference_mode()
@@ -123,13 +116,13 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     runs: dict[str, Run] = {"timm": model, **MODELS[name](model)}
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(3))
     difference = (model(images) - runs["nothing removed"](images)).abs().max().item()
-    times = {batch: milliseconds(runs, batch, rounds) for batch in (1, 8)}
+    by_batch = {batch: milliseconds(runs, batch, rounds) for batch in (1, 8)}
     dense, rows = count_macs(model), []
     print(f"{name}: nothing removed differs from timm by {difference:.0e}")
     for variant, run in runs.items():
         macs = count_macs(run)
         row: dict[str, Any] = {"variant": variant, "gmacs": macs / 1e9, "macs_share": macs / dense}
-        for batch, found in times.items():
+        for batch, found in by_batch.items():
             row[f"batch{batch}_ms"] = found[variant]
             row[f"batch{batch}_share"] = found[variant] / found["timm"]
         rows.append(row)
@@ -137,7 +130,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
             f"  {variant:30} {row['gmacs']:5.2f} GMAC {row['macs_share']:6.1%}   "
             + "   ".join(
                 f"batch {b} {row[f'batch{b}_ms']:7.1f} ms {row[f'batch{b}_share']:6.1%}"
-                for b in times
+                for b in by_batch
             ),
             flush=True,
         )
@@ -162,9 +155,7 @@ def main(rounds: int = 9) -> None:
         name: dict(zip(("gmacs", "reduced_gmacs", "top1", "reduced_top1"), values, strict=True))
         for name, values in PUBLISHED.items()
     }
-    data = {"environment": environment(), "rounds": rounds, "models": models}
-    save("hierarchical", {**data, "published": published, "bars": checks})
-    bars(checks)
+    conclude("hierarchical", checks, rounds=rounds, models=models, published=published)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 
 import typer
 
-from foveate_benchmarks.results import bars, environment, save
+from foveate_benchmarks.results import conclude
 
 SLIM, SELECTOR = "slim50.safetensors", "selector.safetensors"
 COMPRESS = ("--target-macs=0.5", "--images=4000", "--distill-epochs=4")
@@ -82,8 +82,7 @@ def main(
         found = foveate("calibrate", name, copy, f"--variant={SLIM}", *where)
     checks = judge(found, found["settings"]["batch"])
     found.pop("report")
-    save("calibration", {"environment": environment(), **made, **found, "bars": checks})
-    bars(checks)
+    conclude("calibration", checks, **made, **found)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from foveate.compress.slim import compress
 from foveate.images.digit_sets import calibration_images, held_out_images
 from foveate.inference.allocator import tune_allocator
 from foveate.model.vit import ViT, load_vit, save_vit
-from foveate_benchmarks.results import bars, environment, save
+from foveate_benchmarks.results import conclude
 
 FIT = 512
 EPOCHS = 4
@@ -86,20 +86,15 @@ def main(
             f"time x{row['time_ratio_batch_1']:.2f} x{row['time_ratio_batch_8']:.2f}  "
             f"top-1 {row['top1']:.2%}  agreement {row['agreement']:.2%}"
         )
-    save(
-        "compress",
-        {"environment": environment(), "target_macs": target_macs, "epochs": EPOCHS, "rows": rows},
-    )
     top1 = {variant: report.top1 or 0.0 for variant, report in reports.items()}
-    bars(
-        {
-            "at most the target is left": all(
-                row["macs_ratio"] <= target_macs for key, row in rows.items() if key != "dense"
-            ),
-            "closed form loses at most 1 point": top1["dense"] - top1["slim"] <= 0.01,
-            "distilled loses at most 0.5 points": top1["dense"] - top1["slim, distilled"] <= 0.005,
-        }
-    )
+    checks = {
+        "at most the target is left": all(
+            row["macs_ratio"] <= target_macs for key, row in rows.items() if key != "dense"
+        ),
+        "closed form loses at most 1 point": top1["dense"] - top1["slim"] <= 0.01,
+        "distilled loses at most 0.5 points": top1["dense"] - top1["slim, distilled"] <= 0.005,
+    }
+    conclude("compress", checks, target_macs=target_macs, epochs=EPOCHS, rows=rows)
 
 
 def stored(vit: ViT) -> ViT:

@@ -9,9 +9,8 @@ pixels they are made for: ours from uint8, theirs from normalised floats.
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -20,10 +19,11 @@ import typer
 from torch import Tensor
 from transformers import ViTConfig, ViTForImageClassification
 
+from foveate.compress.report import times
 from foveate.inference.allocator import tune_allocator
 from foveate.inference.packed import Engine
 from foveate.model.vit import ViT
-from foveate_benchmarks.results import bars, environment, save
+from foveate_benchmarks.results import conclude
 
 BLOCK = {
     "layernorm_before": "norm1",
@@ -41,21 +41,21 @@ REST = {
 }
 
 
-def huggingface(vit: ViT) -> ViTForImageClassification:
+def huggingface(vit: ViT) -> Any:
     """The same network, built by transformers."""
     c = vit.config
-    config = ViTConfig(
-        hidden_size=c.dim,
-        num_hidden_layers=c.depth,
-        num_attention_heads=c.heads,
-        intermediate_size=c.mlp_dim,
-        image_size=c.height,
-        patch_size=c.patch,
-        layer_norm_eps=c.eps,
-        num_labels=c.classes,
-        attn_implementation="sdpa",
-    )
-    model = ViTForImageClassification(config).eval().requires_grad_(False)
+    sizes: dict[str, Any] = {
+        "hidden_size": c.dim,
+        "num_hidden_layers": c.depth,
+        "num_attention_heads": c.heads,
+        "intermediate_size": c.mlp_dim,
+        "image_size": c.height,
+        "patch_size": c.patch,
+        "layer_norm_eps": c.eps,
+        "num_labels": c.classes,
+        "attn_implementation": "sdpa",
+    }
+    model = ViTForImageClassification(ViTConfig(**sizes)).eval().requires_grad_(False)
     model.load_state_dict({name: _weight(name, vit.state_dict()) for name in model.state_dict()})
     return model
 
@@ -85,33 +85,28 @@ def main(
     theirs = huggingface(engine.levels[0].vit)
     pixels = torch.randint(0, 256, (8, config.height, config.width, 3), dtype=torch.uint8)
     floats = ((pixels / 255.0 - config.mean) / config.std).permute(0, 3, 1, 2).contiguous()
-    runs = {
-        "foveate": lambda: engine.infer(pixels, [0] * 8).scores,
-        "transformers": lambda: theirs(floats).logits.softmax(-1),
-    }
-    difference = (runs["foveate"]() - runs["transformers"]()).abs().max().item()
-    times: dict[str, list[float]] = {key: [] for key in runs}
-    for _ in range(rounds):
-        for key, run in runs.items():
-            start = time.process_time()
-            run()
-            times[key].append(time.process_time() - start)
-    middle = {key: median(values) * 1e3 for key, values in times.items()}
+
+    def by_us(pixels: Tensor) -> Tensor:
+        return engine.infer(pixels, [0] * 8).scores
+
+    def by_them(_: Tensor) -> Tensor:
+        scores: Tensor = theirs(floats).logits.softmax(-1)
+        return scores
+
+    difference = (by_us(pixels) - by_them(pixels)).abs().max().item()
+    seconds = times([by_us, by_them], pixels, rounds)
+    middle = {"foveate": 1e3 * seconds[0], "transformers": 1e3 * seconds[1]}
     ratio = middle["foveate"] / middle["transformers"]
     print(f"{middle}  ratio {ratio:.3f}  max difference of scores {difference:.1e}")
     checks = {"no slower than transformers": ratio <= 1.0, "same scores": difference <= 1e-5}
-    save(
+    conclude(
         "forward",
-        {
-            "environment": environment(),
-            "rounds": rounds,
-            "median_ms": middle,
-            "ratio": ratio,
-            "max_score_difference": difference,
-            "bars": checks,
-        },
+        checks,
+        rounds=rounds,
+        median_ms=middle,
+        ratio=ratio,
+        max_score_difference=difference,
     )
-    bars(checks)
 
 
 if __name__ == "__main__":

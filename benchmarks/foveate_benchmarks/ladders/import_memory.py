@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from foveate.model.vit import ViT, ViTConfig
-from foveate_benchmarks.results import bars, environment, save
+from foveate_benchmarks.results import conclude
 
 CONFIG = {
     "architecture": "vit_large_patch16_384",
@@ -51,14 +51,12 @@ def main() -> None:
         file = checkpoint / "model.safetensors"
         save_file({name: torch.rand(tensor.shape) for name, tensor in names.items()}, file)
         (checkpoint / "config.json").write_text(json.dumps(CONFIG))
-        command = [sys.executable, "-c", _IMPORT, checkpoint, Path(folder) / "models"]
+        command = [sys.executable, "-c", _IMPORT, str(checkpoint), f"{folder}/models"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         taken = {"checkpoint": file.stat().st_size, **json.loads(done.stdout)}
     checks = {"under twice the checkpoint": taken["most"] < 2 * taken["checkpoint"]}
-    about = {"environment": environment(), "model": "ViT-L/16-384"}
-    save("import_memory", {**about, **taken, "bars": checks})
     print(f"{taken['most'] / taken['checkpoint']:.2f} times the checkpoint")
-    bars(checks)
+    conclude("import_memory", checks, model="ViT-L/16-384", **taken)
 
 
 if __name__ == "__main__":

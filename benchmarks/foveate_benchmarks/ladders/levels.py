@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import typer
 
 from foveate.inference.allocator import tune_allocator
+from foveate.inference.latency import sample
 from foveate.inference.packed import Engine
-from foveate_benchmarks.results import bars, environment, save
+from foveate_benchmarks.results import conclude
 
 
 def main(
@@ -24,16 +26,10 @@ def main(
     tune_allocator()
     torch.set_num_threads(1)
     engine = Engine.load(repository / name / "1")
-    config = engine.config
-    pixels = torch.randint(0, 256, (8, config.height, config.width, 3), dtype=torch.uint8)
     levels = engine.ladder.levels
-    best = [float("inf")] * len(levels)
-    for _ in range(rounds):
-        for level in range(len(levels)):
-            start = time.process_time()
-            engine.infer(pixels, [level] * 8)
-            best[level] = min(best[level], time.process_time() - start)
-    rows = []
+    samples = sample(engine, (8,), rounds, time.process_time)
+    best = [min(samples[level, 8]) for level in range(len(levels))]
+    rows: list[dict[str, Any]] = []
     for index, level in enumerate(levels):
         macs, speed = levels[0].macs / level.macs, best[0] / best[index]
         rows.append(
@@ -63,8 +59,7 @@ def main(
             row["speedup_over_macs_ratio"] >= row["bar"] for row in rows
         ),
     }
-    save("levels", {"environment": environment(), "rounds": rounds, "levels": rows, "bars": checks})
-    bars(checks)
+    conclude("levels", checks, rounds=rounds, levels=rows)
 
 
 if __name__ == "__main__":

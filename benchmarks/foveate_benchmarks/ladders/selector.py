@@ -10,7 +10,6 @@ are trained on composites of train digits, on one thread. Writes ``results/selec
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -34,7 +33,7 @@ from foveate.selector.recipe import Recipe, after_warm_up
 from foveate.selector.report import threshold_report
 from foveate.selector.split import split
 from foveate.selector.train import Trained, random_start, train
-from foveate_benchmarks.results import RESULTS, environment, save
+from foveate_benchmarks.results import save, saved
 
 BLOCKS = (1, 3, 4)
 RATIOS = (0.5, 0.3, 0.2)
@@ -94,7 +93,8 @@ def told(
     label: str,
     recipe: Recipe,
     vit: ViT,
-    *images: Images,
+    learning: Images,
+    validation: Images,
     start: Mapping[int, Selector] | None = None,
 ) -> tuple[Trained, float]:
     """Train, and say how it goes; returns the CPU seconds it took, validation included."""
@@ -105,7 +105,7 @@ def told(
             seconds = time.process_time() - began
             print(f"{label}: step {step}, loss {loss:.3f}, {seconds:.0f} s", flush=True)
 
-    trained = train(vit, *images, recipe, start=start, progress=show)
+    trained = train(vit, learning, validation, recipe, start=start, progress=show)
     return trained, time.process_time() - began
 
 
@@ -129,17 +129,17 @@ def ablations(steps: int) -> dict[str, Recipe]:
 def gradients(vit: ViT, recipe: Recipe, images: Images) -> dict[str, float]:
     """Norms at the random start: of the ratio loss as weighted, and of the loss of the answers."""
     norms = {}
-    for term, weights in {
-        "ratio": {"kl_weight": 0.0, "token_weight": 0.0},
-        "answers": {"sparsity_weight": 0.0},
-    }.items():
+    for term, weighted in (
+        ("ratio", replace(recipe, kl_weight=0.0, token_weight=0.0)),
+        ("answers", replace(recipe, sparsity_weight=0.0)),
+    ):
         selectors = random_start(vit, recipe)
         batch = images[: recipe.batch]
         batch = replace(batch, labels=None) if term == "ratio" else batch
         noise = torch.Generator().manual_seed(recipe.seed)
-        loss = gumbel_objective(vit, vit, selectors, batch, replace(recipe, **weights), noise)
-        weights_of = [w for selector in selectors.values() for w in selector.parameters()]
-        found = torch.autograd.grad(loss, weights_of, allow_unused=True)
+        loss = gumbel_objective(vit, vit, selectors, batch, weighted, noise)
+        weights = [w for selector in selectors.values() for w in selector.parameters()]
+        found = torch.autograd.grad(loss, weights, allow_unused=True)
         parts = [part.norm() for part in found if part is not None]
         norms[term] = torch.stack(parts).norm().item()
     return norms
@@ -207,16 +207,14 @@ def main(
         "steps": {"distill": distill_steps, "gumbel": gumbel_steps, "ablation": ablation_steps},
     }
     done: dict[str, Any] = {**asked, "methods": {}, "ablation": []}
-    path = RESULTS / "selector.json"
-    if resume and path.exists():
-        before = json.loads(path.read_text())
+    if resume and (before := saved("selector")):
         if any(before.get(key) != value for key, value in asked.items()):
-            raise SystemExit(f"{path}: of other arguments")
+            raise SystemExit("selector.json: of other arguments")
         done = before
     methods: dict[str, Any] = done["methods"]
 
     def keep() -> None:
-        save("selector", {"environment": environment(), **done})
+        save("selector", **done)
 
     if "cls-value" not in methods:
         done["dense"] = top1(vit, by_attention, {}, held_out)

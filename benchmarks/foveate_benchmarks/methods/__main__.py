@@ -28,7 +28,7 @@ from foveate.model.vit import load_vit
 from foveate_benchmarks.methods.catalogue import catalogue
 from foveate_benchmarks.methods.contenders import Contender, contenders
 from foveate_benchmarks.methods.published import PUBLISHED
-from foveate_benchmarks.results import bars, environment, save
+from foveate_benchmarks.results import conclude
 
 BATCHES = (1, 8)
 
@@ -115,12 +115,15 @@ def main(
     for family, reason in missing.items():
         print(f"missing: {family}: {reason}")
     checks = judge(rows, missing, config.patches // 2)
-    facts = {"environment": environment(), "images": images, "rounds": rounds}
-    save(
+    conclude(
         "methods",
-        {**facts, "rows": rows, "missing": missing, "published": PUBLISHED, "bars": checks},
+        checks,
+        images=images,
+        rounds=rounds,
+        rows=rows,
+        missing=missing,
+        published=PUBLISHED,
     )
-    bars(checks)
 
 
 if __name__ == "__main__":

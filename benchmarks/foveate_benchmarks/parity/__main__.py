@@ -28,7 +28,8 @@ from foveate.importers.source import find_source
 from foveate.model.vit import load_vit
 from foveate_benchmarks.hierarchical.timm_models import FOLDER
 from foveate_benchmarks.parity import transformers_models
-from foveate_benchmarks.results import RESULTS, bars, environment, save
+from foveate_benchmarks.results import bars, save, saved
+from foveate_loadtest.environment import environment
 
 # The quickest first.
 TIMM: dict[str, tuple[str, dict[str, Any]]] = {
@@ -93,8 +94,7 @@ def judge(folder: Path, imported: Imported, images: Tensor, logits: Tensor) -> d
 
 def main(only: Annotated[list[str] | None, typer.Option()] = None, resume: bool = False) -> None:
     torch.set_num_threads(1)
-    path = RESULTS / "parity.json"
-    rows = json.loads(path.read_text())["rows"] if resume and path.exists() else []
+    rows: list[dict[str, Any]] = saved("parity").get("rows", []) if resume else []
     wanted = only or [*transformers_models.PUBLISHED, *TIMM]
     missing = dict.fromkeys([*transformers_models.PUBLISHED, *TIMM], "not yet")
     for row in rows:
@@ -127,8 +127,8 @@ def keep(rows: list[dict[str, Any]], missing: dict[str, str]) -> None:
         "transformers": transformers.__version__,
         "timm": timm[0].name.split("-")[1].removesuffix(".dist") if timm else None,
     }
-    about = {"environment": environment() | versions, "bars": judgement(rows)}
-    save("parity", about | {"rows": rows, "missing": missing})
+    about = environment() | versions
+    save("parity", environment=about, bars=judgement(rows), rows=rows, missing=missing)
 
 
 if __name__ == "__main__":

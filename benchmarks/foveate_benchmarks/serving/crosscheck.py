@@ -24,14 +24,14 @@ from typing import Any
 import numpy as np
 import typer
 
-from foveate_benchmarks.results import bars, environment, save
-from foveate_benchmarks.stage import SLO_MS, Stage
+from foveate_benchmarks.results import SLO_MS, conclude
 from foveate_loadtest.arrivals import Schedule
 from foveate_loadtest.choices import Shape
 from foveate_loadtest.image_sets import labelled_images
 from foveate_loadtest.rows import Outcome
 from foveate_loadtest.shapes import shape_schedule
-from foveate_loadtest.temporary_server import running
+from foveate_loadtest.stage import Stage
+from foveate_loadtest.temporary_server import cores_apart, running
 
 WHEEL = "tritonclient==2.51.0"
 FOLDER = Path(".perf_analyzer")
@@ -126,27 +126,25 @@ def main(
     load: float = 0.5,
 ) -> None:
     binary = perf_analyzer()
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
+    if len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("one core: client and server would disturb each other")
-    os.sched_setaffinity(0, {cores[-1]})
     problems: list[str] = []
     seen: dict[str, list[dict[str, float]]] = {
         name: [] for name in (OURS, THEIRS, f"{OURS}, from the actual send")
     }
     *_, from_sent = seen.values()
-    with running(repository, "--no-pin-cap", f"--slo-ms={SLO_MS:g}", core=cores[0]) as server:
+    with running(repository, "--no-pin-cap", f"--slo-ms={SLO_MS:g}", core=cores_apart()) as server:
         stage = Stage(server, name)
         capacity = stage.capacities().cheapest
         schedule = shape_schedule(Shape.STEADY, load * capacity, seconds, seed=1)
         stage.adapter.pin(stage.ladder.names[stage.ladder.cheapest])
         for number in range(rounds):
-            players = [
-                (OURS, lambda: ours(stage, schedule, problems, from_sent)),
-                (THEIRS, lambda: theirs(binary, stage, schedule)),
-            ]
-            for who, play in players if number % 2 == 0 else reversed(players):
-                seen[who].append(play())
+            for who in (OURS, THEIRS) if number % 2 == 0 else (THEIRS, OURS):
+                seen[who].append(
+                    ours(stage, schedule, problems, from_sent)
+                    if who == OURS
+                    else theirs(binary, stage, schedule)
+                )
                 print(who, seen[who][-1], flush=True)
     rows = [
         {"generator": who, **{key: median(run[key] for run in runs) for key in runs[0]}}
@@ -163,15 +161,7 @@ def main(
         f"Medians of {rounds} runs of {seconds:g} s each, in turns; {load:g} of what the cheapest "
         f"level carries ({capacity:.0f}/s), Poisson, gRPC."
     )
-    result = {
-        "environment": environment(),
-        "what": what,
-        "rows": rows,
-        "runs": seen,
-        "bars": checks,
-    }
-    save("crosscheck", result)
-    bars(checks)
+    conclude("crosscheck", checks, what=what, rows=rows, runs=seen)
 
 
 if __name__ == "__main__":

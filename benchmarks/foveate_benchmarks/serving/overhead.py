@@ -10,13 +10,11 @@ over gRPC; server on the first core, client on the last.
 
 from __future__ import annotations
 
-import os
-import re
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-import httpx
 import tritonclient.grpc as grpc
 import tritonclient.http as http
 import typer
@@ -24,8 +22,9 @@ import typer
 from foveate.control import governor
 from foveate.images.cluttered_digits import test_set
 from foveate.levels.latency_table import LatencyTable
-from foveate_benchmarks.results import bars, environment, save
-from foveate_loadtest.temporary_server import running
+from foveate_benchmarks.results import conclude
+from foveate_benchmarks.serving.requests import pixels
+from foveate_loadtest.temporary_server import cores_apart, running
 
 
 def decision_us(levels: int) -> float:
@@ -52,51 +51,36 @@ def decision_us(levels: int) -> float:
 def main(
     name: str = "digits", repository: Path = Path("model_repository"), requests: int = 120
 ) -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    pixels, _ = test_set(1)
-    request = re.compile(
-        rf'^nv_inference_request_duration_us{{model="{name}",version="1"}} (\S+)', re.M
-    )
-    batch = re.compile(rf'^foveate_batch_seconds_total{{.*model="{name}"}} (\S+)', re.M)
-    os.sched_setaffinity(0, {cores[-1]})
+    images, _ = test_set(1)
+    core = cores_apart()
     deciding = decision_us(5)
     overhead: dict[str, float] = {}
-    with running(repository, "--no-pin-cap", core=cores[0]) as server:
+    with running(repository, "--no-pin-cap", core=core) as server:
 
-        def counters() -> tuple[float, float]:
+        def beside() -> float:
+            """Microseconds of all requests so far that were not spent on batches."""
             time.sleep(0.35)  # the model process publishes about seven times a second
-            text = httpx.get(server.metrics, trust_env=False).text
-            spent = sum(float(value) for value in batch.findall(text))
-            return float(request.search(text).group(1)), spent * 1e6  # type: ignore[union-attr]
+            duration_us, batch_s = server.counters(
+                name, "nv_inference_request_duration_us", "foveate_batch_seconds_total"
+            )
+            return duration_us - 1e6 * batch_s
 
         addresses = {http: server.http.removeprefix("http://"), grpc: server.grpc}
         for protocol, address in addresses.items():
             client = protocol.InferenceServerClient(address)
-            tensor = protocol.InferInput("PIXELS", list(pixels.shape), "UINT8")
-            tensor.set_data_from_numpy(pixels)
+            tensor = pixels(images[0], protocol)
             outputs = [protocol.InferRequestedOutput(output) for output in ("SCORES", "LEVEL")]
             client.infer(name, [tensor], outputs=outputs)
-            samples, before = [], counters()
+            seen = [beside()]
             for _ in range(requests):
                 client.infer(name, [tensor], outputs=outputs)
-                after = counters()
-                samples.append((after[0] - before[0]) - (after[1] - before[1]))
-                before = after
+                seen.append(beside())
+            samples = [after - before for before, after in pairwise(seen)]
             key = protocol.__name__.rsplit(".", 1)[1]
             overhead[key] = median(samples) + deciding
             print(f"{key}: {overhead[key]:.0f} us, of which the governor {deciding:.0f} us")
     checks = {f"at most 1 ms over {key}": value <= 1000 for key, value in overhead.items()}
-    save(
-        "overhead",
-        {
-            "environment": environment(),
-            "requests": requests,
-            "governor_us": deciding,
-            "overhead_us": overhead,
-            "bars": checks,
-        },
-    )
-    bars(checks)
+    conclude("overhead", checks, requests=requests, governor_us=deciding, overhead_us=overhead)
 
 
 if __name__ == "__main__":

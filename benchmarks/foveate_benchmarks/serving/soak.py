@@ -21,7 +21,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from foveate_benchmarks.results import bars, environment, save
+from foveate_benchmarks.results import conclude
 from foveate_loadtest.arrivals import Schedule, poisson
 from foveate_loadtest.capacity import measure_capacities
 from foveate_loadtest.ladder_facts import LadderFacts
@@ -95,25 +95,23 @@ def main(
     grown = {name: growth(samples, minutes) for name, samples in memory.items()}
     for name, figures in grown.items():
         print(f"{name:16} {figures['mib']:8.1f} MiB {figures['growth']:+.2%}")
-    if keep:
-        result = {
-            "environment": environment(),
-            "minutes": minutes,
-            "load": load,
-            "capacity_per_s": round(capacity, 1),
-            "requests": report.requests,
-            "attainment": report.attainment,
-            "memory": grown,
-            "left_in_shared_memory": left,
-        }
-        save("soak", result)
-    bars(
-        {
-            "all four processes were watched": set(grown) == set(NAMES.values()) and bool(shared),
-            **{f"{name}: flat": one["growth"] < MOST_GROWTH for name, one in grown.items()},
-            "nothing left in shared memory": not left,
-            "requests were answered": report.attainment > 0,
-        }
+    checks = {
+        "all four processes were watched": set(grown) == set(NAMES.values()) and bool(shared),
+        **{f"{name}: flat": one["growth"] < MOST_GROWTH for name, one in grown.items()},
+        "nothing left in shared memory": not left,
+        "requests were answered": report.attainment > 0,
+    }
+    conclude(
+        "soak",
+        checks,
+        keep,
+        minutes=minutes,
+        load=load,
+        capacity_per_s=round(capacity, 1),
+        requests=report.requests,
+        attainment=report.attainment,
+        memory=grown,
+        left_in_shared_memory=left,
     )
 
 

@@ -10,20 +10,20 @@ the same class.
 from __future__ import annotations
 
 import json
-import queue
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
 import typer
+from numpy.typing import NDArray
 
 from foveate.images.cluttered_digits import test_set
 from foveate.levels.ladder import Ladder
-from foveate_benchmarks.results import bars, environment, save
+from foveate_benchmarks.results import conclude
+from foveate_benchmarks.serving.requests import answers, pixels
 from foveate_loadtest.temporary_server import running
 
 IMAGES, IN_FLIGHT = 64, 32
@@ -42,13 +42,14 @@ numpy.save(sys.argv[4], numpy.stack(scores))
 """
 
 
-def fresh(folder: Path, level: int) -> np.ndarray:
+def fresh(folder: Path, level: int) -> NDArray[np.float32]:
     """Scores [IMAGES, classes] of a new process that runs one level, one image at a time."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "scores.npy"
         arguments = [str(folder), str(IMAGES), str(level), str(path)]
         subprocess.run([sys.executable, "-c", FRESH, *arguments], check=True)
-        return np.load(path)  # type: ignore[no-any-return]
+        scores: NDArray[np.float32] = np.load(path)
+    return scores
 
 
 def main(
@@ -57,52 +58,31 @@ def main(
     folder = repository / name / "1"
     levels = len(Ladder.load(folder / "ladder.json").levels)
     expected = np.stack([fresh(folder, level) for level in range(levels)])
-    pixels, _ = test_set(IMAGES)
-    inputs = []
-    for image in pixels:
-        tensor = triton.InferInput("PIXELS", [1, *image.shape], "UINT8")
-        tensor.set_data_from_numpy(image[None])
-        inputs.append(tensor)
-    answers: queue.Queue[tuple[int, Any, Any]] = queue.Queue()
-    failures: list[str] = []
-    worst, wrong_class, wrong_level = 0.0, 0, 0
-
-    def collect() -> None:
-        nonlocal worst, wrong_class, wrong_level
-        step, answer, error = answers.get(timeout=60)
-        if error is not None:
-            failures.append(str(error))
-            return
-        scores, level = answer.as_numpy("SCORES")[0], int(answer.as_numpy("LEVEL")[0, 0])
-        truth = expected[level, step % IMAGES]
-        worst = max(worst, float(np.abs(scores - truth).max()))
-        wrong_class += int(scores.argmax() != truth.argmax())
-        wrong_level += int(level != step % levels)
-
+    inputs = [pixels(image) for image in test_set(IMAGES)[0]]
+    asked = ((name, inputs[n % IMAGES], {"level": n % levels}) for n in range(requests))
+    failures, worst, wrong_class, wrong_level = 0, 0.0, 0, 0
     with running(repository, "--no-pin-cap", "--no-admission") as server:
         client = triton.InferenceServerClient(server.grpc)
-        for step in range(requests):
-            if step >= IN_FLIGHT:
-                collect()
-            client.async_infer(
-                name,
-                [inputs[step % IMAGES]],
-                callback=lambda result, error, step=step: answers.put((step, result, error)),
-                parameters={"level": step % levels},
-            )
-        for _ in range(min(IN_FLIGHT, requests)):
-            collect()
+        for number, answer, error in answers(client, asked, IN_FLIGHT):
+            if error is not None:
+                failures += 1
+                print(error, flush=True)
+                continue
+            scores, level = answer.as_numpy("SCORES")[0], int(answer.as_numpy("LEVEL")[0, 0])
+            truth = expected[level, number % IMAGES]
+            worst = max(worst, float(np.abs(scores - truth).max()))
+            wrong_class += int(scores.argmax() != truth.argmax())
+            wrong_level += int(level != number % levels)
         client.close()
     checks = {
-        "no failure": not failures,
+        "no failure": failures == 0,
         "within 1e-5 of a fresh process": worst <= 1e-5,
         "same class": wrong_class == 0,
         "the level asked for": wrong_level == 0,
     }
-    result = {"switches": requests - 1, "failures": len(failures), "max_difference": worst}
+    result = {"switches": requests - 1, "failures": failures, "max_difference": worst}
     print(json.dumps(result))
-    save("switches", {"environment": environment(), **result, "bars": checks})
-    bars(checks)
+    conclude("switches", checks, **result)
 
 
 if __name__ == "__main__":

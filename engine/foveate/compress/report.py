@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -55,13 +55,13 @@ def examine(
 
 
 @torch.inference_mode()
-def times(vits: Sequence[ViT], pixels: Tensor, rounds: int) -> list[float]:
-    """Median seconds of processor time of a forward pass over the images, models interleaved."""
-    samples: list[list[float]] = [[] for _ in vits]
+def times(runs: Sequence[Callable[[Tensor], object]], pixels: Tensor, rounds: int) -> list[float]:
+    """Median seconds of processor time of each run on the images, runs interleaved."""
+    samples: list[list[float]] = [[] for _ in runs]
     for round_ in range(rounds + 1):
-        for vit, own in zip(vits, samples, strict=True):
+        for run, own in zip(runs, samples, strict=True):
             start = time.process_time()
-            vit(pixels)
+            run(pixels)
             if round_ > 0:  # the first round warms up
                 own.append(time.process_time() - start)
     return [median(own) for own in samples]

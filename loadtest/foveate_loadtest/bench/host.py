@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from foveate_loadtest.bench.pictures import Pictures
 from foveate_loadtest.capacity import measure_capacity
@@ -73,7 +69,7 @@ class Host:
                 running(self._repository, "--no-pin-cap", slo, *options, core=self._core)
             )
             pictures = self._pictures
-            self._stage = Stage(server, self._model, self._slo_ms, pictures.source, pictures.target)
+            self._stage = Stage(server, self._model, pictures.source, pictures.target)
             self._admission = admission
         return self._stage
 
@@ -81,11 +77,8 @@ class Host:
 def metric(stage: Stage, name: str) -> float:
     """Sum of a metric of the model, once the model process has published all it knows."""
     time.sleep(_FLUSH_S)
-    text = httpx.get(stage.server.metrics, trust_env=False).text
-    found: Sequence[str] = re.findall(
-        rf'^{name}{{(?:.*,)?model="{re.escape(stage.model)}".*}} (\S+)', text, re.M
-    )
-    return sum(map(float, found))
+    (value,) = stage.server.counters(stage.model, name)
+    return value
 
 
 def wait_until_idle(stage: Stage) -> None:

@@ -23,6 +23,7 @@ from foveate_loadtest.bench.plan import Run, order
 from foveate_loadtest.bench.play import play, save_rows
 from foveate_loadtest.environment import environment
 from foveate_loadtest.errors import TargetError
+from foveate_loadtest.html import number
 from foveate_loadtest.progress import Progress
 from foveate_loadtest.simulate.files import load_table
 
@@ -165,8 +166,7 @@ class Session:
 
 
 def _tell(status: Status, run: Run, progress: Progress, remaining: float) -> None:
-    in_time = "–" if progress.attainment is None else f"{progress.attainment:.1%}"
     status.update(
         f"{run.key}: {progress.seconds:.0f} s, {progress.offered:.0f}/s offered, "
-        f"{in_time} in time; {remaining / 60:.0f} min left"
+        f"{number(progress.attainment, '.1%')} in time; {remaining / 60:.0f} min left"
     )
