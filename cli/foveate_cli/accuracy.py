@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from foveate.repository import choose_model
 from foveate_cli.options import REPOSITORY, Json, Name, Repository, Threads
+from foveate_cli.progress import bars
 
 __all__ = ["bench"]
 
@@ -53,8 +53,7 @@ def accuracy(
     from foveate.accuracy.measure import measure
 
     torch.set_num_threads(threads)
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("answer images", total=None)
+    with bars() as tell:
         rows = measure(
             repository / model,
             data,
@@ -62,7 +61,7 @@ def accuracy(
             batch=batch,
             workers=threads,
             levels=level,
-            tell=lambda done, total: progress.update(task, completed=done, total=total),
+            tell=tell,
         )
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=1))

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from foveate.calibration.settings import Settings
 from foveate.errors import InputError
 from foveate.repository import choose_model
 from foveate_cli.options import REPOSITORY, Data, Json, Name, Repository, Threads
+from foveate_cli.progress import bars
 
 if TYPE_CHECKING:
     from foveate.calibration.result import Calibration
@@ -106,11 +106,10 @@ def calibrate(
     folder, state = repository / model / "1", state_dir()
     if selector is None and (folder / _SELECTOR).exists():
         selector = _SELECTOR
-    bar = _Bar()
-    with bar.progress:
+    with bars() as tell:
         config = load_models(folder, vocabulary, variant or ())[WEIGHTS].config
         choose, judge = load_pair(
-            repository / model, config, data, most=images, seed=seed, tell=bar.tell
+            repository / model, config, data, most=images, seed=seed, tell=tell
         )
         found = run(
             folder,
@@ -122,11 +121,10 @@ def calibrate(
             vocabulary=vocabulary,
             variants=variant or (),
             selector=selector,
-            tell=bar.tell,
+            tell=tell,
             # Of the process where it is one thread: others on the machine do not count.
             clock=time.process_time if threads == 1 else time.perf_counter,
         )
-        bar.finish()
     found.latency.save(table_path(found.ladder, torch.device("cpu"), state))
     path = report or state / model / "calibration.html"
     write_report(found, path)
@@ -141,29 +139,6 @@ def calibrate(
     typer.echo(f"{folder / 'ladder.json'} written; report: {path}")
     if found.recalled:
         typer.echo(f"{found.recalled} measurements of an earlier run were used", err=True)
-
-
-class _Bar:
-    """A line for each stage, on standard error."""
-
-    def __init__(self) -> None:
-        columns = TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn()
-        self.progress = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
-        self._stage: str | None = None
-        self._task: Any = None
-
-    def tell(self, stage: str, done: int, total: int) -> None:
-        if stage != self._stage:
-            self.finish()
-            self._stage, self._task = stage, self.progress.add_task(stage, total=total)
-        self.progress.update(self._task, completed=done, total=total)
-
-    def finish(self) -> None:
-        """The last stage is complete."""
-        if self._task is not None:
-            task = self.progress.tasks[-1]
-            self.progress.update(self._task, completed=task.total)
-            self.progress.stop_task(self._task)
 
 
 def _shares(text: str) -> tuple[float, ...]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from foveate.errors import InputError
 from foveate.repository import choose_model
 from foveate_cli.options import REPOSITORY, Data, Json, Name, Repository, Threads
+from foveate_cli.progress import bars
 
 if TYPE_CHECKING:
     from foveate.compress.report import Report
@@ -25,8 +23,6 @@ __all__ = ["compress"]
 
 _FIT_IMAGES = 512
 _FILE = re.compile(r"[\w.-]+\.safetensors")
-
-Progresses = Callable[[str, int, int], None]
 
 
 def compress(
@@ -88,9 +84,9 @@ def compress(
     dense = load_vit(folder / source)
     dense.config.require_plain("compress")
     check_target(dense.config, target_macs, multiple=multiple, heads=heads, residual=residual)
-    with _progress() as progress:
+    with bars() as tell:
         fit, held_out = load_pair(
-            model_folder, dense.config, data, most=images, seed=seed, tell=progress
+            model_folder, dense.config, data, most=images, seed=seed, tell=tell
         )
         model = slim.compress(
             dense,
@@ -100,7 +96,7 @@ def compress(
             heads=heads,
             residual=residual,
             criterion="redundancy" if redundancy else "loss",
-            progress=progress,
+            tell=tell,
         )
         if distill_epochs:
             distill(
@@ -110,7 +106,7 @@ def compress(
                 epochs=distill_epochs,
                 seed=seed,
                 checkpoint=folder / f".{file}.training",
-                progress=lambda done, of, loss: progress(f"distil (loss {loss:.4f})", done, of),
+                tell=tell,
             )
     save_vit(model, folder / file)
     # Judge the file, whose weights are rounded to fp16, rather than the model in memory.
@@ -135,18 +131,3 @@ def _print(reports: list[Report]) -> None:
         ratio = "" if key in ("top1", "agreement", "images") else f"{slim[key] / dense[key]:.3f}"
         table.add_row(key, *(f"{row[key]:.4g}" for row in (dense, slim)), ratio)
     Console().print(table)
-
-
-@contextmanager
-def _progress() -> Iterator[Progresses]:
-    """A bar for each stage, on standard error; call it with stage, steps done and steps in all."""
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            first = stage.split()[0]
-            if first not in tasks:
-                tasks[first] = bars.add_task(stage, total=total)
-            bars.update(tasks[first], description=stage, completed=done)
-
-        yield advance

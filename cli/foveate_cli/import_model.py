@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from foveate.errors import InputError
 from foveate_cli.options import REPOSITORY, Json, Repository
+from foveate_cli.progress import bars
 
 if TYPE_CHECKING:
     from foveate.importers.check import Compared
@@ -89,7 +89,7 @@ def import_(
     check_name(repository, name)
     # Before anything is written: without an original there is nothing to check.
     original = find_original(found, names, prompts) if check else None
-    with _Bar() as tell:
+    with bars() as tell:
         wishes = Wishes(size=image_size, labels=names, prompts=prompts)
         imported = import_checkpoint(found, repository, name, wishes, tell)
     compared: list[Compared] = []
@@ -101,27 +101,6 @@ def import_(
         _tell(repository / name, imported, compared)
     if not all(row.same for row in compared):
         raise typer.Exit(1)
-
-
-class _Bar:
-    """A line for each stage, on standard error."""
-
-    def __init__(self) -> None:
-        columns = TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn()
-        self._progress = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Any:
-        self._progress.start()
-        return self._tell
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def _tell(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)
 
 
 def _read_labels(path: Path) -> list[str]:

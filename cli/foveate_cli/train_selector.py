@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from foveate.repository import choose_model
 from foveate_cli.options import REPOSITORY, Data, Json, Name, Repository
+from foveate_cli.progress import bars
 
 __all__ = ["train_selector"]
 
@@ -103,15 +103,8 @@ def train_selector(
         seed=seed,
         out=out,
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=as_json) as progress:
-        report = run(options, progress, restart=restart)
+    with bars() as tell:
+        report = run(options, tell, restart=restart)
     if as_json:
         typer.echo(json.dumps(report, indent=1))
     else:

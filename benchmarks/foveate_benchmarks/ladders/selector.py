@@ -100,12 +100,12 @@ def told(
     """Train, and say how it goes; returns the CPU seconds it took, validation included."""
     began = time.process_time()
 
-    def show(step: int, loss: float) -> None:
+    def show(stage: str, step: int, steps: int) -> None:
         if step % recipe.every == 0:
             seconds = time.process_time() - began
-            print(f"{label}: step {step}, loss {loss:.3f}, {seconds:.0f} s", flush=True)
+            print(f"{label}: {stage}, step {step} of {steps}, {seconds:.0f} s", flush=True)
 
-    trained = train(vit, learning, validation, recipe, start=start, progress=show)
+    trained = train(vit, learning, validation, recipe, start=start, tell=show)
     return trained, time.process_time() - began
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,7 @@ import torch
 
 from foveate.accuracy.interval import wilson
 from foveate.errors import InputError
-from foveate.images.folder import read_image
+from foveate.images.folder import Tell, read_image
 from foveate.images.labelled_folder import class_names, list_folder
 from foveate.images.preprocess import read_preprocess
 from foveate.inference.graphs import GraphEngine
@@ -43,7 +43,7 @@ def measure(
     batch: int = 8,
     workers: int = 2,
     levels: Sequence[int] | None = None,
-    tell: Callable[[int, int], None] = lambda *_: None,
+    tell: Tell = lambda *_: None,
 ) -> list[Accuracy]:
     """Accuracy of ``levels`` (all, by default; level 0 is always among them).
 
@@ -53,7 +53,7 @@ def measure(
         device: ``cpu`` or ``cuda``.
         batch: images at once.
         workers: threads that read and decode.
-        tell: hears how many images are done, and of how many.
+        tell: told stage, images done, and how many there are.
 
     Raises :class:`InputError` naming what cannot be used.
     """
@@ -83,7 +83,7 @@ def measure(
                 hits[row, 0] += (best[:, 0] == target).sum()
                 hits[row, 1] += (best == target.unsqueeze(1)).any(1).sum()
                 hits[row, 2] += (best[:, 0] == dense).sum()
-            tell(start + len(images), len(paths))
+            tell("answer images", start + len(images), len(paths))
     return [
         _accuracy(level, plain.ladder.levels[level].name, hits[row].tolist(), len(paths))
         for row, level in enumerate(wanted)

@@ -27,15 +27,15 @@ from foveate.calibration.seeds import find_seeds
 from foveate.calibration.settings import Settings
 from foveate.calibration.vocabulary import WORDS, save_words
 from foveate.images.dataset import Images
+from foveate.images.folder import Tell
 from foveate.inference.block_times import BlockTimes, measure_blocks
 from foveate.inference.latency import device_name, measure
 from foveate.levels.ladder import Quality
 from foveate.model.vit import ViT
 from foveate.reduce.selector_file import load_selectors
 
-__all__ = ["Tell", "calibrate"]
+__all__ = ["calibrate"]
 
-Tell = Callable[[str, int, int], None]
 """Told a stage, how much of it is done and how much there is."""
 
 _CONTEST = 500  # images that every uniform schedule is judged on

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from foveate.calibration.candidate import Point
 from foveate.calibration.measurements import Bench
 from foveate.calibration.result import Contest, Rival
 from foveate.calibration.seeds import Seeds
+from foveate.images.folder import Tell
 
 __all__ = ["hold_contests"]
 
@@ -15,7 +16,7 @@ _TOLERANCE = 1.03  # of a budget: the same schedule differs by as much from minu
 
 
 def hold_contests(
-    bench: Bench, seeds: Seeds, levels: Sequence[Point], tell: Callable[[str, int, int], None]
+    bench: Bench, seeds: Seeds, levels: Sequence[Point], tell: Tell
 ) -> tuple[Contest, ...]:
     """Judge all on the same images ("contest"), none of which a level was chosen on.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from foveate.calibration.candidate import Point, legal
@@ -13,6 +13,7 @@ from foveate.calibration.moves import moves
 from foveate.calibration.search import descend
 from foveate.calibration.seeds import Seeds, predicted_budget
 from foveate.calibration.settings import Settings
+from foveate.images.folder import Tell
 
 __all__ = ["explore"]
 
@@ -25,7 +26,7 @@ def explore(
     seeds: Seeds,
     settings: Settings,
     deadline: float | None,
-    tell: Callable[[str, int, int], None],
+    tell: Tell,
 ) -> list[Point]:
     """Finalists of each budget: its best uniform schedule, and what searches found.
 

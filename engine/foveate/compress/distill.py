@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.atomic_file import replacing
+from foveate.images.folder import Tell
 from foveate.model.vit import ViT, patchify
 
 __all__ = ["distill"]
@@ -33,7 +33,7 @@ def distill(
     epochs: int,
     seed: int,
     checkpoint: Path,
-    progress: Callable[[int, int, float], None] = lambda *_: None,
+    tell: Tell = lambda *_: None,
 ) -> None:
     """Train ``slim`` in place so that its answers come near those of ``dense``.
 
@@ -50,7 +50,7 @@ def distill(
         seed: of the order of the images.
         checkpoint: file that holds the state after each epoch, taken up again if it is of the same
             training; removed at the end.
-        progress: told steps done, steps in all and the loss.
+        tell: told stage and loss, steps done, and steps in all.
     """
     parameters = [parameter.requires_grad_(True) for parameter in slim.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=_LR, weight_decay=0.0)
@@ -68,7 +68,7 @@ def distill(
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
-            progress(step + 1, steps, loss.item())
+            tell(f"distil: loss {loss.item():.4f}", step + 1, steps)
         _save(checkpoint, key, epoch + 1, slim, optimiser)
     checkpoint.unlink(missing_ok=True)
     slim.requires_grad_(False)

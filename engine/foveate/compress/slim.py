@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -21,6 +21,7 @@ from foveate.compress.search import (
     measure_losses,
     sizes,
 )
+from foveate.images.folder import Tell
 from foveate.model.vit import Block, ViT
 
 __all__ = ["compress"]
@@ -42,7 +43,7 @@ def compress(
     heads: bool = False,
     residual: bool = False,
     criterion: Criterion = "loss",
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    tell: Tell = lambda *_: None,
 ) -> ViT:
     """A slim variant of ``dense`` with at most ``target`` of its multiply-accumulates.
 
@@ -55,7 +56,7 @@ def compress(
         heads: also remove whole heads.
         residual: also remove channels of the residual stream.
         criterion: how values, hidden units, heads and channels are ranked.
-        progress: told stage, steps done, steps of the stage.
+        tell: told stage, steps done, steps of the stage.
 
     Raises :class:`~foveate.errors.InputError` for a target out of reach, before any work.
     """
@@ -69,16 +70,9 @@ def compress(
     rankings = []
     for block, x in zip(blocks, inputs[:-1], strict=True):
         rankings.append(rank_block(block, x, criterion))
-        progress("rank", len(rankings), len(blocks))
+        tell("rank", len(rankings), len(blocks))
     options = [sizes(shape, multiple=multiple, heads=heads) for shape in config.shapes]
-    losses = measure_losses(
-        dense,
-        rankings,
-        inputs,
-        judged_inputs,
-        options,
-        progress=lambda done, of: progress("search", done, of),
-    )
+    losses = measure_losses(dense, rankings, inputs, judged_inputs, options, tell)
     order, counts = torch.arange(config.dim), [config.dim]
     if residual:
         order = rank_channels(dense, inputs, criterion)
@@ -103,6 +97,6 @@ def compress(
         loss = F.kl_div(answers, expected, log_target=True, reduction="batchmean").item()
         if best is None or loss < best[0]:
             best = loss, slim
-        progress("fit", done + 1, len(tries))
+        tell("fit", done + 1, len(tries))
     assert best is not None, "the target was checked"
     return best[1]

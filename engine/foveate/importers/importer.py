@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from foveate.errors import InputError
+from foveate.images.folder import Tell
 from foveate.images.preprocess import Preprocess
 from foveate.importers.convert import Head, convert
 from foveate.importers.entry import WEIGHTS, new_entry
@@ -21,9 +22,6 @@ from foveate.importers.tensors import Tensors, open_tensors
 from foveate.model.vit import ViT, ViTConfig, describe
 
 __all__ = ["Imported", "Wishes", "import_checkpoint"]
-
-Tell = Callable[[str, int, int], None]
-"""Told a stage, how much of it is done and how much there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,7 @@ def import_checkpoint(
             shapes,
             parts,
             describe(config),
-            lambda done, total: tell("convert tensors", done, total),
+            tell,
         )
         entry.describe(config, labels, preprocess, _facts(source, recipe, config))
     return Imported(recipe=recipe, config=config, preprocess=preprocess, labels=labels, named=named)
@@ -117,14 +115,7 @@ def _zero_shot(
     def make() -> Head:
         from foveate.importers.zero_shot import text_head
 
-        return text_head(
-            source,
-            folder,
-            tensors,
-            names,
-            wishes.prompts,
-            lambda done, total: tell("embed class names", done, total),
-        )
+        return text_head(source, folder, tensors, names, wishes.prompts, tell)
 
     return make
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from foveate.errors import WeightsError
+from foveate.images.folder import Tell
 
 __all__ = ["write_safetensors"]
 
@@ -22,12 +23,12 @@ def write_safetensors(
     shapes: Mapping[str, tuple[int, ...]],
     tensors: Iterable[tuple[str, Tensor]],
     metadata: Mapping[str, str],
-    tell: Callable[[int, int], None] = lambda *_: None,
+    tell: Tell = lambda *_: None,
 ) -> None:
     """Write float32 ``tensors``, which are those of ``shapes`` in any order.
 
-    ``tell`` hears how many are written, and of how many. Raises :class:`WeightsError` naming a
-    tensor that is missing, unknown, of another shape or not finite.
+    ``tell`` is told stage, tensors written, and how many there are. Raises :class:`WeightsError`
+    naming a tensor that is missing, unknown, of another shape or not finite.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     starts, end = {}, 0
@@ -54,7 +55,7 @@ def write_safetensors(
                 raise WeightsError(f"{name}: NaN or infinity came of the conversion")
             file.seek(data + left.pop(name))
             tensor.detach().contiguous().numpy().tofile(file)
-            tell(len(shapes) - len(left), len(shapes))
+            tell("convert tensors", len(shapes) - len(left), len(shapes))
         file.flush()
         os.fsync(file.fileno())  # or a rename could come through without what was written
     if left:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.errors import InputError, WeightsError
+from foveate.images.folder import Tell
 from foveate.importers.convert import Head
 from foveate.importers.source import Source
 from foveate.importers.tensors import Tensors
@@ -32,7 +33,7 @@ def text_head(
     tensors: Tensors,
     names: Sequence[str],
     prompts: Sequence[str] = (),
-    tell: Callable[[int, int], None] = lambda *_: None,
+    tell: Tell = lambda *_: None,
 ) -> Head:
     """Weight [classes, E] and bias [classes], float32.
 
@@ -43,7 +44,7 @@ def text_head(
             them.
         names: of the classes.
         prompts: texts in which ``{}`` stands for the name; by default the one of ``PROMPTS``.
-        tell: hears how many classes are done, and of how many.
+        tell: told stage, classes done, and how many there are.
 
     Raises :class:`InputError` if a prompt has no place for the name, or without transformers;
     :class:`WeightsError` naming tensors that the text tower lacks, or does not know.
@@ -59,7 +60,7 @@ def text_head(
         texts = [text for name in some for text in fill(prompts, name)]
         embedded = F.normalize(embed(texts).float(), dim=1).view(len(some), len(prompts), -1)
         rows.append(F.normalize(embedded.mean(1), dim=1))
-        tell(start + len(some), len(names))
+        tell("embed class names", start + len(some), len(names))
     scale = tensors.take("logit_scale").exp()
     bias = tensors.take("logit_bias") if "logit_bias" in tensors else torch.zeros(1)
     return torch.cat(rows) * scale, bias.expand(len(names)).contiguous()

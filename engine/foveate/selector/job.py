@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from rich.progress import Progress
 
 from foveate.errors import InputError
 from foveate.images.dataset import Images
 from foveate.images.digit_sets import training_images
-from foveate.images.folder import read_folder
+from foveate.images.folder import Tell, read_folder
 from foveate.images.labelled_folder import class_names
 from foveate.images.pairs import check_data
 from foveate.images.preprocess import read_preprocess
@@ -87,7 +87,7 @@ class Options:
         check_data(self.model, self.data)
 
 
-def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[str, Any]:
+def run(options: Options, tell: Tell = lambda *_: None, *, restart: bool = False) -> dict[str, Any]:
     """Train, write the selectors (and weights, if they learned) beside the model, and report.
 
     An interrupted run leaves files ``OUT.checkpoint``, ``OUT.problem.json``, ``OUT.warm-up``; one
@@ -114,7 +114,7 @@ def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[
     if blocks is not None:
         pose = functools.partial(Problem, times, geometric(blocks))
     else:
-        pose = functools.partial(_search, options, vit, times, learning, validation, progress)
+        pose = functools.partial(_search, options, vit, times, learning, validation, tell)
     asked = {
         key: value if isinstance(value, int | float | bool) else str(value)
         for key, value in asdict(options).items()
@@ -132,13 +132,8 @@ def run(options: Options, progress: Progress, *, restart: bool = False) -> dict[
     )
 
     def learn(recipe: Recipe, checkpoint: Path, start: Mapping[int, Selector] | None) -> Trained:
-        task = progress.add_task(recipe.method, total=recipe.steps, note="")
-
-        def show(step: int, loss: float) -> None:
-            progress.update(task, completed=step, note=f"loss {loss:.3f}")
-
         return train(
-            vit, learning, validation, recipe, checkpoint=checkpoint, start=start, progress=show
+            vit, learning, validation, recipe, checkpoint=checkpoint, start=start, tell=tell
         )
 
     start = None
@@ -214,19 +209,18 @@ def _search(
     times: BlockTable,
     learning: Images,
     validation: Images,
-    progress: Progress,
+    tell: Tell,
 ) -> Problem:
     """The layer-to-phase schedule; raises :class:`InputError` if it finds no block."""
-    task = progress.add_task("insert selectors", total=None, note="")
+    plans = itertools.count(1)
 
     def show(plan: Mapping[int, float], agreement: float) -> None:
         tried = ", ".join(f"{block}: {ratio:g}" for block, ratio in plan.items())
-        progress.update(task, note=f"{{{tried}}} agrees {agreement:.4f}")
+        tell(f"insert selectors: {{{tried}}} agrees {agreement:.4f}", next(plans), 0)
 
     shape = search_plan(
         vit, learning, validation, max_drop=options.max_drop, seed=options.seed, progress=show
     )
-    progress.remove_task(task)
     if not shape:
         raise InputError(
             f"max_drop={options.max_drop:g}: no block may lose a token; expected a larger one"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.images.dataset import Images
+from foveate.images.folder import Tell
 from foveate.model.vit import ViT
 from foveate.reduce.selector_network import Selector
 from foveate.selector.budget import fit_counts
@@ -47,7 +48,7 @@ def train(
     *,
     checkpoint: Path | None = None,
     start: Mapping[int, Selector] | None = None,
-    progress: Callable[[int, float], None] = lambda step, loss: None,
+    tell: Tell = lambda *_: None,
 ) -> Trained:
     """Train one selector for each block of ``recipe.counts``; return the best by validation.
 
@@ -57,7 +58,7 @@ def train(
         checkpoint: written at each validation, read at the start, removed in the end. A run that
             was interrupted gives the bits of one that was not.
         start: selectors to begin with, of any of the blocks.
-        progress: told after each step.
+        tell: told method and loss, steps done, and most steps.
 
     Raises :class:`~foveate.errors.InputError` if ``checkpoint`` is of another run.
     """
@@ -92,7 +93,7 @@ def train(
         nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], 1.0)
         optimiser.step()
         step += 1
-        progress(step, loss.item())
+        tell(f"{recipe.method}: loss {loss.item():.3f}", step, recipe.steps)
         if step % recipe.every == 0 or step == recipe.steps:
             score = validate(vit, student, selectors, validation, recipe)
             history.append({"step": step, "divergence": score})

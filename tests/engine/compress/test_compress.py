@@ -397,7 +397,7 @@ def test_an_interrupted_distillation_resumes_to_the_same_weights(
     class Interrupt(Exception):
         pass
 
-    def stop(done: int, total: int, loss: float) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
         if done == 3:  # the third epoch has one step: two are done, one is lost
             raise Interrupt
 
@@ -408,11 +408,9 @@ def test_an_interrupted_distillation_resumes_to_the_same_weights(
 
     whole = train(checkpoint=tmp_path / "a")
     with pytest.raises(Interrupt):
-        train(checkpoint=tmp_path / "b", progress=stop)
+        train(checkpoint=tmp_path / "b", tell=stop)
     steps: list[int] = []
-    resumed = train(
-        checkpoint=tmp_path / "b", progress=lambda done, total, loss: steps.append(done)
-    )
+    resumed = train(checkpoint=tmp_path / "b", tell=lambda _, done, total: steps.append(done))
     assert steps == [3]
     assert torch.equal(resumed(images), whole(images))
     assert not list(tmp_path.iterdir())

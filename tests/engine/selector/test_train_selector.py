@@ -80,15 +80,15 @@ def test_training_goes_on_after_an_interruption_to_the_bit(
     chosen = recipe(**RECIPES[name])  # type: ignore[arg-type]
     checkpoint = tmp_path / "checkpoint"
 
-    def interrupt(step: int, loss: float) -> None:
+    def interrupt(stage: str, step: int, steps: int) -> None:
         if step == 3:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(vit, *images, chosen, checkpoint=checkpoint, progress=interrupt)
+        train(vit, *images, chosen, checkpoint=checkpoint, tell=interrupt)
     steps: list[int] = []
     resumed = train(
-        vit, *images, chosen, checkpoint=checkpoint, progress=lambda step, _: steps.append(step)
+        vit, *images, chosen, checkpoint=checkpoint, tell=lambda _, step, __: steps.append(step)
     )
     assert steps == [3, 4]  # steps 1 and 2 were done
     assert not checkpoint.exists()
@@ -102,13 +102,13 @@ def test_training_goes_on_after_an_interruption_to_the_bit(
 def test_a_checkpoint_of_another_run_is_refused(
     vit: ViT, images: tuple[Images, Images], tmp_path: Path
 ) -> None:
-    def interrupt(step: int, loss: float) -> None:
+    def interrupt(stage: str, step: int, steps: int) -> None:
         if step == 2:
             raise Interrupted
 
     path = tmp_path / "checkpoint"
     with pytest.raises(Interrupted):
-        train(vit, *images, recipe(), checkpoint=path, progress=interrupt)
+        train(vit, *images, recipe(), checkpoint=path, tell=interrupt)
     with pytest.raises(InputError, match=r"begun with seed=0, now seed=1"):
         train(vit, *images, recipe(seed=1), checkpoint=path)
     path.write_bytes(b"damaged")
