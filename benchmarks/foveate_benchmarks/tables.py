@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from foveate_loadtest.bench.figures import fronts_figure
-from foveate_loadtest.bench.findings import ADAPTIVE, Contender, findings, points
+from foveate_loadtest.bench.findings import ADAPTIVE, Contender, Finding, findings, points
+from foveate_loadtest.html import number
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURE = ROOT / "docs" / "images" / "evidence.svg"
 DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+
+Column = Callable[[Any], str]  # of a row
+Columns = Sequence[tuple[str, Column]]  # by title
 
 
 def render(text: str, results: Path = RESULTS) -> str:
@@ -41,20 +45,14 @@ def picture() -> str:
 
 
 def ladder(data: Mapping[str, Any]) -> str:
-    rows = (
-        (
-            f"{index} `{level['level']}`",
-            f"{level['mmacs']:.1f}",
-            f"{level['batch8_ms']:.1f}",
-            f"{level['speedup']:.2f}×",
-            f"{100 * level['quality']:.2f} %",
-        )
-        for index, level in enumerate(data["levels"])
-    )
-    head = ("level", "MMACs per image", "batch of 8, ms", "speed-up", "top-1")
-    return (
-        f"{_markdown(head, rows)}\n\n{_where(data)}; `python -m foveate_benchmarks.ladders.levels`."
-    )
+    columns: Columns = [
+        ("level", lambda row: f"{row[0]} `{row[1]['level']}`"),
+        ("MMACs per image", lambda row: f"{row[1]['mmacs']:.1f}"),
+        ("batch of 8, ms", lambda row: f"{row[1]['batch8_ms']:.1f}"),
+        ("speed-up", lambda row: f"{row[1]['speedup']:.2f}×"),
+        ("top-1", lambda row: _percent(row[1]["quality"])),
+    ]
+    return _told(_table(enumerate(data["levels"]), columns), _where(data), "ladders.levels")
 
 
 def burst(data: Mapping[str, Any]) -> str:
@@ -65,61 +63,61 @@ def burst(data: Mapping[str, Any]) -> str:
         "always-cheapest": "always cheapest",
     }
 
-    def span(runs: list[Mapping[str, Any]], key: str, scale: float, unit: str, digits: int) -> str:
-        values = sorted(scale * run[key] for run in runs)
-        exact = (0.0 if abs(value) < 1e-9 else value for value in (values[0], values[-1]))
-        low, high = (f"{value:.{digits}f}" for value in exact)
-        return f"{low}{unit}" if low == high else f"{low}–{high}{unit}"
+    def span(key: str, scale: float, unit: str, digits: int) -> Column:
+        def cell(policy: str) -> str:
+            values = sorted(scale * run[key] for run in data["runs"][policy])
+            exact = (0.0 if abs(value) < 1e-9 else value for value in (values[0], values[-1]))
+            low, high = (f"{value:.{digits}f}" for value in exact)
+            return f"{low}{unit}" if low == high else f"{low}–{high}{unit}"
 
-    rows = (
-        (
-            title,
-            span(runs := data["runs"][policy], "attainment", 100, " %", 1),
-            span(runs, "p99_ms", 1, " ms", 0),
-            span(runs, "rejected", 1, "", 0),
-            span(runs, "ladder_quality", 100, " %", 2),
-            span(runs, "recovered", 1, "", 2),
-        )
-        for policy, title in titles.items()
-    )
-    head = ("policy", "in time", "p99", "rejected", "quality", "recovered")
+        return cell
+
+    columns: Columns = [
+        ("policy", titles.__getitem__),
+        ("in time", span("attainment", 100, " %", 1)),
+        ("p99", span("p99_ms", 1, " ms", 0)),
+        ("rejected", span("rejected", 1, "", 0)),
+        ("quality", span("ladder_quality", 100, " %", 2)),
+        ("recovered", span("recovered", 1, "", 2)),
+    ]
     seeds = len(data["runs"]["adaptive"])
-    return (
-        f"{_markdown(head, rows)}\n\n"
+    about = (
         f"{seeds} seeds, range over seeds; SLO {data['slo_ms']:g} ms, 0.4 of level 0's capacity "
         f"({data['capacity_exact']:.0f}/s), 1.5 of it for 10 s, 0.4 again. Quality is the "
         f"ladder's, averaged over answers in time; recovered puts it between always cheapest (0) "
-        f"and always exact (1). {_where(data)}, server on one core, client on the other; "
-        f"`python -m foveate_benchmarks.control.burst`."
+        f"and always exact (1). {_where(data)}, server on one core, client on the other"
     )
+    return _told(_table(titles, columns), about, "control.burst")
 
 
 def control(data: Mapping[str, Any]) -> str:
-    def share(value: float | None) -> str:
-        return "–" if value is None else f"{100 * value:.2f} %"
-
-    rows = (
-        (
-            row["trace"],
-            share(row["adaptive"]),
-            share(row["cheapest"]),
-            f"{row['recovered']:.2f}",
-            "–" if row["bound"] is None else f"{row['bound']:.2f}",
-            f"{row['p99_ms']:.0f} ms",
-        )
-        for row in data["rows"]
-    )
-    head = ("load", "in time", "always cheapest", "recovered", "bound", "p99")
-    exact, cheapest = (data["levels"][end]["capacity"] for end in (0, -1))
+    columns: Columns = [
+        ("load", lambda row: row["trace"]),
+        ("in time", lambda row: _percent(row["adaptive"])),
+        ("always cheapest", lambda row: _percent(row["cheapest"])),
+        ("recovered", lambda row: f"{row['recovered']:.2f}"),
+        ("bound", lambda row: number(row["bound"], ".2f")),
+        ("p99", lambda row: _ms(row["p99_ms"])),
+    ]
     seeds = max((row["seeds"] for row in data["rows"]), default=1)
-    return (
-        f"{_markdown(head, rows)}\n\n"
-        f"Load in multiples of the cheapest level's capacity ({cheapest:.0f}/s; level 0: "
-        f"{exact:.0f}/s), {data['seconds']:g} s each, at CV² 8 the mean of {seeds} seeds; SLO "
+    exact, cheapest = _ends(data)
+    about = (
+        f"Load in multiples of the cheapest level's capacity ({cheapest}; level 0: "
+        f"{exact}), {data['seconds']:g} s each, at CV² 8 the mean of {seeds} seeds; SLO "
         f"{data['slo_ms']:g} ms. Always cheapest has the same arrivals. The bound is what could "
         f"have been recovered by who knew all arrivals. {_where(data)}, server on one core, client "
-        f"on the other; `python -m foveate_benchmarks.control`."
+        f"on the other"
     )
+    return _told(_table(data["rows"], columns), about, "control")
+
+
+_RIVALS = (
+    "fixed exact",
+    "fixed cheapest",
+    "best fixed in hindsight",
+    "p99 threshold",
+    "concurrency limiter",
+)
 
 
 def serve(part: str) -> Callable[[Mapping[str, Any]], str]:
@@ -128,63 +126,43 @@ def serve(part: str) -> Callable[[Mapping[str, Any]], str]:
     def cell(one: Contender | None) -> str:
         if one is None:
             return "–"
-        if part == "ahead":
-            return points(one.ahead)
-        share = getattr(one, part)
-        return "–" if share is None else f"{100 * share:.2f} %"
+        return points(one.ahead) if part == "ahead" else _percent(getattr(one, part))
 
-    def table(data: Mapping[str, Any]) -> str:
-        titles = (
-            "fixed exact",
-            "fixed cheapest",
-            "best fixed in hindsight",
-            "p99 threshold",
-            "concurrency limiter",
-        )
-        rows = []
-        for found in findings(data):
-            noise = "–" if found.noise is None else f"{100 * found.noise:.2f}"
-            ours = [] if part == "ahead" else [cell(found.get(ADAPTIVE))]
-            theirs = [cell(found.rivals.get(title)) for title in titles]
-            if found.best_fixed:
-                theirs[2] += f" (level {found.best_fixed.split()[1]})"
-            rows.append([found.name, *ours, *theirs, *([noise] if part == "ahead" else [])])
-        adaptive, noisy = ([], ["noise"]) if part == "ahead" else (["adaptive"], [])
-        return _markdown(("trace", *adaptive, *titles, *noisy), rows)
+    def rival(title: str) -> Column:
+        return lambda found: cell(found.rivals.get(title))
 
-    return table
+    def hindsight(found: Finding) -> str:
+        which = f" (level {found.best_fixed.split()[1]})" if found.best_fixed else ""
+        return cell(found.rivals.get(_RIVALS[2])) + which
+
+    def noise(found: Finding) -> str:
+        return "–" if found.noise is None else f"{100 * found.noise:.2f}"
+
+    trace: Columns = [("trace", lambda found: found.name)]
+    adaptive: Columns = [("adaptive", lambda found: cell(found.get(ADAPTIVE)))]
+    rivals = [(title, rival(title)) for title in _RIVALS]
+    rivals[2] = (_RIVALS[2], hindsight)
+    columns = (
+        [*trace, *rivals, ("noise", noise)] if part == "ahead" else [*trace, *adaptive, *rivals]
+    )
+    return lambda data: _table(findings(data), columns)
 
 
 def serve_all(data: Mapping[str, Any]) -> str:
     """Every policy on every trace, fixed levels that are not the best included."""
-    rows = (
-        (
-            found.name,
-            one.who,
-            f"{100 * one.attainment:.2f} %",
-            *("–" if x is None else f"{100 * x:.2f} %" for x in (one.quality, one.measured)),
-            f"{100 * one.right:.2f} %",
-            "–" if one.p99_ms is None else f"{one.p99_ms:.0f} ms",
-            f"{100 * one.rejected:.2f} %",
-            str(one.errors),
-            str(one.runs),
-        )
-        for found in findings(data)
-        for one in found.contenders
-    )
-    head = (
-        "trace",
-        "policy",
-        "in time",
-        "quality",
-        "measured",
-        "right",
-        "p99",
-        "rejected",
-        "errors",
-        "runs",
-    )
-    return _markdown(head, rows)
+    columns: Columns = [
+        ("trace", lambda row: row[0].name),
+        ("policy", lambda row: row[1].who),
+        ("in time", lambda row: _percent(row[1].attainment)),
+        ("quality", lambda row: _percent(row[1].quality)),
+        ("measured", lambda row: _percent(row[1].measured)),
+        ("right", lambda row: _percent(row[1].right)),
+        ("p99", lambda row: _ms(row[1].p99_ms)),
+        ("rejected", lambda row: _percent(row[1].rejected)),
+        ("errors", lambda row: str(row[1].errors)),
+        ("runs", lambda row: str(row[1].runs)),
+    ]
+    return _table(((found, one) for found in findings(data) for one in found.contenders), columns)
 
 
 def serve_traces(data: Mapping[str, Any]) -> str:
@@ -193,113 +171,101 @@ def serve_traces(data: Mapping[str, Any]) -> str:
     for found in findings(data):
         runs = [facts for facts in data["runs"].values() if facts["trace"] == found.name]
         commits = ", ".join(dict.fromkeys(_short(facts["commit"]) for facts in runs))
-        first = min(runs, key=lambda facts: facts["seed"])
-        rows.append(
-            (
-                found.name,
-                found.title,
-                f"{found.requests / first['seconds']:.0f}",
-                str(found.requests),
-                str(found.seeds),
-                first["arrivals_sha256"][:12],
-                first["started"][:10],
-                commits,
-            )
-        )
-    head = ("trace", "load", "1/s", "requests", "seeds", "arrivals, SHA-256", "on", "commit")
+        rows.append((found, min(runs, key=lambda facts: facts["seed"]), commits))
+    columns: Columns = [
+        ("trace", lambda row: row[0].name),
+        ("load", lambda row: row[0].title),
+        ("1/s", lambda row: f"{row[0].requests / row[1]['seconds']:.0f}"),
+        ("requests", lambda row: str(row[0].requests)),
+        ("seeds", lambda row: str(row[0].seeds)),
+        ("arrivals, SHA-256", lambda row: row[1]["arrivals_sha256"][:12]),
+        ("on", lambda row: row[1]["started"][:10]),
+        ("commit", lambda row: row[2]),
+    ]
     e = data["environment"]
-    exact, cheapest = (data["levels"][end]["capacity"] for end in (0, -1))
-    return (
-        f"{_markdown(head, rows)}\n\n"
-        f"Loads are multiples of what the cheapest level carries ({cheapest:.0f}/s; level 0: "
-        f"{exact:.0f}/s), measured again before each trace. {data['seconds']:g} s a run, SLO "
+    exact, cheapest = _ends(data)
+    about = (
+        f"Loads are multiples of what the cheapest level carries ({cheapest}; level 0: "
+        f"{exact}), measured again before each trace. {data['seconds']:g} s a run, SLO "
         f"{data['slo_ms']:g} ms. {_machine(data)}, server on one "
         f"core, client on the other; torch {e['torch']}, nvidia-pytriton {e['nvidia-pytriton']}, "
-        f"locust {e['locust']}; `python -m foveate_benchmarks.control.serve "
-        f"--seconds {data['seconds']:g}`."
+        f"locust {e['locust']}"
     )
+    return _told(_table(rows, columns), about, f"control.serve --seconds {data['seconds']:g}")
 
 
 def promises(data: Mapping[str, Any]) -> str:
     """Every bar that a benchmark judges, met or missed."""
-    rows = ((text, "met" if met else "**missed**") for text, met in data["bars"].items())
+    columns: Columns = [
+        ("bar", lambda bar: bar[0]),
+        ("", lambda bar: "met" if bar[1] else "**missed**"),
+    ]
     met = f"{sum(data['bars'].values())} of {len(data['bars'])} met"
-    commit = _short(str(data["environment"]["commit"]))
-    return f"{met}; begun at commit {commit}.\n\n{_markdown(('bar', ''), rows)}"
+    commit = _short(data["environment"]["commit"])
+    return f"{met}; begun at commit {commit}.\n\n{_table(data['bars'].items(), columns)}"
 
 
 def crosscheck(data: Mapping[str, Any]) -> str:
-    rows = (
-        (
-            row["generator"],
-            f"{row['rate']:.1f}",
-            str(row["requests"]),
-            f"{row['p50_ms']:.2f}",
-            f"{row['p99_ms']:.2f}",
-        )
-        for row in data["rows"]
-    )
-    head = ("generator", "sent, 1/s", "requests", "p50, ms", "p99, ms")
+    columns: Columns = [
+        ("generator", lambda row: row["generator"]),
+        ("sent, 1/s", lambda row: f"{row['rate']:.1f}"),
+        ("requests", lambda row: str(row["requests"])),
+        ("p50, ms", lambda row: f"{row['p50_ms']:.2f}"),
+        ("p99, ms", lambda row: f"{row['p99_ms']:.2f}"),
+    ]
     commit = _short(data["environment"]["commit"])
-    return (
-        f"{_markdown(head, rows)}\n\n{data['what']} {_where(data)}; commit {commit}; "
-        "`python -m foveate_benchmarks.serving.crosscheck`."
-    )
+    about = f"{data['what']} {_where(data)}; commit {commit}"
+    return _told(_table(data["rows"], columns), about, "serving.crosscheck")
 
 
 def console(data: Mapping[str, Any]) -> str:
     paint, grown = data["first_paint_ms"], data["heap_growth"]
     heaps = [reading["heap_mb"] for reading in data["memory"]]
-    rows = [
-        ("first paint", f"{paint['median']:.0f} ms (at most {paint['most']:.0f} ms)"),
-        ("updates", f"{data['updates_hz']:.1f}/s"),
-        (f"JavaScript heap, {data['minutes']} minutes", f"at most {max(heaps):.1f} MB"),
-        ("its growth once the history is full", "–" if grown is None else f"{100 * grown:.1f} %"),
+    rows = {
+        "first paint": f"{paint['median']:.0f} ms (at most {paint['most']:.0f} ms)",
+        "updates": f"{data['updates_hz']:.1f}/s",
+        f"JavaScript heap, {data['minutes']} minutes": f"at most {max(heaps):.1f} MB",
+        "its growth once the history is full": _percent(grown, 1),
+    }
+    columns: Columns = [
+        ("what", lambda row: row[0]),
+        ("measured", lambda row: row[1]),
     ]
-    return (
-        f"{_markdown(('what', 'measured'), rows)}\n\n"
-        f"{paint['of']} first paints; Chromium {data['chromium']} beside the server. "
-        f"{_where(data)}; "
-        f"`python -m foveate_benchmarks.serving.console --minutes {data['minutes']}`."
+    about = (
+        f"{paint['of']} first paints; Chromium {data['chromium']} beside the server. {_where(data)}"
     )
+    script = f"serving.console --minutes {data['minutes']}"
+    return _told(_table(rows.items(), columns), about, script)
 
 
 def methods(data: Mapping[str, Any]) -> str:
     dense = data["rows"][0]
     order = {row["family"]: i for i, row in reversed([*enumerate(data["rows"])])}
-    rows: list[tuple[str, ...]] = []
-    for row in sorted(data["rows"], key=lambda row: (order[row["family"]], -row["macs"])):
-        # Papers report a family once, at counts of their own.
-        paper = next((t for f, t in data["published"].items() if row["family"].startswith(f)), "")
-        first = not rows or rows[-1][0] != _method(row)
-        rows.append(
-            (
-                _method(row),
-                f"{row['macs'] / 1e6:.1f} ({row['macs'] / dense['macs']:.0%})",
-                f"{row['batch1_ms']:.2f}",
-                f"{row['batch8_ms']:.1f} ({row['batch8_ms'] / dense['batch8_ms']:.0%})",
-                "{:.2f} ({:.1f}–{:.1f})".format(
-                    *(100 * x for x in (row["top1"], *row["interval"]))
-                ),
-                f"{100 * row['agreement']:.2f}",
-                paper if first else "",
-            )
-        )
-    head = (
-        "method",
-        "MMACs",
-        "batch 1, ms",
-        "batch 8, ms",
-        "top-1, %",
-        "agreement, %",
-        "published",
-    )
-    missing = "".join(f"\n* missing: {name}: {why}" for name, why in data["missing"].items())
-    return (
-        f"{_markdown(head, rows)}\n{missing}\n\n"
+    rows = sorted(data["rows"], key=lambda row: (order[row["family"]], -row["macs"]))
+
+    def published(row: Mapping[str, Any]) -> str:
+        """Papers report a family once, at counts of their own."""
+        first = next(other for other in rows if _method(other) == _method(row))
+        papers = (t for f, t in data["published"].items() if row["family"].startswith(f))
+        return next(papers, "") if row is first else ""
+
+    columns: Columns = [
+        ("method", _method),
+        ("MMACs", lambda row: f"{row['macs'] / 1e6:.1f} ({row['macs'] / dense['macs']:.0%})"),
+        ("batch 1, ms", lambda row: f"{row['batch1_ms']:.2f}"),
+        (
+            "batch 8, ms",
+            lambda row: f"{row['batch8_ms']:.1f} ({row['batch8_ms'] / dense['batch8_ms']:.0%})",
+        ),
+        ("top-1, %", lambda row: _interval(row["top1"], *row["interval"])),
+        ("agreement, %", lambda row: f"{100 * row['agreement']:.2f}"),
+        ("published", published),
+    ]
+    about = (
         f"{data['images']} held-out images, 95 % intervals; medians of {data['rounds']} rounds. "
-        f"{_where(data)}; `python -m foveate_benchmarks.methods`."
+        f"{_where(data)}"
     )
+    return _told(f"{_table(rows, columns)}\n{_missing(data)}", about, "methods")
 
 
 def _method(row: Mapping[str, Any]) -> str:
@@ -309,120 +275,113 @@ def _method(row: Mapping[str, Any]) -> str:
 
 
 def hierarchical(data: Mapping[str, Any]) -> str:
-    rows = []
-    for model in data["models"]:
-        paper = data["published"][model["model"]]
-        published = (
+    def first(cell: Callable[[str], str]) -> Column:
+        """In the first row of a model."""
+        return lambda row: "" if row[0] else cell(row[1])
+
+    def published(model: str) -> str:
+        paper = data["published"][model]
+        return (
             f"{paper['gmacs']} → {paper['reduced_gmacs']} G, "
             f"{paper['top1']} → {paper['reduced_top1']} %"
         )
-        for i, row in enumerate(model["rows"]):
-            rows.append(
-                (
-                    f"`{model['model']}`" if i == 0 else "",
-                    row["variant"],
-                    f"{row['gmacs']:.2f} ({row['macs_share']:.0%})",
-                    f"{row['batch1_ms']:.0f} ({row['batch1_share']:.0%})",
-                    f"{row['batch8_ms']:.0f} ({row['batch8_share']:.0%})",
-                    published if i == 0 else "",
-                )
-            )
-    head = ("model", "what passes", "GMACs", "batch 1, ms", "batch 8, ms", "published")
-    return (
-        f"{_markdown(head, rows)}\n\n"
-        f"Random weights; medians of {data['rounds']} rounds. {_where(data)}; "
-        "`python -m foveate_benchmarks.hierarchical`."
-    )
+
+    columns: Columns = [
+        ("model", first(lambda model: f"`{model}`")),
+        ("what passes", lambda row: row[2]["variant"]),
+        ("GMACs", lambda row: f"{row[2]['gmacs']:.2f} ({row[2]['macs_share']:.0%})"),
+        ("batch 1, ms", lambda row: f"{row[2]['batch1_ms']:.0f} ({row[2]['batch1_share']:.0%})"),
+        ("batch 8, ms", lambda row: f"{row[2]['batch8_ms']:.0f} ({row[2]['batch8_share']:.0%})"),
+        ("published", first(published)),
+    ]
+    rows = ((i, m["model"], row) for m in data["models"] for i, row in enumerate(m["rows"]))
+    about = f"Random weights; medians of {data['rounds']} rounds. {_where(data)}"
+    return _told(_table(rows, columns), about, "hierarchical")
+
+
+_VERDICT: Columns = [
+    ("in time", lambda row: _percent(row["attainment"])),
+    ("p99", lambda row: _ms(row["p99_ms"])),
+    ("lost or rejected", lambda row: _percent(row["rejected"])),
+    (
+        "recovered",
+        lambda row: "–" if row["recovered"] is None else f"{round(row['recovered'], 2) + 0.0:.2f}",
+    ),
+]
 
 
 def scaling_capacity(data: Mapping[str, Any]) -> str:
-    loads = (1_000, 10_000, 100_000, 1_000_000)
-    rows = (
-        (
-            f"`{level['level']}`",
-            f"{100 * level['quality']:.2f} %",
-            f"{level['capacity']:.0f}",
-            *(f"{math.ceil(load / (0.8 * level['capacity'])):,}" for load in loads),
-        )
-        for level in data["levels"]
-    )
-    head = ("level", "quality", "images/s of a replica", *(f"for {load:,}/s" for load in loads))
-    return f"{_markdown(head, rows)}\n\n{_simulated(data)}"
+    def replicas(load: int) -> Column:
+        return lambda level: f"{math.ceil(load / (0.8 * level['capacity'])):,}"
+
+    columns: Columns = [
+        ("level", lambda level: f"`{level['level']}`"),
+        ("quality", lambda level: _percent(level["quality"])),
+        ("images/s of a replica", lambda level: f"{level['capacity']:.0f}"),
+        *((f"for {load:,}/s", replicas(load)) for load in (1_000, 10_000, 100_000, 1_000_000)),
+    ]
+    return _simulated(data, data["levels"], columns)
 
 
 def scaling_sizes(data: Mapping[str, Any]) -> str:
-    rows = (
-        (f"{row['replicas']:,}", f"{row['requests_per_s']:,.0f}", *_verdict(row))
-        for row in data["sizes"]
+    columns: Columns = [
+        ("replicas", lambda row: f"{row['replicas']:,}"),
+        ("requests/s", lambda row: f"{row['requests_per_s']:,.0f}"),
+        *_VERDICT,
+    ]
+    about = (
+        f"Load {data['load']:g} of the cheapest level's capacity, routed to the shorter of two. "
     )
-    head = ("replicas", "requests/s", *_VERDICT)
-    return (
-        f"{_markdown(head, rows)}\n\nLoad {data['load']:g} of the cheapest level's capacity, "
-        f"routed to the shorter of two. {_simulated(data)}"
-    )
+    return _simulated(data, data["sizes"], columns, about)
 
 
 def scaling_routings(data: Mapping[str, Any]) -> str:
-    rows = (
+    columns: Columns = [
+        ("replicas", lambda row: row["fleet"]),
         (
-            row["fleet"],
-            row["routing"] + (f", {1000 * row['view_s']:g} ms old" if row["view_s"] else ""),
-            *_verdict(row),
-        )
-        for row in data["routings"]
-    )
-    head = ("replicas", "routing", *_VERDICT)
-    return f"{_markdown(head, rows)}\n\n{_simulated(data)}"
+            "routing",
+            lambda row: (
+                row["routing"] + (f", {1000 * row['view_s']:g} ms old" if row["view_s"] else "")
+            ),
+        ),
+        *_VERDICT,
+    ]
+    return _simulated(data, data["routings"], columns)
 
 
 def scaling_phases(part: str) -> Callable[[Mapping[str, Any]], str]:
-    def table(data: Mapping[str, Any]) -> str:
-        rows = ((row["policy"], row["phase"], *_verdict(row)) for row in data[part])
-        return f"{_markdown(('', '', *_VERDICT), rows)}\n\n{_simulated(data)}"
-
-    return table
-
-
-_VERDICT = ("in time", "p99", "lost or rejected", "recovered")
+    columns: Columns = [
+        ("", lambda row: row["policy"]),
+        ("", lambda row: row["phase"]),
+        *_VERDICT,
+    ]
+    return lambda data: _simulated(data, data[part], columns)
 
 
-def _verdict(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        f"{100 * row['attainment']:.2f} %",
-        "–" if row["p99_ms"] is None else f"{row['p99_ms']:.0f} ms",
-        f"{100 * row['rejected']:.2f} %",
-        "–" if row["recovered"] is None else f"{round(row['recovered'], 2) + 0.0:.2f}",
-    )
-
-
-def _simulated(data: Mapping[str, Any]) -> str:
-    return (
-        f"Simulated, SLO {data['slo_ms']:g} ms, batch times of `results/levels.json`; "
-        "`python -m foveate_benchmarks.control.scaling`."
-    )
+def _simulated(
+    data: Mapping[str, Any], rows: Iterable[Any], columns: Columns, about: str = ""
+) -> str:
+    about += f"Simulated, SLO {data['slo_ms']:g} ms, batch times of `results/levels.json`"
+    return _told(_table(rows, columns), about, "control.scaling")
 
 
 def parity(data: Mapping[str, Any]) -> str:
-    rows = (
-        (
-            row["model"],
-            row["dims"],
-            f"{row['parameters'] / 1e6:.1f} M",
-            f"{row['max_difference']:.1e}",
-            f"{row['logit_std']:.2g}",
-            "same" if row["same_top5"] else "NOT the same",
-        )
-        for row in data["rows"]
-    )
-    dims, difference = "width x blocks, heads, size/patch", "largest difference of logits"
-    head = ("model", dims, "parameters", difference, "their deviation", "top 5")
+    columns: Columns = [
+        ("model", lambda row: row["model"]),
+        ("width x blocks, heads, size/patch", lambda row: row["dims"]),
+        ("parameters", lambda row: f"{row['parameters'] / 1e6:.1f} M"),
+        ("largest difference of logits", lambda row: f"{row['max_difference']:.1e}"),
+        ("their deviation", lambda row: f"{row['logit_std']:.2g}"),
+        ("top 5", lambda row: "same" if row["same_top5"] else "NOT the same"),
+    ]
     e = data["environment"]
-    missing = "".join(f"\n* {name}: {why}" for name, why in data["missing"].items())
+    missing = _missing(data)
     rest = f"Not run:\n{missing}\n\n" if missing else ""
-    return (
-        f"{_markdown(head, rows)}\n\n{rest}{_processor(e)}, torch {e['torch']}, transformers "
-        f"{e['transformers']}, timm {e['timm']}; `python -m foveate_benchmarks.parity`."
+    about = (
+        f"{rest}{_processor(e)}, torch {e['torch']}, transformers {e['transformers']}, "
+        f"timm {e['timm']}"
     )
+    return _told(_table(data["rows"], columns), about, "parity")
 
 
 def import_memory(data: Mapping[str, Any]) -> str:
@@ -436,121 +395,99 @@ def import_memory(data: Mapping[str, Any]) -> str:
 
 
 def calibration(data: Mapping[str, Any]) -> str:
-    times = [level["ms_batch_8"] for level in data["levels"]]
-    rows = (
-        (
-            f"`{level['name']}`",
-            f"{ms:.1f}",
-            f"{times[0] / ms:.2f}×",
-            f"{100 * level['quality']:.2f} ({100 * level['low']:.1f}–{100 * level['high']:.1f})",
-            f"{100 * level['agreement']:.2f}",
-            f"{level['kl']:.4f}",
-        )
-        for level, ms in zip(data["levels"], times, strict=True)
-    )
-    head = ("level", "batch of 8, ms", "speed-up", "top-1, %", "agreement, %", "KL")
-    contests = []
-    for contest in data["contests"]:
-        best = max(contest["uniform"].items(), key=lambda item: item[1]["quality"])
-        value, low, high = (100 * x for x in best[1]["ladder_is_better_by"])
-        contests.append(
-            (
-                f"{contest['budget_ms']:.1f}",
-                f"`{data['levels'][contest['level']]['name']}`",
-                f"{100 * contest['quality']:.1f}",
-                f"{best[0]} ({len(contest['uniform'])} fit)",
-                f"{100 * best[1]['quality']:.1f}",
-                f"{value:+.1f} ({low:+.1f} to {high:+.1f})",
-            )
-        )
-    contest_head = ("budget, ms", "level", "top-1, %", "best uniform", "top-1, %", "difference")
+    dense = data["levels"][0]["ms_batch_8"]
+    columns: Columns = [
+        ("level", lambda level: f"`{level['name']}`"),
+        ("batch of 8, ms", lambda level: f"{level['ms_batch_8']:.1f}"),
+        ("speed-up", lambda level: f"{dense / level['ms_batch_8']:.2f}×"),
+        ("top-1, %", lambda level: _interval(level["quality"], level["low"], level["high"])),
+        ("agreement, %", lambda level: f"{100 * level['agreement']:.2f}"),
+        ("KL", lambda level: f"{level['kl']:.4f}"),
+    ]
+
+    def best(contest: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+        rivals: Mapping[str, Mapping[str, Any]] = contest["uniform"]
+        return max(rivals.items(), key=lambda rival: float(rival[1]["quality"]))
+
+    def difference(contest: Mapping[str, Any]) -> str:
+        value, low, high = (100 * x for x in best(contest)[1]["ladder_is_better_by"])
+        return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+    contests: Columns = [
+        ("budget, ms", lambda contest: f"{contest['budget_ms']:.1f}"),
+        ("level", lambda contest: f"`{data['levels'][contest['level']]['name']}`"),
+        ("top-1, %", lambda contest: f"{100 * contest['quality']:.1f}"),
+        ("best uniform", lambda contest: f"{best(contest)[0]} ({len(contest['uniform'])} fit)"),
+        ("top-1, %", lambda contest: f"{100 * best(contest)[1]['quality']:.1f}"),
+        ("difference", difference),
+    ]
     n = data["contests"][0]["n"] if data["contests"] else 0
-    return (
-        f"{_markdown(head, rows)}\n\n"
+    return _told(
+        f"{_table(data['levels'], columns)}\n\n"
         f"At each budget against the best of all uniform schedules that fit, on {n} images:\n\n"
-        f"{_markdown(contest_head, contests)}\n\n"
-        f"{_where(data)}; `python -m foveate_benchmarks.ladders.calibrate`."
+        f"{_table(data['contests'], contests)}",
+        _where(data),
+        "ladders.calibrate",
     )
 
 
 def compress(data: Mapping[str, Any]) -> str:
     base = data["rows"]["dense"]["top1"]
-    rows = (
+    columns: Columns = [
+        ("weights", lambda row: row[0]),
+        ("MACs", lambda row: _percent(row[1]["macs_ratio"], 1)),
+        ("parameters", lambda row: f"{row[1]['parameters'] / 1e6:.2f} M"),
+        ("time, batch 1", lambda row: f"{row[1]['time_ratio_batch_1']:.2f}"),
+        ("time, batch 8", lambda row: f"{row[1]['time_ratio_batch_8']:.2f}"),
         (
-            variant,
-            f"{100 * row['macs_ratio']:.1f} %",
-            f"{row['parameters'] / 1e6:.2f} M",
-            f"{row['time_ratio_batch_1']:.2f}",
-            f"{row['time_ratio_batch_8']:.2f}",
-            f"{100 * row['top1']:.2f} ({100 * (row['top1'] - base):+.2f})",
-            f"{100 * row['agreement']:.2f}",
-        )
-        for variant, row in data["rows"].items()
-    )
-    head = (
-        "weights",
-        "MACs",
-        "parameters",
-        "time, batch 1",
-        "time, batch 8",
-        "top-1, %",
-        "agreement, %",
-    )
-    return (
-        f"{_markdown(head, rows)}\n\n"
-        f"Times are shares of the dense model's. {_where(data)}; "
-        "`python -m foveate_benchmarks.ladders.compress`."
-    )
+            "top-1, %",
+            lambda row: f"{100 * row[1]['top1']:.2f} ({100 * (row[1]['top1'] - base):+.2f})",
+        ),
+        ("agreement, %", lambda row: f"{100 * row[1]['agreement']:.2f}"),
+    ]
+    about = f"Times are shares of the dense model's. {_where(data)}"
+    return _told(_table(data["rows"].items(), columns), about, "ladders.compress")
 
 
 def selector(data: Mapping[str, Any]) -> str:
-    ratios = list(data["counts"])
-    rows = [
+    def top1(ratio: str) -> Column:
+        return lambda row: f"{100 * row[1]['top1'][ratio]['top1']:.2f}"
+
+    columns: Columns = [
         (
-            "CLS attention × value norm" if name == "cls-value" else name,
-            str(method.get("parameters", 0)),
-            *(f"{100 * method['top1'][ratio]['top1']:.2f}" for ratio in ratios),
-        )
-        for name, method in data["methods"].items()
+            "tokens chosen by",
+            lambda row: "CLS attention × value norm" if row[0] == "cls-value" else row[0],
+        ),
+        ("parameters", lambda row: str(row[1].get("parameters", 0))),
+        *(
+            (f"top-1 at {'-'.join(map(str, counts.values()))}", top1(ratio))
+            for ratio, counts in data["counts"].items()
+        ),
     ]
-    head = (
-        "tokens chosen by",
-        "parameters",
-        *("top-1 at " + "-".join(str(n) for n in data["counts"][r].values()) for r in ratios),
+    about = (
+        f"{data['images']} held-out images; the dense model: {_percent(data['dense']['top1'])}. "
+        f"{_where(data)}"
     )
-    return (
-        f"{_markdown(head, rows)}\n\n"
-        f"{data['images']} held-out images; the dense model: {100 * data['dense']['top1']:.2f} %. "
-        f"{_where(data)}; `python -m foveate_benchmarks.ladders.selector`."
-    )
+    return _told(_table(data["methods"].items(), columns), about, "ladders.selector")
 
 
 def ablation(data: Mapping[str, Any]) -> str:
-    def shares(values: Iterable[float]) -> str:
-        return ", ".join(f"{value:.2f}" for value in values)
+    def shares(key: str) -> Column:
+        return lambda row: ", ".join(f"{value:.2f}" for value in row[key])
 
-    rows = (
+    columns: Columns = [
+        ("gradient through attention", lambda row: row["case"]),
         (
-            row["case"],
-            f"{row['gradients']['answers'] / row['gradients']['ratio']:.2g}",
-            shares(row["aim"]),
-            shares(row["drawn"]),
-            shares(row["threshold"]),
-            shares(row["log_odds_std"]),
-            f"{100 * row['top1_top_k']['top1']:.1f} %",
-        )
-        for row in data["ablation"]
-    )
-    head = (
-        "gradient through attention",
-        "of answers / of ratio loss",
-        "aim",
-        "left, drawn",
-        "left, threshold",
-        "spread of log-odds",
-        "top-1, top-k",
-    )
-    return _markdown(head, rows)
+            "of answers / of ratio loss",
+            lambda row: f"{row['gradients']['answers'] / row['gradients']['ratio']:.2g}",
+        ),
+        ("aim", shares("aim")),
+        ("left, drawn", shares("drawn")),
+        ("left, threshold", shares("threshold")),
+        ("spread of log-odds", shares("log_odds_std")),
+        ("top-1, top-k", lambda row: _percent(row["top1_top_k"]["top1"], 1)),
+    ]
+    return _table(data["ablation"], columns)
 
 
 def gpu_model(data: Mapping[str, Any]) -> str:
@@ -565,57 +502,67 @@ def gpu_model(data: Mapping[str, Any]) -> str:
         "vwt-intra foveate": "**vwt-intra, half the patches**",
         "tome": "ToMe, our kernels",
     }
-    batches = sorted({int(key.split()[0][1:]) for key in data["rows"]})
+    columns: list[tuple[str, Column]] = [("DeiT-B, fp16", titles.__getitem__)]
 
-    def best(batch: int, name: str) -> Mapping[str, Any] | None:
-        rows = (r for k, r in data["rows"].items() if k.startswith(f"b{batch} {name}"))
-        return min((r for r in rows if "ms" in r), key=lambda r: r["ms"], default=None)
+    def best(batch: int, key: str, form: str) -> Column:
+        def cell(name: str) -> str:
+            rows = [r for k, r in data["rows"].items() if k.startswith(f"b{batch} {name}")]
+            timed = [row for row in rows if "ms" in row]
+            return format(min(timed, key=lambda row: row["ms"])[key], form) if timed else "–"
 
-    def cells(name: str) -> Iterable[str]:
-        for batch in batches:
-            row = best(batch, name)
-            energy = data["rows"].get(f"b{batch} {name.removesuffix(' foveate')} energy", {})
-            joules = energy.get("joules_per_image") if name.endswith(" foveate") else None
-            yield "–" if row is None else f"{row['ms']:.3f}"
-            yield "–" if row is None else f"{row['images_per_s']:.0f}"
-            yield "–" if joules is None else f"{1e3 * joules:.0f}"
+        return cell
 
-    head = ["DeiT-B, fp16"]
-    for batch in batches:
-        head += [f"batch {batch}, ms", "images/s", "mJ/image"]
-    rows = ((title, *cells(name)) for name, title in titles.items())
-    return (
-        f"{_markdown(head, rows)}\n\n{_gpu(data)}; `python -m foveate_benchmarks.gpu model deit-b`."
-    )
+    def millijoules(batch: int) -> Column:
+        def cell(name: str) -> str:
+            row = data["rows"].get(f"b{batch} {name.removesuffix(' foveate')} energy", {})
+            joules = row.get("joules_per_image") if name.endswith(" foveate") else None
+            return "–" if joules is None else f"{1e3 * joules:.0f}"
 
+        return cell
 
-def gpu_attention(data: Mapping[str, Any]) -> str:
-    others = ("attention", "sdpa", "flash-attention 2")
-    rows = (
-        (
-            key.removeprefix("attention "),
-            f"{1e3 * row['attention with bias']['ms']:.1f}",
-            *(f"{1e3 * row[other]['ms']:.1f}" for other in others),
-        )
-        for key, row in data["rows"].items()
-        if key.startswith("attention ")
-    )
-    head = ("µs", "ours, a bias for each key", "ours, none", "SDPA", "packed FlashAttention-2")
-    return f"{_markdown(head, rows)}\n\n{_gpu(data)}; `python -m foveate_benchmarks.gpu peers`."
+    for batch in sorted({int(key.split()[0][1:]) for key in data["rows"]}):
+        columns += [
+            (f"batch {batch}, ms", best(batch, "ms", ".3f")),
+            ("images/s", best(batch, "images_per_s", ".0f")),
+            ("mJ/image", millijoules(batch)),
+        ]
+    return _told(_table(titles, columns), _gpu(data), "gpu model deit-b")
 
 
-def gpu_selection(data: Mapping[str, Any]) -> str:
-    rows = (
-        (
-            key.removeprefix("selection "),
-            f"{1e3 * row['selection']['ms']:.1f}",
-            f"{1e3 * row['torch']['ms']:.1f}",
-        )
-        for key, row in data["rows"].items()
-        if key.startswith("selection ")
-    )
-    head = ("µs", "`select_tokens`, `compact_tokens`", "the same in PyTorch's operators")
-    return f"{_markdown(head, rows)}\n\n{_gpu(data)}; `python -m foveate_benchmarks.gpu peers`."
+def gpu_peers(part: str, contenders: Mapping[str, str]) -> Callable[[Mapping[str, Any]], str]:
+    """Microseconds of each of the contenders, by their titles."""
+
+    def microseconds(who: str) -> Column:
+        return lambda row: f"{1e3 * row[1][who]['ms']:.1f}"
+
+    columns: Columns = [
+        ("µs", lambda row: row[0].removeprefix(f"{part} ")),
+        *((title, microseconds(who)) for title, who in contenders.items()),
+    ]
+
+    def table(data: Mapping[str, Any]) -> str:
+        rows = (item for item in data["rows"].items() if item[0].startswith(f"{part} "))
+        return _told(_table(rows, columns), _gpu(data), "gpu peers")
+
+    return table
+
+
+gpu_attention = gpu_peers(
+    "attention",
+    {
+        "ours, a bias for each key": "attention with bias",
+        "ours, none": "attention",
+        "SDPA": "sdpa",
+        "packed FlashAttention-2": "flash-attention 2",
+    },
+)
+gpu_selection = gpu_peers(
+    "selection",
+    {
+        "`select_tokens`, `compact_tokens`": "selection",
+        "the same in PyTorch's operators": "torch",
+    },
+)
 
 
 def gpu_parity(data: Mapping[str, Any]) -> str:
@@ -623,19 +570,57 @@ def gpu_parity(data: Mapping[str, Any]) -> str:
     for key, row in data["rows"].items():
         found.setdefault(key.split(":")[0], []).append(row)
 
-    def errors(rows: list[Mapping[str, Any]]) -> list[float]:
-        return [float(error) for row in rows for error in row.get("errors", {}).values()]
+    def right(item: tuple[str, list[Mapping[str, Any]]]) -> str:
+        rows = item[1]
+        return f"{sum(not row.get('wrong') and 'error' not in row for row in rows)} of {len(rows)}"
 
-    rows = (
-        (
-            f"`{name}`",
-            f"{sum(not row.get('wrong') and 'error' not in row for row in rows)} of {len(rows)}",
-            f"{max(errors(rows), default=0.0):.1e}",
-        )
-        for name, rows in found.items()
-    )
-    head = ("operator", "cases right, to the bit in 20 runs", "largest error")
-    return f"{_markdown(head, rows)}\n\n{_gpu(data)}; `python -m foveate_benchmarks.gpu parity`."
+    def largest(item: tuple[str, list[Mapping[str, Any]]]) -> str:
+        errors = [float(x) for row in item[1] for x in row.get("errors", {}).values()]
+        return f"{max(errors, default=0.0):.1e}"
+
+    columns: Columns = [
+        ("operator", lambda item: f"`{item[0]}`"),
+        ("cases right, to the bit in 20 runs", right),
+        ("largest error", largest),
+    ]
+    return _told(_table(found.items(), columns), _gpu(data), "gpu parity")
+
+
+def _table(rows: Iterable[Any], columns: Columns) -> str:
+    """In Markdown; numbers, all but the first column, stand to the right."""
+    lines = [
+        [title for title, _ in columns],
+        ["---", *["---:"] * (len(columns) - 1)],
+        *([cell(row) for _, cell in columns] for row in rows),
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _told(table: str, about: str, module: str) -> str:
+    """A table, and below it how it was measured, and by what."""
+    return f"{table}\n\n{about}; `python -m foveate_benchmarks.{module}`."
+
+
+def _percent(share: float | None, digits: int = 2) -> str:
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def _interval(share: float, low: float, high: float) -> str:
+    return f"{100 * share:.2f} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f} ms"
+
+
+def _ends(data: Mapping[str, Any]) -> tuple[str, str]:
+    """Capacities of level 0 and of the cheapest."""
+    exact, cheapest = (f"{data['levels'][end]['capacity']:.0f}/s" for end in (0, -1))
+    return exact, cheapest
+
+
+def _missing(data: Mapping[str, Any]) -> str:
+    return "".join(f"\n* {name}: {why}" for name, why in data["missing"].items())
 
 
 def _gpu(data: Mapping[str, Any]) -> str:
@@ -661,12 +646,6 @@ def _short(commit: str) -> str:
     """Of what ``git describe`` says; whether files had been changed is kept."""
     number, *dirty = commit.split("-")
     return "-".join([number[:7], *dirty])
-
-
-def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 _TABLES = {
