@@ -17,9 +17,7 @@ from statistics import median, quantiles
 import typer
 
 from foveate.control import governor
-from foveate.levels.ladder import Ladder
-from foveate.repository import choose_model
-from foveate_benchmarks.control.simulated import measured_table
+from foveate_benchmarks.control.simulated import measured_scene
 from foveate_benchmarks.results import save
 from foveate_loadtest.arrivals import Phase, piecewise
 from foveate_loadtest.simulate.compare import Scene
@@ -62,8 +60,7 @@ def row(scene: Scene, inner: governor.Config, seeds: int) -> dict[str, float]:
 def main(
     name: str | None = None, repository: Path = Path("model_repository"), seeds: int = 20
 ) -> None:
-    ladder = Ladder.load(repository / choose_model(repository, name) / "1" / "ladder.json")
-    scene = Scene(ladder=ladder, table=measured_table(ladder))
+    scene = measured_scene(repository, name)
     rows = []
     for threshold in THRESHOLDS:
         rows.append(row(scene, replace(scene.inner, calm_share=threshold), seeds))

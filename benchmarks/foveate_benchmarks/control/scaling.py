@@ -16,9 +16,7 @@ from typing import Any
 
 import typer
 
-from foveate.levels.ladder import Ladder
-from foveate.repository import choose_model
-from foveate_benchmarks.control.simulated import measured_table
+from foveate_benchmarks.control.simulated import measured_scene
 from foveate_benchmarks.results import bars, save, saved
 from foveate_loadtest.arrivals import gamma, poisson
 from foveate_loadtest.environment import environment
@@ -133,9 +131,7 @@ def main(
     repository: Path = Path("model_repository"),
     part: list[str] = list(PARTS),  # noqa: B006 (typer copies it); the others stay as they were
 ) -> None:
-    ladder = Ladder.load(repository / choose_model(repository, name) / "1" / "ladder.json")
-    scene = Scene(ladder=ladder, table=measured_table(ladder))
-    levels = scene.outer.levels
+    scene = measured_scene(repository, name)
     facts: dict[str, Any] = {
         "environment": environment(),
         "slo_ms": 1000 * scene.slo_s,
@@ -143,11 +139,11 @@ def main(
         "cv2": CV2,
         "levels": [
             {
-                "level": ladder.levels[level].name,
+                "level": scene.ladder.levels[level].name,
                 "capacity": scene.capacity(level),
-                "quality": ladder.quality(level),
+                "quality": scene.ladder.quality(level),
             }
-            for level in levels
+            for level in scene.outer.levels
         ],
     }
     for one in part:

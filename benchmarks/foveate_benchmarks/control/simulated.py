@@ -49,14 +49,17 @@ SCENARIOS = [
 ALLOWED = {0.70: 0.002, 0.85: 0.005}  # attainment lost to fixed-cheapest, mean of the seeds
 
 
-def measured_table(ladder: Ladder) -> LatencyTable:
+def measured_scene(repository: Path, name: str | None, overhead_s: float = 0.0) -> Scene:
+    """The model ``name`` of the repository, as fast as its levels were measured."""
+    ladder = Ladder.load(repository / choose_model(repository, name) / "1" / "ladder.json")
     full = [row["batch8_ms"] / 1e3 for row in saved("levels")["levels"]]
-    return LatencyTable(
+    table = LatencyTable(
         device="results/levels.json",
         ladder=ladder.digest,
         batches=(1, 8),
         seconds=tuple((FIXED_S + (seconds - FIXED_S) / 8, seconds) for seconds in full),
     )
+    return Scene(ladder=ladder, table=table, server=Server(overhead_s=overhead_s))
 
 
 def play(scene: Scene, times: list[float]) -> dict[str, float]:
@@ -99,9 +102,7 @@ def main(
     seeds: int = 3,
     overhead_ms: float = 3.0,
 ) -> None:
-    ladder = Ladder.load(repository / choose_model(repository, name) / "1" / "ladder.json")
-    server = Server(overhead_s=overhead_ms / 1000)
-    scene = Scene(ladder=ladder, table=measured_table(ladder), server=server)
+    scene = measured_scene(repository, name, overhead_ms / 1000)
     capacity = scene.capacity(scene.outer.levels[-1])
     rows, checks = [], {}
     for shape, load, cv2 in SCENARIOS:

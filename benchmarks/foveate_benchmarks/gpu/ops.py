@@ -17,11 +17,9 @@ from torch import Tensor
 from foveate_benchmarks.gpu.cases import OPS, cases, operator, reference
 from foveate_benchmarks.gpu.clock import Clock
 from foveate_benchmarks.gpu.rows import Rows, table, tried
-from foveate_benchmarks.kernels.case import Case
+from foveate_benchmarks.kernels.case import DTYPES, Case
 
 __all__ = ["measure", "report"]
-
-NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 @torch.inference_mode()
@@ -37,9 +35,11 @@ def _row(op: str, case: Case, rows: Rows, clock: Clock) -> dict[str, Any]:
     row["graph_ms"] = clock.rotated(call, *case.args)
     seconds = row["graph_ms"] / 1e3
     row["copy_share"] = case.bytes / seconds / rows.hardware["copy_bytes_per_s"]
-    dtype = next((NAMES[x.dtype] for x in _tensors(case) if x.dtype in NAMES), None)
+    rates = rows.hardware["matmul_flops_per_s"]
+    dtypes = (DTYPES.get(x.dtype) for x in case.args if isinstance(x, Tensor))
+    dtype = next((name for name in dtypes if name in rates), None)
     if case.flops and dtype:
-        row["matmul_share"] = case.flops / seconds / rows.hardware["matmul_flops_per_s"][dtype]
+        row["matmul_share"] = case.flops / seconds / rates[dtype]
     others = {"reference": lambda: plain(*case.args), **case.peers}
     row["others"] = {name: tried(partial(_cold, run, clock)) for name, run in others.items()}
     return row
@@ -47,10 +47,6 @@ def _row(op: str, case: Case, rows: Rows, clock: Clock) -> dict[str, Any]:
 
 def _cold(run: Callable[[], object], clock: Clock) -> dict[str, float]:
     return {"ms": clock.cold(run)}
-
-
-def _tensors(case: Case) -> list[Tensor]:
-    return [x for x in case.args if isinstance(x, Tensor)]
 
 
 def report(rows: Rows, name: None) -> dict[str, bool]:

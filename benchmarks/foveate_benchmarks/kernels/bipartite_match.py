@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from foveate_benchmarks.kernels.case import SHAPES, Case, lengths, rand
+from foveate_benchmarks.kernels.case import DTYPES, SHAPES, Case, lengths, rand
 
 REMOVED = {"digits": 12, "deit-s": 13, "deit-b": 16, "vit-l/384": 8}
 
@@ -18,7 +18,7 @@ def cases(device: str) -> Iterator[Case]:
             metric = rand(shape.rows, shape.head_dim, device=device, dtype=dtype)
             half = shape.tokens // 2
             yield Case(
-                f"{shape.name} r{r} {'fp16' if dtype == torch.float16 else 'fp32'}",
+                f"{shape.name} r{r} {DTYPES[dtype]}",
                 (metric, lengths(shape, device), shape.tokens, r, 1),
                 flops=2.0 * shape.images * (shape.tokens - half) * half * shape.head_dim,
                 bytes=metric.numel() * metric.element_size() + 8 * shape.rows + 8 * shape.images,

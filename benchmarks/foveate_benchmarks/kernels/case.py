@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pkgutil import iter_modules
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["SHAPES", "Case", "Shape", "lengths", "rand"]
+from foveate_kernels import ops
+
+__all__ = ["DTYPES", "FEW", "OPS", "SHAPES", "Case", "Shape", "lengths", "rand"]
+
+OPS = sorted(module.name for module in iter_modules(ops.__path__))
+DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ SHAPES = (
     Shape("deit-b b32 n98", 32, 98, 12, 768),
     Shape("vit-l/384 b8 n577", 8, 577, 16, 1024),
 )
+FEW = Shape("deit-s b8 n197", 8, 197, 6, 384)  # too few rows for the largest tile of a product
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Annotated
 
 import triton
 import typer
 
-from foveate_kernels import ops
+from foveate_benchmarks.kernels.case import OPS
 from foveate_kernels.compile_only import SHARED_LIMIT, TARGETS, Usage, compile_only, usage
 
 BUDGETS = Path(__file__).parents[2] / "kernel_budgets.json"
 BUDGETED = ("registers", "shared", "spills", "arrivals")
-OPS = sorted(module.name for module in iter_modules(ops.__path__))
 
 
 def compiled(op: str, arch: str) -> Iterator[tuple[str, Usage, bool]]:

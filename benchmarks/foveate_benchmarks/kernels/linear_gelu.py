@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate_benchmarks.kernels.case import SHAPES, Case, Shape, rand
-
-FEW = Shape("deit-s b8 n197", 8, 197, 6, 384)  # too few rows for the largest tile
+from foveate_benchmarks.kernels.case import FEW, SHAPES, Case, rand
 
 
 def torch_peer(x: Tensor, weight: Tensor, bias: Tensor) -> Callable[[], Tensor]:

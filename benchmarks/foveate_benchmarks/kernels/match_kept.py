@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from foveate_benchmarks.kernels.case import SHAPES, Case, Shape, lengths, rand
+from foveate_benchmarks.kernels.case import DTYPES, SHAPES, Case, Shape, lengths, rand
 from foveate_kernels.packed import FOLDED
 
 
@@ -25,7 +25,7 @@ def cases(device: str) -> Iterator[Case]:
         for dtype in (torch.float16, torch.float32):
             x = rand(shape.rows, shape.dim, device=device, dtype=dtype)
             yield Case(
-                f"{shape.name} keep {kept} {'fp16' if dtype == torch.float16 else 'fp32'}",
+                f"{shape.name} keep {kept} {DTYPES[dtype]}",
                 (x, dest, lengths(shape, device), shape.tokens, 1),
                 flops=2.0 * shape.images * (shape.tokens - kept) * (kept - 1) * shape.dim,
                 bytes=x.numel() * x.element_size() + 8 * shape.rows,

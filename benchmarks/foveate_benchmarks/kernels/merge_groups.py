@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from foveate_benchmarks.kernels.case import SHAPES, Case, Shape, lengths, rand
+from foveate_benchmarks.kernels.case import DTYPES, SHAPES, Case, Shape, lengths, rand
 
 
 def cases(device: str) -> Iterator[Case]:
@@ -23,7 +23,7 @@ def _case(shape: Shape, device: str, dtype: torch.dtype, sized: bool) -> Case:
     sizes = torch.ones(shape.rows, device=device) if sized else None
     moved = (shape.rows + shape.images * groups) * (shape.dim * dtype.itemsize + 4)
     return Case(
-        f"{shape.name} {'fp16' if dtype == torch.float16 else 'fp32'}{' sizes' if sized else ''}",
+        f"{shape.name} {DTYPES[dtype]}{' sizes' if sized else ''}",
         (
             rand(shape.rows, shape.dim, device=device, dtype=dtype),
             dest.repeat(shape.images),

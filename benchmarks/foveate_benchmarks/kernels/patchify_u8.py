@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from foveate_benchmarks.kernels.case import Case
+from foveate_benchmarks.kernels.case import DTYPES, Case
 
 SHAPES = (  # name, images, side of an image, side of a patch
     ("digits b8 p8", 8, 96, 8),
@@ -35,7 +35,7 @@ def cases(device: str) -> Iterator[Case]:
         pixels = torch.zeros(images, side, side, 3, dtype=torch.uint8, device=device)
         for dtype in (torch.float16, torch.float32):
             yield Case(
-                f"{name} {'fp16' if dtype == torch.float16 else 'fp32'}",
+                f"{name} {DTYPES[dtype]}",
                 (pixels, patch, dtype),
                 bytes=pixels.numel() * (1 + dtype.itemsize),
                 peers={"torch": torch_peer(pixels, patch, dtype)},

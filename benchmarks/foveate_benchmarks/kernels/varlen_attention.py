@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate_benchmarks.kernels.case import SHAPES, Case, Shape, lengths, rand
+from foveate_benchmarks.kernels.case import DTYPES, SHAPES, Case, Shape, lengths, rand
 
 # What is asked beside the output: key_bias, return_lse, return_cls, value_norm.
 ASKED = {
@@ -36,9 +36,8 @@ def _case(shape: Shape, asked: str, dtype: torch.dtype, device: str) -> Case:
     bias = rand(rows, device=device, dtype=torch.float32) if biased else None
     cu_seqlens = lengths(shape, device)
     args = (q, k, v, cu_seqlens, shape.tokens, dim**-0.5, bias, return_lse, return_cls, value_norm)
-    kind = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
     return Case(
-        f"{shape.name} {kind}{asked}",
+        f"{shape.name} {DTYPES[dtype]}{asked}",
         args,
         flops=4.0 * rows * shape.tokens * heads * dim,
         bytes=4 * q.numel() * q.itemsize + 4 * rows * (biased + heads * (return_lse + return_cls)),

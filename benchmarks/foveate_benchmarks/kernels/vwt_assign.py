@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from foveate_benchmarks.kernels.case import Case, rand
+from foveate_benchmarks.kernels.case import DTYPES, Case, rand
 
 PATCHES = (("digits b8", 8 * 144, 192), ("deit b1", 196, 768), ("deit b32", 32 * 196, 768))
 
@@ -23,7 +23,7 @@ def _case(
     name: str, rows: int, dim: int, words: int, metric: str, device: str, dtype: torch.dtype
 ) -> Case:
     return Case(
-        f"{name} {'fp16' if dtype == torch.float16 else 'fp32'}",
+        f"{name} {DTYPES[dtype]}",
         (
             rand(rows, dim, device=device, dtype=dtype),
             rand(words, dim, device=device, dtype=dtype),

@@ -94,7 +94,7 @@ def main(
         return scores
 
     difference = (by_us(pixels) - by_them(pixels)).abs().max().item()
-    seconds = times([by_us, by_them], pixels, rounds)
+    seconds = times([by_us, by_them], [pixels] * (rounds + 1))
     middle = {"foveate": 1e3 * seconds[0], "transformers": 1e3 * seconds[1]}
     ratio = middle["foveate"] / middle["transformers"]
     print(f"{middle}  ratio {ratio:.3f}  max difference of scores {difference:.1e}")

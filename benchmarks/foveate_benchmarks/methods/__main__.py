@@ -11,16 +11,15 @@ Which methods there are: ``catalogue.py``; those that need a file of
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 import typer
 from torch import Tensor
 
+from foveate.compress.report import times
 from foveate.digits.evaluate import Accuracy
 from foveate.images.cluttered_digits import test_set
 from foveate.inference.allocator import tune_allocator
@@ -33,19 +32,11 @@ from foveate_benchmarks.results import conclude
 BATCHES = (1, 8)
 
 
-@torch.inference_mode()
 def milliseconds(runs: Sequence[Contender], pixels: Tensor, batch: int, rounds: int) -> list[float]:
     """Median time of a batch for each contender; other images every round."""
-    samples: list[list[float]] = [[] for _ in runs]
-    for round_ in range(rounds + 1):
-        start_at = round_ * batch % (len(pixels) - batch + 1)
-        images = pixels[start_at : start_at + batch]
-        for own, contender in zip(samples, runs, strict=True):
-            start = time.process_time()
-            contender.scores(images)
-            if round_ > 0:  # the first round warms up
-                own.append(time.process_time() - start)
-    return [median(times) * 1e3 for times in samples]
+    starts = (number * batch % (len(pixels) - batch + 1) for number in range(rounds + 1))
+    images = (pixels[start : start + batch] for start in starts)
+    return [1e3 * seconds for seconds in times([run.scores for run in runs], images)]
 
 
 @torch.inference_mode()
@@ -100,15 +91,15 @@ def main(
     pixels, labels = (torch.from_numpy(array) for array in test_set(images))
     with tempfile.TemporaryDirectory() as scratch:
         runs = contenders(methods, folder, Path(scratch))
-        times = {batch: milliseconds(runs, pixels, batch, rounds) for batch in BATCHES}
+        by_batch = {batch: milliseconds(runs, pixels, batch, rounds) for batch in BATCHES}
         rows: list[dict[str, Any]] = []
         exact = classes(runs[0], pixels)
         for i, contender in enumerate(runs):
             found = row(contender, classes(contender, pixels), exact, labels)
-            rows.append(found | {f"batch{batch}_ms": times[batch][i] for batch in BATCHES})
+            rows.append(found | {f"batch{batch}_ms": by_batch[batch][i] for batch in BATCHES})
             print(
                 f"{found['family'][:36]:36} {found['macs'] / 1e6:6.1f} MMAC "
-                + " ".join(f"{times[batch][i]:6.2f} ms" for batch in BATCHES)
+                + " ".join(f"{by_batch[batch][i]:6.2f} ms" for batch in BATCHES)
                 + f"  top-1 {found['top1']:.2%}  agreement {found['agreement']:.2%}",
                 flush=True,
             )

@@ -19,33 +19,11 @@ import tritonclient.grpc as grpc
 import tritonclient.http as http
 import typer
 
-from foveate.control import governor
 from foveate.images.cluttered_digits import test_set
-from foveate.levels.latency_table import LatencyTable
+from foveate_benchmarks.control.control_cost import governor_us
 from foveate_benchmarks.results import conclude
 from foveate_benchmarks.serving.requests import pixels
 from foveate_loadtest.temporary_server import cores_apart, running
-
-
-def decision_us(levels: int) -> float:
-    """Median processor time of one decision about one request."""
-    table = LatencyTable(
-        device="",
-        ladder="",
-        batches=(1, 8),
-        seconds=tuple((0.01 / k, 0.08 / k) for k in range(1, levels + 1)),
-    )
-    quality = tuple(1 - 0.01 * k for k in range(levels))
-    config = governor.Config(latency=table, quality=quality, max_batch=8, slo_ns=200_000_000)
-    state, spent = governor.State(), []
-    for step in range(2000):
-        look = governor.Observation(
-            now_ns=step * 20_000_000, wishes=(governor.Wish(),), policy=None
-        )
-        start = time.process_time()
-        state, _ = governor.decide(config, state, look)
-        spent.append(time.process_time() - start)
-    return median(spent) * 1e6
 
 
 def main(
@@ -53,7 +31,7 @@ def main(
 ) -> None:
     images, _ = test_set(1)
     core = cores_apart()
-    deciding = decision_us(5)
+    deciding = governor_us(1, queue_depth=0)
     overhead: dict[str, float] = {}
     with running(repository, "--no-pin-cap", core=core) as server:
 

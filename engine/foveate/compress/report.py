@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -39,7 +39,7 @@ def examine(
 ) -> list[Report]:
     """Reports of several models on the same images [n, H, W, 3] (uint8); the first is the dense."""
     guesses = [torch.cat([vit(p).argmax(1) for p in torch.split(pixels, _SWEEP)]) for vit in vits]
-    by_batch = [times(vits, pixels[:batch], rounds) for batch in (1, 8)]
+    by_batch = [times(vits, [pixels[:batch]] * (rounds + 1)) for batch in (1, 8)]
     return [
         Report(
             macs=macs(vit.config, vit.config.dim, vit.config.shapes),
@@ -55,13 +55,15 @@ def examine(
 
 
 @torch.inference_mode()
-def times(runs: Sequence[Callable[[Tensor], object]], pixels: Tensor, rounds: int) -> list[float]:
-    """Median seconds of processor time of each run on the images, runs interleaved."""
+def times(runs: Sequence[Callable[[Tensor], object]], rounds: Iterable[Tensor]) -> list[float]:
+    """Median seconds of processor time of each run, interleaved; ``rounds`` are their inputs.
+
+    The first round warms up and does not count.
+    """
     samples: list[list[float]] = [[] for _ in runs]
-    for round_ in range(rounds + 1):
+    for pixels in rounds:
         for run, own in zip(runs, samples, strict=True):
             start = time.process_time()
             run(pixels)
-            if round_ > 0:  # the first round warms up
-                own.append(time.process_time() - start)
-    return [median(own) for own in samples]
+            own.append(time.process_time() - start)
+    return [median(own[1:]) for own in samples]
