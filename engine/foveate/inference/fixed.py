@@ -22,7 +22,7 @@ from foveate.reduce.prune import Prune
 from foveate.reduce.rows import Rows, Seen, reduce
 from foveate_kernels.ops import (
     add_layernorm,
-    linear_gelu,
+    packed_linear,
     varlen_attention,
 )
 from foveate_kernels.ops.varlen_attention import HEAD_DIMS
@@ -86,7 +86,8 @@ class Forward:
             if index == config.depth - 1 and reducer is None and config.pool == "cls":
                 # Of the last block only the CLS rows are read.
                 first = rows.cu_seqlens[:-1].long().clamp(max=len(rows.x) - 1)
-                rows, mixed = rows._replace(x=rows.x[first]), mixed[first]
+                rows = rows._replace(x=rows.x[first], cu_seqlens=present, n=1)
+                mixed = mixed[first]
             mixed = block.attn.proj(mixed)
             if reducer is not None and reducer.after == "attention":
                 rows = rows._replace(x=rows.x + mixed)
@@ -96,7 +97,7 @@ class Forward:
             else:
                 x, h = self._norm(rows.x, mixed, block.norm2)
                 rows = rows._replace(x=x)
-            update = block.mlp.fc2(self._gelu(h, block))
+            update = block.mlp.fc2(self._gelu(h, rows, block))
             after = blocks[index + 1].norm1 if index + 1 < config.depth else vit.norm
             if reducer is not None and reducer.after == "mlp":
                 rows = rows._replace(x=rows.x + update)
@@ -136,10 +137,10 @@ class Forward:
         q, k, v = (x.view(self.batch, rows.n, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         return attend(q, k, v, mask).transpose(1, 2).flatten(0, 1).flatten(1), None
 
-    def _gelu(self, h: Tensor, block: Block) -> Tensor:
+    def _gelu(self, h: Tensor, rows: Rows, block: Block) -> Tensor:
         fc1 = block.mlp.fc1
         if self.routes.gelu == "foveate" and self.vit.config.activation == "gelu":
-            return linear_gelu(h, fc1.weight, fc1.bias)
+            return packed_linear(h, fc1.weight, fc1.bias, rows.cu_seqlens[-1:], gelu=True)
         return block.mlp.act(fc1(h))
 
     def _norm(
