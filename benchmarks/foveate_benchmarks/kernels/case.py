@@ -16,7 +16,7 @@ from torch import Tensor
 
 from foveate_kernels import ops
 
-__all__ = ["DTYPES", "FEW", "OPS", "SHAPES", "Case", "Shape", "lengths", "rand"]
+__all__ = ["DTYPES", "OPS", "SHAPES", "Case", "Shape", "lengths", "rand"]
 
 OPS = sorted(module.name for module in iter_modules(ops.__path__))
 DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
@@ -48,7 +48,6 @@ SHAPES = (
     Shape("deit-b b32 n98", 32, 98, 12, 768),
     Shape("vit-l/384 b8 n577", 8, 577, 16, 1024),
 )
-FEW = Shape("deit-s b8 n197", 8, 197, 6, 384)  # too few rows for the largest tile of a product
 
 
 @dataclass(frozen=True)
