@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -236,6 +237,54 @@ def refused_serve() -> Callable[..., str]:
 def free_port() -> Callable[[], int]:
     """``free_port()``: one nobody listens on."""
     return lambda: free_ports(1)[0]
+
+
+@pytest.fixture(scope="session")
+def build_engine() -> Callable[..., Any]:
+    """``build_engine(reducers, config)``: an engine of random weights with these levels."""
+    import torch  # not before it is asked for: most tests need none
+
+    from foveate.inference.packed import Engine, Prepared
+    from foveate.levels.schedule import Schedule
+    from foveate.model.vit import ViT, ViTConfig
+
+    def build(
+        reducers: Sequence[Sequence[dict[str, Any]]],
+        config: ViTConfig | None = None,
+        selectors: Mapping[int, Any] | None = None,
+        seed: int = 0,
+        std: float = 0.05,
+    ) -> Engine:
+        config = config or ViTConfig()
+        torch.manual_seed(seed)
+        vit = ViT(config).eval().requires_grad_(False)
+        for parameter in vit.parameters():
+            parameter.normal_(std=std)
+        words = torch.nn.functional.normalize(torch.randn(100, 3 * config.patch**2), dim=1)
+        levels, prepared = [], []
+        for index, items in enumerate(reducers):
+            schedule = Schedule.parse(items, vit.config)
+            levels.append(
+                Level(
+                    name=f"level{index}",
+                    reducers=schedule.dump(),
+                    weights="model.safetensors",
+                    vocabulary=None,
+                    tokens=tuple(schedule.tokens(vit.config)[1]),
+                    macs=schedule.macs(vit.config, 100),
+                    quality=Quality(top1=None, agreement=1 - index / 100, n=100),
+                )
+            )
+            prepared.append(Prepared(schedule, vit, words, selectors or {}))
+        ladder = Ladder(
+            model="toy",
+            image_size=(config.height, config.width),
+            tokens=1 + config.patches,
+            levels=tuple(levels),
+        )
+        return Engine(ladder, prepared)
+
+    return build
 
 
 def serve_command(*options: str) -> list[str]:

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from foveate.inference.packed import Engine, Prepared
-from foveate.levels.ladder import Ladder, Level, Quality
-from foveate.levels.schedule import Schedule
-from foveate.model.vit import ViT, ViTConfig
+from foveate.inference.packed import Engine
 
 torch.set_num_threads(1)
 
@@ -31,46 +28,10 @@ REDUCERS: list[list[dict[str, Any]]] = [
 ]
 
 
-def build(
-    reducers: Sequence[Sequence[dict[str, Any]]],
-    config: ViTConfig = ViTConfig(),  # noqa: B008 (it is frozen)
-    selectors: Mapping[int, Any] | None = None,
-    seed: int = 0,
-    std: float = 0.05,
-) -> Engine:
-    torch.manual_seed(seed)
-    vit = ViT(config).eval().requires_grad_(False)
-    for parameter in vit.parameters():
-        parameter.normal_(std=std)
-    words = torch.nn.functional.normalize(torch.randn(100, 3 * config.patch**2), dim=1)
-    levels, prepared = [], []
-    for index, items in enumerate(reducers):
-        schedule = Schedule.parse(items, vit.config)
-        levels.append(
-            Level(
-                name=f"level{index}",
-                reducers=schedule.dump(),
-                weights="model.safetensors",
-                vocabulary=None,
-                tokens=tuple(schedule.tokens(vit.config)[1]),
-                macs=schedule.macs(vit.config, 100),
-                quality=Quality(top1=None, agreement=1 - index / 100, n=100),
-            )
-        )
-        prepared.append(Prepared(schedule, vit, words, selectors or {}))
-    ladder = Ladder(
-        model="toy",
-        image_size=(config.height, config.width),
-        tokens=1 + config.patches,
-        levels=tuple(levels),
-    )
-    return Engine(ladder, prepared)
-
-
 @pytest.fixture(scope="session")
-def engine() -> Engine:
+def engine(build_engine: Callable[..., Engine]) -> Engine:
     """A demo-sized model with random weights and one level of every kind of reducer."""
-    return build(REDUCERS)
+    return build_engine(REDUCERS)
 
 
 @pytest.fixture(scope="session")
@@ -81,8 +42,3 @@ def pixels() -> torch.Tensor:
     noise[:, :40] = 17
     noise[:4, 40:60] //= 8
     return noise
-
-
-@pytest.fixture(scope="session")
-def build_engine() -> Callable[..., Engine]:
-    return build

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,9 +11,7 @@ from torch import Tensor
 
 from foveate.inference.fixed import Forward, Routes
 from foveate.inference.graphs import GraphEngine
-from foveate.inference.packed import Engine, Prepared
-from foveate.levels.ladder import Ladder, Level, Quality
-from foveate.levels.schedule import Schedule
+from foveate.inference.packed import Engine
 from foveate.model.vit import ViT, ViTConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -34,30 +33,10 @@ LEVELS: list[list[dict[str, Any]]] = [
 ]
 
 
-def toy() -> Engine:
+@pytest.fixture(scope="module")
+def engine(build_engine: Callable[..., Engine]) -> Engine:
     """A model with random weights and a level of every kind."""
-    torch.manual_seed(0)
-    vit = ViT(CONFIG).eval().requires_grad_(False)
-    for parameter in vit.parameters():
-        parameter.normal_(std=0.1)
-    words = torch.nn.functional.normalize(torch.randn(50, 192), dim=1)
-    levels, prepared = [], []
-    for index, reducers in enumerate(LEVELS):
-        schedule = Schedule.parse(reducers, CONFIG)
-        prepared.append(Prepared(schedule, vit, words))
-        levels.append(
-            Level(
-                name=f"level{index}",
-                reducers=schedule.dump(),
-                weights="model.safetensors",
-                vocabulary=None,
-                tokens=tuple(schedule.tokens(CONFIG)[1]),
-                macs=schedule.macs(CONFIG, len(words)),
-                quality=Quality(top1=None, agreement=1 - index / 100, n=100),
-            )
-        )
-    ladder = Ladder(model="toy", image_size=(64, 64), tokens=65, levels=tuple(levels))
-    return Engine(ladder, prepared)
+    return build_engine(LEVELS, CONFIG, std=0.1)
 
 
 @pytest.fixture(params=["torch", "foveate"])
@@ -72,8 +51,10 @@ def pixels() -> Tensor:
 
 
 @torch.inference_mode()
-def test_replays_equal_the_eager_pass_to_the_bit(routes: Routes, pixels: Tensor) -> None:
-    engine, device = toy(), torch.device("cuda", 0)
+def test_replays_equal_the_eager_pass_to_the_bit(
+    engine: Engine, routes: Routes, pixels: Tensor
+) -> None:
+    device = torch.device("cuda", 0)
     graphs = GraphEngine(engine, device, max_batch=4, dtype=torch.float16, routes=routes)
     images = torch.tensor([3], dtype=torch.int32, device=device)
     for index, level in enumerate(engine.levels):
@@ -88,8 +69,7 @@ def test_replays_equal_the_eager_pass_to_the_bit(routes: Routes, pixels: Tensor)
             assert torch.equal(graphs.infer(pixels[:3], [index] * 3).scores, eager), level.schedule
 
 
-def test_it_answers_as_the_cpu_does(routes: Routes, pixels: Tensor) -> None:
-    engine = toy()
+def test_it_answers_as_the_cpu_does(engine: Engine, routes: Routes, pixels: Tensor) -> None:
     graphs = GraphEngine(
         engine, torch.device("cuda", 0), max_batch=4, dtype=torch.float32, routes=routes
     )
