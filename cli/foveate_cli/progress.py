@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 __all__ = ["bars"]
 
@@ -18,9 +19,9 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
     What follows a colon in the stage is a note behind the line. A total of 0 is one nobody knows.
     A stage is complete when the next one begins.
     """
-    columns = TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn()
-    more = TimeElapsedColumn(), TextColumn("{task.fields[note]}")
-    with Progress(*columns, *more, console=Console(stderr=True)) as progress:
+    note = TextColumn("{task.fields[note]}", table_column=Column(overflow="ellipsis"))
+    columns = TextColumn("{task.description:32}"), BarColumn(16), MofNCompleteColumn()
+    with Progress(*columns, TimeElapsedColumn(), note, console=Console(stderr=True)) as progress:
 
         def complete() -> None:
             for task in progress.tasks[-1:]:
@@ -31,7 +32,7 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
             name, _, note = stage.partition(": ")
             if not progress.tasks or progress.tasks[-1].description != name:
                 complete()
-                progress.add_task(name, note="")
+                progress.add_task(name, total=None, note="")
             task = progress.tasks[-1].id
             progress.update(task, completed=done, total=total or None, note=note)
 
