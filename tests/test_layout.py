@@ -134,10 +134,10 @@ def test_only_the_plugin_knows_triton() -> None:
     ("module", "absent"),
     [
         ("foveate", "torch"),
-        ("foveate_cli.main", "torch"),
+        *(("foveate_cli.main", absent) for absent in ("torch", "numpy", "scipy", "locust")),
         ("foveate.levels.ladder", "numpy"),
         ("foveate.control.governor", "torch"),
-        ("foveate_adapter.app", "torch"),
+        ("foveate_adapter.__main__", "torch"),
         ("foveate_loadtest", "gevent"),
     ],
 )
@@ -146,9 +146,12 @@ def test_importing_stays_light(module: str, absent: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_bare_adapter_needs_no_torch_at_all() -> None:
-    """The adapter and what it imports must work where torch is not installed."""
-    code = "import sys; sys.modules['torch'] = None; import foveate_adapter.__main__"
+@pytest.mark.parametrize(
+    "module", ["foveate_adapter.__main__", "foveate_loadtest.simulate.compare"]
+)
+def test_adapter_and_simulation_need_no_torch_at_all(module: str) -> None:
+    """They and what they import must work where torch is not installed."""
+    code = f"import sys; sys.modules['torch'] = None; import {module}"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

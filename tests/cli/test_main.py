@@ -27,12 +27,6 @@ def foveate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_help_does_not_load_the_libraries_that_compute() -> None:
-    code = "import sys, foveate_cli.main; print({'torch', 'numpy', 'locust'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
-
-
 def test_help_lists_the_commands() -> None:
     text = foveate("--help").stdout
     for command in ("serve", "demo", "loadtest", "calibrate", "doctor"):

@@ -133,10 +133,16 @@ def http_nesting(rng: random.Random) -> Http:
     ), True
 
 
-def http_image(rng: random.Random) -> Http:
+def _image(rng: random.Random) -> tuple[str, bytes]:
+    """A model that takes files, and a bad one behind its length, or a wrong one."""
     data = rng.choice([_spoiled(rng, PNG), rng.randbytes(rng.randint(0, 300)), PNG[:50]])
     claimed = rng.choice([len(data), len(data), 0, 2**31, len(data) + 1])
-    body = struct.pack("<I", claimed) + data
+    model = rng.choice(["digits_classify", "digits_explain", "digits_decode"])
+    return model, struct.pack("<I", claimed) + data
+
+
+def http_image(rng: random.Random) -> Http:
+    model, body = _image(rng)
     header = {
         "inputs": [
             {
@@ -147,7 +153,6 @@ def http_image(rng: random.Random) -> Http:
             }
         ]
     }
-    model = rng.choice(["digits_classify", "digits_explain", "digits_decode"])
     return _infer(json.dumps(header).encode(), body, model), True
 
 
@@ -262,10 +267,8 @@ def grpc_parameters(rng: random.Random) -> tuple[str, bytes]:
 
 
 def grpc_image(rng: random.Random) -> tuple[str, bytes]:
-    data = rng.choice([_spoiled(rng, PNG), rng.randbytes(rng.randint(0, 300)), PNG[:50]])
-    claimed = rng.choice([len(data), len(data), 0, 2**31, len(data) + 1])
-    model = rng.choice(["digits_classify", "digits_explain", "digits_decode"])
-    return METHOD, _message(struct.pack("<I", claimed) + data, model).SerializeToString()
+    model, image = _image(rng)
+    return METHOD, _message(image, model).SerializeToString()
 
 
 def grpc_method(rng: random.Random) -> tuple[str, bytes]:
