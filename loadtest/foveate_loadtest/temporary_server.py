@@ -56,6 +56,7 @@ def running(repository: Path, *options: str, core: int | None = None) -> Iterato
     """
     names = ("http", "grpc", "metrics", "adapter")
     ports = [f"--{name}-port={port}" for name, port in zip(names, free_ports(4), strict=True)]
+    # By its command, for imports only go down, and whatever serves is above.
     command = [sys.executable, "-m", "foveate_cli.main", "serve", f"--repository={repository}"]
     ours = os.sched_getaffinity(0)
     with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory() as state:
