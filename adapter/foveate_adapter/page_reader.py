@@ -1,7 +1,7 @@
-"""One page, read over and over: HTTP/1.1 with as little as that takes.
+"""A minimal HTTP/1.1 client that reads one page over and over.
 
-Twenty times a second a client for everything is most of what the adapter costs: a page takes httpx
-1.3 ms of processor time, ``http.client`` 0.4 ms and this 0.1 ms.
+At twenty reads a second a general client would dominate the adapter's cost: a page takes httpx
+1.3 ms of CPU time, ``http.client`` 0.4 ms and this client 0.1 ms.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Page:
         self._ahead = b""  # received and not looked at yet
 
     def read(self) -> str:
-        """The text of now.
+        """The current text.
 
-        Raises :class:`ScrapeError`, naming the URL, for any answer but 200, and if the whole of it
-        is not here within ``timeout_s``; only a name server may take longer.
+        Raises :class:`ScrapeError`, naming the URL, for any status but 200, and if the complete
+        answer takes longer than ``timeout_s``; only DNS may take longer.
         """
         self._deadline = time.monotonic() + self._timeout_s
         try:
@@ -59,7 +59,7 @@ class Page:
         return body
 
     def close(self) -> None:
-        """Let the connection go; the next reading opens another one."""
+        """Close the connection; the next read opens another one."""
         if self._socket is not None:
             self._socket.close()
         self._socket = None
@@ -124,7 +124,7 @@ class Page:
         connection.settimeout(self._left_s())
         received = connection.recv(65536)
         if not received:
-            raise ConnectionError("the connection ended within the answer")
+            raise ConnectionError("the connection closed in the middle of the answer")
         self._ahead += received
 
     def _left_s(self) -> float:

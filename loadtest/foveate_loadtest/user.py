@@ -28,7 +28,7 @@ from foveate_loadtest.replay import Replay
 from foveate_loadtest.rows import INTERRUPTED, Outcome, Rows
 from foveate_loadtest.senders import GrpcSender, HttpSender, Sender, address
 from foveate_loadtest.wishes import Wish, draw, share_out
-from foveate_loadtest.workers import UNFOLLOWED, Crew
+from foveate_loadtest.workers import ABANDONED, Crew
 
 __all__ = ["OpenLoopUser"]
 
@@ -135,5 +135,5 @@ def _stream(options: Any, crew: Crew, replay: Replay) -> None:
         try:
             crew.progress(measure(replay.rows, replay.now(), options.slo_ms / 1000))
         except OSError:
-            replay.stop(INTERRUPTED, UNFOLLOWED)
+            replay.stop(INTERRUPTED, ABANDONED)
             return

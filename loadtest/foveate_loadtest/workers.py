@@ -31,7 +31,7 @@ __all__ = [
     "ROWS",
     "START",
     "STOP",
-    "UNFOLLOWED",
+    "ABANDONED",
     "Alone",
     "Crew",
     "Share",
@@ -44,8 +44,8 @@ __all__ = [
 # Messages between workers and master.
 READY, START, STOP = "foveate-ready", "foveate-start", "foveate-stop"
 PROGRESS, ROWS, FAILED = "foveate-progress", "foveate-rows", "foveate-failed"
-UNFOLLOWED = "nobody follows it any more"  # why a run stops whose starter is gone
-_READIES = 5  # messages: the quickest of them tells the clock best
+ABANDONED = "the process that started it is gone"  # why a run stops
+_CLOCK_SAMPLES = 5  # messages; the fastest gives the best clock estimate
 _BETWEEN_S = 0.02
 _LEAD_S = 0.2  # from here to the origin of a schedule
 
@@ -132,7 +132,7 @@ class Worker(_Interruptible):
 
     def join(self) -> Share:
         self._share = AsyncResult()
-        for left in reversed(range(_READIES)):
+        for left in reversed(range(_CLOCK_SAMPLES)):
             self._runner.send_message(READY, {"clock": time.perf_counter(), "left": left})
             gevent.sleep(_BETWEEN_S)
         share: Share = self._share.get()

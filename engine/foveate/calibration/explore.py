@@ -25,7 +25,7 @@ def explore(
     seeds: Seeds,
     settings: Settings,
     deadline: float | None,
-    tell: Callable[[str, int, int], None],
+    progress: Callable[[str, int, int], None],
 ) -> list[Point]:
     """Finalists of each budget: its best uniform schedule, and what searches found.
 
@@ -34,7 +34,7 @@ def explore(
     """
     uniform = seeds.points
     for done, point in enumerate(uniform):
-        tell("judge uniform schedules", done, len(uniform))
+        progress("judge uniform schedules", done, len(uniform))
         bench.outcome(point, "glance")
     dearest_first = sorted(range(len(seeds.budgets)), key=lambda i: seeds.budgets[i], reverse=True)
     ranked = {budget: _ranked(bench, seeds.at(budget), settings) for budget in dearest_first}
@@ -42,7 +42,7 @@ def explore(
     for place in range(settings.starts):
         last: Point | None = None
         for done, (budget, points) in enumerate(ranked.items(), place * len(ranked)):
-            tell("search schedules", done, settings.starts * len(ranked))
+            progress("search schedules", done, settings.starts * len(ranked))
             if deadline is not None and time.monotonic() > deadline:
                 return found
             # Also from what was found for more time: the best uniform schedule of a small budget is

@@ -173,7 +173,7 @@ _CORRECTION_BOUNDS = (0.5, 3.0)
 _CORRECTION_WEIGHT = 0.1
 _DRIFT_WEIGHT = 0.02
 _GAP_WEIGHT = 0.1
-_LONGEST_GAP_S = 0.02
+_MAX_GAP_S = 0.02
 _CARRIED_CYCLES = 3  # a request waits for one batch and runs in the next, or in the one after
 
 
@@ -262,7 +262,7 @@ def _gap_s(state: State, now: int) -> float:
     if not state.left_queue or state.last_ns is None:
         return state.gap_s
     sample = (now - state.last_ns) / 1e9 - state.seconds
-    if sample > _LONGEST_GAP_S:  # the queue was shorter than it seemed
+    if sample > _MAX_GAP_S:  # the queue was shorter than it seemed
         return state.gap_s
     return state.gap_s + _GAP_WEIGHT * (sample - state.gap_s)
 

@@ -79,14 +79,14 @@ class _Reader:
         if head is None and not self._has("head.weight"):
             name = recipe.layout.name("head.weight")
             raise WeightsError(
-                f"{self.source.where}: key {name!r} is missing: without a classifier there are no "
-                "classes to serve"
+                f"{self.source.where}: key {name!r} is missing: a model without a classifier has "
+                "no classes to serve"
             )
         classes = self._shape("head.weight")[0] if head is None else len(head[1])
         if classes < 2 and not recipe.sigmoid:
             raise InputError(
-                f"{self.source.where}: classes={classes}: expected two or more, for the "
-                "probabilities of one are always 1"
+                f"{self.source.where}: classes={classes}: expected two or more, as the "
+                "probability of a single class is always 1"
             )
         return ViTConfig(
             height=self.size[0],
@@ -153,8 +153,8 @@ class _Reader:
         if grid != new and not self.may_interpolate:
             raise WeightsError(
                 f"{self.source.where}: position embeddings of {grid[0]}x{grid[1]} patches for "
-                f"images of {c.height}x{c.width}, which are {new[0]}x{new[1]}; --image-size says "
-                f"which size is meant, such as {grid[0] * c.patch}"
+                f"images of {c.height}x{c.width}, which are {new[0]}x{new[1]}; set --image-size, "
+                f"for example to {grid[0] * c.patch}"
             )
         patches = interpolate(
             positions[positioned:],

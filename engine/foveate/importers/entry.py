@@ -32,7 +32,7 @@ def check_name(repository: Path, name: str) -> None:
         raise InputError(f"name={name!r}: expected letters, digits, - and _")
     for suffix in (*SUFFIXES[1:], "_control"):
         if name.endswith(suffix):
-            raise InputError(f"name={name!r}: {suffix!r} at the end names a part of an entry")
+            raise InputError(f"name={name!r}: the ending {suffix!r} is reserved")
     for suffix in SUFFIXES:
         if (path := repository / f"{name}{suffix}").exists():
             raise InputError(f"name={name!r}: already taken by {path}")
@@ -100,14 +100,14 @@ def new_entry(repository: Path, name: str) -> Iterator[Entry]:
         repository.mkdir(parents=True, exist_ok=True)
         scratch = _scratch(repository, name)
     except OSError as error:
-        raise InputError(f"{repository}: cannot be written: {error}") from error
+        raise InputError(f"{repository}: cannot write: {error}") from error
     try:
         entry = Entry(scratch, name)
         yield entry
         try:
             entry.move_to(repository)
         except OSError as error:
-            raise InputError(f"{repository}: cannot be written: {error}") from error
+            raise InputError(f"{repository}: cannot write: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -22,7 +22,7 @@ from foveate.model.vit import ViT, ViTConfig, describe
 
 __all__ = ["Imported", "Wishes", "import_checkpoint"]
 
-Tell = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 """Told a stage, how much of it is done and how much there is."""
 
 
@@ -51,7 +51,7 @@ def import_checkpoint(
     repository: Path,
     name: str,
     wishes: Wishes = Wishes(),
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Imported:
     """Make an entry ``name`` of the repository. It is there as a whole, or not at all.
 
@@ -61,7 +61,9 @@ def import_checkpoint(
         tensors = open_tensors(source.weights, stack)
         recipe = read_recipe(source, tensors)
         size, preprocess = _resize(recipe, wishes.size)
-        make_head = _zero_shot(source, tensors, recipe, wishes, tell) if recipe.zero_shot else None
+        make_head = (
+            _zero_shot(source, tensors, recipe, wishes, progress) if recipe.zero_shot else None
+        )
         asked = wishes.size is not None
         config, parts = convert(tensors, recipe, size, make_head, asked=asked)
         labels = wishes.labels or recipe.labels
@@ -79,7 +81,7 @@ def import_checkpoint(
             shapes,
             parts,
             describe(config),
-            lambda done, total: tell("convert tensors", done, total),
+            lambda done, total: progress("convert tensors", done, total),
         )
         entry.describe(config, labels, preprocess, _facts(source, recipe, config))
     return Imported(recipe=recipe, config=config, preprocess=preprocess, labels=labels, named=named)
@@ -101,16 +103,16 @@ def _resize(recipe: Recipe, edge: int | None) -> tuple[tuple[int, int], Preproce
 
 
 def _zero_shot(
-    source: Source, tensors: Tensors, recipe: Recipe, wishes: Wishes, tell: Tell
+    source: Source, tensors: Tensors, recipe: Recipe, wishes: Wishes, progress: Progress
 ) -> Callable[[], Head]:
     if not wishes.labels:
         raise InputError(
             f"{source.name}: {recipe.family} has no classes of its own; expected --labels, a file "
-            "of their names, one a line"
+            "of class names, one per line"
         )
     if source.folder is None:
         raise InputError(
-            f"{source.name}: expected a folder with the tokenizer, for the class names"
+            f"{source.name}: expected a folder with a tokenizer, to embed the class names"
         )
     folder, names = source.folder, wishes.labels
 
@@ -123,7 +125,7 @@ def _zero_shot(
             tensors,
             names,
             wishes.prompts,
-            lambda done, total: tell("embed class names", done, total),
+            lambda done, total: progress("embed class names", done, total),
         )
 
     return make

@@ -78,8 +78,8 @@ class Tensors:
         """Raise :class:`WeightsError` naming tensors that nobody asked for."""
         if self._left:
             raise WeightsError(
-                f"{self.where}: unexpected keys, so this is another model than its configuration "
-                f"says: {_few([*self._left])}"
+                f"{self.where}: unexpected keys, so the model does not match its configuration: "
+                f"{_few([*self._left])}"
             )
 
     def _hint(self) -> str:
@@ -124,8 +124,8 @@ def _open_pickle(path: Path) -> _Opened:
         )
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path}: a pickle that holds more than weights; reading it could run code, so it is "
-            "refused. Save its state dict as safetensors where you trust it"
+            f"{path}: a pickle that holds more than weights, refused because reading it could run "
+            "code. If you trust it, save its state dict as safetensors"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(f"{path}: cannot read weights: {error}") from error

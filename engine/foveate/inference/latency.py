@@ -52,9 +52,9 @@ def load_or_measure(engine: Engine | GraphEngine, state_dir: Path) -> LatencyTab
 def _load(path: Path, engine: Engine | GraphEngine) -> LatencyTable:
     table = LatencyTable.load(path)
     if table.ladder != engine.ladder.digest or len(table.seconds) != len(engine.levels):
-        raise LadderError(f"{path}: of another ladder")
+        raise LadderError(f"{path}: measured for another ladder")
     if table.batches != engine.batches:
-        raise LadderError(f"{path}: of batches {table.batches}, expected {engine.batches}")
+        raise LadderError(f"{path}: batches={table.batches}, expected {engine.batches}")
     return table
 
 

@@ -315,7 +315,7 @@ def _prepare(folder: Path, level: Level, vit: ViT, words: Mapping[str, Tensor]) 
     schedule = Schedule.parse(level.reducers, config)
     if isinstance(schedule.input, VwtInter):
         if level.vocabulary is None:
-            raise LadderError("vocabulary=null, vwt-inter needs one")
+            raise LadderError("vocabulary=null: vwt-inter needs one")
         width, expected = words[level.vocabulary].shape[1], 3 * config.patch**2
         if width != expected:
             raise LadderError(
@@ -324,16 +324,16 @@ def _prepare(folder: Path, level: Level, vit: ViT, words: Mapping[str, Tensor]) 
             )
     counts = schedule.tokens(config)[1]
     if tuple(counts) != level.tokens:
-        raise LadderError(f"tokens={list(level.tokens)}, its reducers give {counts}")
+        raise LadderError(f"tokens={list(level.tokens)}: its reducers give {counts}")
     selectors: Mapping[int, Selector] = {}
     if schedule.selectors:
         if level.selector is None:
-            raise LadderError("selector=null, score 'selector' needs one")
+            raise LadderError("selector=null: score 'selector' needs one")
         selectors = load_selectors(folder / level.selector, config)
         if missing := [block for block in schedule.selectors if block not in selectors]:
             raise LadderError(
-                f"selector={level.selector!r}: none for block {missing[0]}, "
-                f"it has {', '.join(map(str, selectors)) or 'none'}"
+                f"selector={level.selector!r}: no selector for block {missing[0]}, "
+                f"only for {', '.join(map(str, selectors)) or 'none'}"
             )
     return Prepared(schedule, vit, words.get(level.vocabulary or ""), selectors)
 

@@ -115,7 +115,7 @@ class Ladder:
         except (TypeError, ValueError, OverflowError) as error:
             raise LadderError(f"{path}: {error}") from error
         if not ladder.levels or ladder.levels[0].reducers:
-            raise LadderError(f"{path}: levels[0] must be the dense model (no reducers)")
+            raise LadderError(f"{path}: levels[0]: expected the dense model (no reducers)")
         return ladder
 
     def save(self, path: Path) -> None:

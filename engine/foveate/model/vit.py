@@ -133,7 +133,7 @@ class ViTConfig:
         for key in _CHOICES:
             if (own := getattr(self, key)) != (expected := getattr(plain, key)):
                 raise WeightsError(
-                    f"{command}: the model has {key}={own!r}; {command} knows {expected!r} only"
+                    f"{command}: the model has {key}={own!r}; {command} supports only {expected!r}"
                 )
 
     @property
@@ -454,9 +454,9 @@ def _parse_blocks(text: str, depth: int) -> tuple[BlockShape, ...]:
     """Sizes of the blocks of a slim variant. Raises :class:`TypeError` or :class:`ValueError`."""
     shapes = tuple(BlockShape(**item) for item in json.loads(text))
     if shapes and len(shapes) != depth:
-        raise ValueError(f"{len(shapes)} of them, expected depth={depth}")
+        raise ValueError(f"{len(shapes)} blocks, expected depth={depth}")
     for index, shape in enumerate(shapes):
         for key, size in asdict(shape).items():
             if type(size) is not int or size < 1:
-                raise ValueError(f"block {index}: {key}={size!r}, expected an integer from 1 up")
+                raise ValueError(f"block {index}: {key}={size!r}, expected a positive integer")
     return shapes

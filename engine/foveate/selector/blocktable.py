@@ -99,7 +99,7 @@ def read_block_table(path: Path, tokens: int) -> BlockTable:
         if len(counts) > 1 and counts[-1] <= counts[-2]:
             raise InputError(
                 f"{path}: row {number}: tokens={counts[-1]}: expected more than {counts[-2]}, "
-                "rows must ascend"
+                "as rows must ascend"
             )
     _check_range(path, counts, tokens)
     return BlockTable(tuple(counts), tuple(times))

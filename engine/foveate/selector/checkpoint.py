@@ -32,7 +32,7 @@ def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | No
         state: dict[str, Any] = torch.load(path, weights_only=True)
         before: dict[str, Any] = state["settings"]
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
-        raise InputError(f"{path}: cannot resume: {error!r}; begin anew with --restart") from error
+        raise InputError(f"{path}: cannot resume: {error!r}; start over with --restart") from error
     check_same(path, before, settings)
     return state
 
@@ -42,6 +42,6 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     for key, value in now.items():
         if before.get(key) != value:
             raise InputError(
-                f"{path}: cannot resume: it was begun with {key}={before.get(key)!r}, now "
-                f"{key}={value!r}; begin anew with --restart"
+                f"{path}: cannot resume: it was started with {key}={before.get(key)!r}, not "
+                f"{key}={value!r}; start over with --restart"
             )

@@ -24,7 +24,7 @@ from foveate.selector.teacher import teach
 
 __all__ = ["OBJECTIVES", "Objective"]
 
-_LEAST_SHARE = 0.5  # of a count, in distillation
+_MIN_TOKEN_SHARE = 0.5  # of a count, in distillation
 
 Objective = Callable[[ViT, ViT, Mapping[int, Selector], Images, Recipe, torch.Generator], Tensor]
 """(dense teacher, student, selectors, batch, recipe, noise) -> loss."""
@@ -47,7 +47,7 @@ def attention_objective(
     stretch = float(torch.rand((), generator=noise))
     patches = vit.config.patches
     counts = {
-        block: round(n * _LEAST_SHARE + (patches - n * _LEAST_SHARE) * stretch)
+        block: round(n * _MIN_TOKEN_SHARE + (patches - n * _MIN_TOKEN_SHARE) * stretch)
         for block, n in recipe.counts.items()
     }
     pruned = pruned_forward(student, images.pixels, counts, by_selector(selectors), recipe.fate)

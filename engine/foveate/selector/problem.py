@@ -47,6 +47,6 @@ def load_or_pose(path: Path, asked: Mapping[str, Any], pose: Callable[[], Proble
         times = BlockTable(tuple(data["times"]["tokens"]), tuple(data["times"]["ms"]))
         problem = Problem(times, {int(b): float(ratio) for b, ratio in data["shape"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: cannot resume: {error!r}; begin anew with --restart") from error
+        raise InputError(f"{path}: cannot resume: {error!r}; start over with --restart") from error
     check_same(path, before, asked)
     return problem

@@ -92,7 +92,7 @@ def test_a_forged_message_is_refused_before_it_is_read(
         "no seal": (body, b""),
         "not text": (b"\xff\x00", b"\xff"),
     }[forgery]
-    with pytest.raises(BadMessage, match="MAC is not that of POLICY"):
+    with pytest.raises(BadMessage, match="MAC does not match POLICY"):
         control.publish(body, mac, wall_s=WALL, now_ns=HERE)
     assert word.read() is None
 
