@@ -122,7 +122,7 @@ def test_a_message_of_another_time_is_refused(control: Control, late_s: float) -
 
 
 def test_a_message_to_another_model_is_refused(control: Control) -> None:
-    with pytest.raises(BadMessage, match="model='faces': this is 'digits'"):
+    with pytest.raises(BadMessage, match="model='faces': expected 'digits'"):
         publish(control, message(model="faces"))
 
 
