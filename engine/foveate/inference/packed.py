@@ -1,8 +1,8 @@
 """The packed forward pass: images of one batch, each at its own level, in one pass.
 
-Rows of all images lie behind one another, so every linear layer is one product whatever the lengths
-are; attention runs per level, where lengths are equal. Counts are fixed by the level: nothing is
-read back from the device to know a shape.
+The rows of all images are concatenated, so every linear layer is one product whatever the lengths;
+attention runs per level, where lengths are equal. The level fixes all counts, so no shape has to be
+read back from the device.
 
 An image's answer does not depend on its batch mates, to the bit: on one thread BLAS computes a row
 the same way for any number of rows from four up, every level keeps at least four tokens, and scores
@@ -69,7 +69,7 @@ class Prepared:
 def choose(
     levels: Sequence[Prepared], wanted: Sequence[int], pixels: Tensor
 ) -> list[tuple[int, int]]:
-    """The level and the variant of each image; the variant is 0 but where a level is adaptive."""
+    """The level and the variant of each image; the variant is 0 unless the level is adaptive."""
     chosen = [(level, 0) for level in wanted]
     for level in {*wanted}:
         adaptive = levels[level].schedule.input
@@ -305,7 +305,7 @@ def _reduce_group(
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:
-    """Concatenate; a single part is itself, which saves a copy of everything."""
+    """Concatenate; returns a single part as it is, which saves a copy."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
