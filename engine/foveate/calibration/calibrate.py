@@ -1,7 +1,7 @@
-"""From a model and images to its ladder: the order of events.
+"""From a model and images to its ladder: all steps in order.
 
-Levels are searched and chosen on one set of images and reported on another, so that the qualities
-in ``ladder.json`` are not the luck of the choice. Nothing in a ladder is estimated.
+Levels are searched and chosen on one set of images and reported on another, so that the choice does
+not bias the qualities in ``ladder.json``. Everything in a ladder is measured, not estimated.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ __all__ = ["Progress", "calibrate"]
 Progress = Callable[[str, int, int], None]
 """Told a stage, how much of it is done and how much there is."""
 
-_CONTEST = 500  # images that every uniform schedule is judged on
-_SAMPLES = 6  # images whose token maps are kept
+_CONTEST = 500  # images to measure every uniform schedule on
+_SAMPLES = 6  # images whose token maps go into the report
 
 
 def calibrate(
@@ -58,15 +58,15 @@ def calibrate(
 ) -> Calibration:
     """Write ``ladder.json`` (and a vocabulary, if a level uses one just learned) into ``folder``.
 
-    Deterministic, given the times that were measured. What an interrupted run has measured is found
-    in ``state`` and not measured again.
+    Deterministic for given measured times. Reuses what an interrupted run has measured, from
+    ``state``.
 
     Args:
         folder: version folder that holds ``model.safetensors``.
         model: name of the model.
         choose, report: images to choose levels on, and to measure the chosen ones on.
-        settings: what is asked for.
-        state: folder to remember measurements in.
+        settings: budgets, limits and search effort.
+        state: folder to store measurements in.
         vocabulary: file of visual words in ``folder``; learned from ``choose`` if None.
         variants: further weights files in ``folder``: slimmer models of the same task.
         selector: file of token selectors in ``folder``; without, no level has a learned score.
@@ -109,7 +109,7 @@ def calibrate(
     points = {p.key: p for p in (DENSE, *explore(bench, seeds, settings, deadline, progress))}
     finalists = list(points.values())
     for done, point in enumerate(finalists):
-        progress("judge finalists", done, len(finalists))
+        progress("measure finalists", done, len(finalists))
         bench.outcome(point, "choose")
     seconds = bench.seconds(finalists)
     outcomes = [bench.outcome(point, "choose") for point in finalists]
@@ -163,8 +163,8 @@ def calibrate(
 def _digest(
     folder: Path, files: Sequence[str], choose: Images, report: Images, settings: Settings
 ) -> str:
-    """Fingerprint of all that a measurement depends on. What is sought is no part of it: with other
-    budgets, what has been measured stays true."""
+    """Fingerprint of everything that a measurement depends on. Excludes what is searched for, such
+    as budgets, so that other searches can reuse measurements."""
     sha = hashlib.sha256()
     for name in files:
         sha.update(name.encode() + (folder / name).read_bytes())
@@ -190,7 +190,7 @@ def _block_times(
 
 
 def _monotone(qualities: Sequence[Quality]) -> list[Quality]:
-    """Lower a measured quality to that of the dearer level before it, if it is above."""
+    """Lower a measured quality to the previous, dearer level's if it is above that."""
     out = [qualities[0]]
     for quality in qualities[1:]:
         last = out[-1]

@@ -1,4 +1,4 @@
-"""What is refused before work starts."""
+"""Input checks before any work starts."""
 
 from __future__ import annotations
 

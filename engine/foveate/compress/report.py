@@ -1,4 +1,4 @@
-"""What a slim model costs and is worth beside the dense one."""
+"""Cost and quality of a slim model, compared with the dense one."""
 
 from __future__ import annotations
 

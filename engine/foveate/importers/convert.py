@@ -1,10 +1,10 @@
-"""From the tensors of any family to ours: one form, with whatever is linear folded into weights.
+"""Convert the tensors of any family to our form, with everything linear folded into weights.
 
 * Mean and std of each channel go into the patch embedding: pixels are normalised with 0.5 and 0.5.
-* LayerScale goes into the projections before it, a bias that is missing becomes zero.
-* CLS, distillation and register tokens are one tensor; who has no position embedding gets zero.
-* DeiT's two heads, of which the mean is the answer, are one head over both tokens.
-* The query of an attention pooling is projected once and for all.
+* LayerScale goes into the projections before it; a missing bias becomes zero.
+* CLS, distillation and register tokens become one tensor; missing position embeddings become zero.
+* DeiT's two heads, whose mean is the answer, become one head over both tokens.
+* The query of an attention pooling is projected in advance.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def convert(
     size: tuple[int, int],
     make_head: Callable[[], Head] | None = None,
     *,
-    asked: bool = False,
+    interpolate_positions: bool = False,
 ) -> tuple[ViTConfig, Iterator[tuple[str, Tensor]]]:
     """The shape of the model, and its tensors, float32, one by one.
 
@@ -42,13 +42,13 @@ def convert(
         tensors: of the checkpoint.
         recipe: how to read them.
         size: height and width of the images to serve.
-        make_head: where classes are texts, makes the head of them.
-        asked: whether somebody wants position embeddings interpolated if ``size`` needs it.
+        make_head: makes the head if classes are texts.
+        interpolate_positions: whether to interpolate position embeddings if ``size`` needs it.
 
     Raises :class:`~foveate.errors.WeightsError` or :class:`InputError` naming key and value; so may
     the iterator.
     """
-    reader = _Reader(tensors, recipe, size, asked or recipe.unasked)
+    reader = _Reader(tensors, recipe, size, interpolate_positions or recipe.unasked)
     head = None if make_head is None else make_head()
     return reader.config(head), reader.tensors(head)
 
@@ -112,8 +112,8 @@ class _Reader:
         )
 
     def tensors(self, head: Head | None) -> Iterator[tuple[str, Tensor]]:
-        """Ends with :class:`~foveate.errors.WeightsError` if something of the checkpoint is left,
-        for then it is another model than was thought."""
+        """Raises :class:`~foveate.errors.WeightsError` at the end if tensors are left over, because
+        then this is another model than assumed."""
         c = self.config(head)
         yield from self._embedding(c)
         if c.norm_first:

@@ -1,4 +1,4 @@
-"""What is this? By its configuration or, without one, by the names of its tensors."""
+"""Recognise a checkpoint by its configuration or, without one, by the names of its tensors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """timm's ``vit_*``, ``deit*`` and ``flexivit_*``, and checkpoints whose tensors are called alike.
 
-What the names of tensors cannot tell (heads, activation, epsilon) follows from the architecture's
-name and the arguments in ``config.json``, as timm writes it to the hub.
+Tensor names do not show heads, activation and epsilon; these follow from the architecture's name
+and the arguments in ``config.json``, as timm writes it to the hub.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Import a checkpoint: the order of events."""
+"""Import a checkpoint: all steps in order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What a checkpoint does not decide."""
+    """The user's options."""
 
     size: int | None = None  # edge of the images to serve; None: that of the checkpoint
     labels: Sequence[str] | None = None  # names of the classes; of a zero-shot head, its texts
@@ -53,7 +53,7 @@ def import_checkpoint(
     wishes: Wishes = Wishes(),
     progress: Progress = lambda *_: None,
 ) -> Imported:
-    """Make an entry ``name`` of the repository. It is there as a whole, or not at all.
+    """Add an entry ``name`` to the repository, atomically.
 
     Raises :class:`~foveate.errors.WeightsError` or :class:`InputError` naming what cannot be used.
     """
@@ -64,8 +64,8 @@ def import_checkpoint(
         make_head = (
             _zero_shot(source, tensors, recipe, wishes, progress) if recipe.zero_shot else None
         )
-        asked = wishes.size is not None
-        config, parts = convert(tensors, recipe, size, make_head, asked=asked)
+        resized = wishes.size is not None
+        config, parts = convert(tensors, recipe, size, make_head, interpolate_positions=resized)
         labels = wishes.labels or recipe.labels
         if labels is not None and len(labels) != config.classes:
             raise InputError(

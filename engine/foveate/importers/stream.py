@@ -1,5 +1,5 @@
-"""A safetensors file written tensor by tensor: the library's own writer wants all of them at once,
-and a large checkpoint would be in memory twice."""
+"""Write a safetensors file tensor by tensor. The library's own writer needs all of them at once,
+which would hold a large checkpoint in memory twice."""
 
 from __future__ import annotations
 

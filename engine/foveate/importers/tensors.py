@@ -1,8 +1,7 @@
-"""The tensors of a checkpoint by name, read when they are asked for and checked as they are read.
+"""The tensors of a checkpoint by name, read on demand and checked when read.
 
-safetensors files and zipped pickles are mapped, so that a checkpoint is in memory once at most.
-Pickles can run code when they are read; only what ``torch.load(weights_only=True)`` lets through,
-which runs none, is read.
+safetensors files and zipped pickles are memory-mapped, so that a checkpoint is in memory at most
+once. Reading a pickle can run code, so we read only what ``torch.load(weights_only=True)`` accepts.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class Tensors:
             del self._left[name]
 
     def finish(self) -> None:
-        """Raise :class:`WeightsError` naming tensors that nobody asked for."""
+        """Raise :class:`WeightsError` naming tensors that were not used."""
         if self._left:
             raise WeightsError(
                 f"{self.where}: unexpected keys, so the model does not match its configuration: "

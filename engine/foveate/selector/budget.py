@@ -1,4 +1,4 @@
-"""From a budget of milliseconds to how many tokens each selector keeps."""
+"""From a time budget to the number of tokens each selector keeps."""
 
 from __future__ import annotations
 

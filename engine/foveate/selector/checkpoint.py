@@ -1,4 +1,4 @@
-"""Training state on disk, so that an interrupted run goes on where it was, to the bit."""
+"""Training state on disk, so that an interrupted run resumes bit-exactly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | No
 
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise :class:`InputError`, naming ``path`` and key, if its run was begun otherwise."""
+    """Raise :class:`InputError`, naming ``path`` and key, if its run had other settings."""
     for key, value in now.items():
         if before.get(key) != value:
             raise InputError(

@@ -1,7 +1,7 @@
-"""What a run of training was asked and what it found out before its first step.
+"""The options of a training run, and what it measured before its first step.
 
-Times that are measured differ a little from one measurement to the next, and so may the counts that
-fit a budget. They are written down, so that an interrupted run goes on with the same.
+Measured times vary a little, and so may the counts that fit a budget. They are stored, so that an
+interrupted run resumes with the same ones.
 """
 
 from __future__ import annotations

@@ -54,10 +54,10 @@ def train(
     Args:
         vit: the dense model; it is its own teacher and stays as it is.
         images, validation: see :func:`~foveate.selector.split.split`. Labels are used if given.
-        checkpoint: written at each validation, read at the start, removed in the end. A run that
-            was interrupted gives the bits of one that was not.
+        checkpoint: written at each validation, read at the start, removed at the end. A resumed run
+            gives bit-identical results.
         start: selectors to begin with, of any of the blocks.
-        progress: told after each step.
+        progress: called after each step.
 
     Raises :class:`~foveate.errors.InputError` if ``checkpoint`` is of another run.
     """
