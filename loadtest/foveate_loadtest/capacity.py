@@ -1,4 +1,4 @@
-"""How many requests a second one level can serve, measured with a closed loop."""
+"""Measure how many requests per second one level can serve, with a closed loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images to send, and their labels where they are known."""
+"""Images to send, and their labels if known."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def load_images(
         source: ``digits``; an ``.npz`` file with ``pixels`` [n, H, W, 3] (uint8), of the model's
             size, and perhaps ``labels`` [n]; or a folder of JPEG and PNG files, whose sub-folders,
             if there are any, are the classes in alphabetical order.
-        count: most images to take.
+        count: maximum number of images.
 
     Raises :class:`ScheduleError` naming what cannot be used.
     """

@@ -1,8 +1,8 @@
 """The master of several Locust workers that share one schedule.
 
-A worker says when its requests are built. When all have, the master sends them the schedule, each
-its place among them, and when to begin, told in the worker's own clock: hosts need not agree about
-the time. Rows come back the same way. A run that loses a worker is stopped, and no result.
+A worker reports when its requests are built. Once all have, the master sends each one the
+schedule, its position, and the start time in that worker's own clock, so host clocks need not
+agree. Rows come back the same way. A run that loses a worker is stopped without a result.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MISSING = "missing"  # Locust's state of a worker without heartbeat
 
 
 class Master:
-    """Conducts the runs of its workers, one user on each of them."""
+    """Directs the runs of its workers, one user on each."""
 
     def __init__(self, environment: Any, user: type[User]) -> None:
         self._environment = environment

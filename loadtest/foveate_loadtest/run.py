@@ -1,4 +1,4 @@
-"""Run one load test: send in a Locust process, or in several; judge here."""
+"""Run one load test: send from one or several Locust processes, and report."""
 
 from __future__ import annotations
 

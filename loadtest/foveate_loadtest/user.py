@@ -1,8 +1,8 @@
 """One Locust user that sends on a schedule: an open loop.
 
-It never waits for an answer before the next send, so a stalled server meets the load it would meet
-in life, and latency counts from the time a request *should* have been sent. Locust's own pacing
-(number of users, wait times) plays no part: one user sends it all, or one on each worker its share.
+It never waits for an answer before the next send, so a stalled server gets the load it would get in
+production, and latency counts from the time a request *should* have been sent. Locust's own pacing
+(number of users, wait times) is not used: one user sends everything, or one per worker its share.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _sender(
 
 
 def _reporter(environment: Any, rows: Rows) -> Callable[[int], None]:
-    """Tells Locust's own statistics about a row that ended."""
+    """Reports a finished row to Locust's own statistics."""
     options = environment.parsed_options
     name = Target(options.target).model(options.model)
 

@@ -1,4 +1,4 @@
-"""The whole comparison: what is missing is played, one run after the other, and then reported."""
+"""The whole comparison: play the missing runs, one after the other, and report."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Session:
         )
 
     def play(self) -> bool:
-        """Play what is missing; False if it was interrupted.
+        """Play the missing runs; False if interrupted.
 
         Raises :class:`TargetError` when the server dies.
         """
