@@ -27,13 +27,15 @@ def loadtest(
     url: Annotated[str, typer.Option(help="HTTP host:port of the server.")] = "127.0.0.1:8000",
     grpc_url: Annotated[
         str | None,
-        typer.Option(help="gRPC host:port of the server.", show_default="port 8001 of --url's"),
+        typer.Option(
+            help="gRPC host:port of the server.", show_default="port 8001 of --url's host"
+        ),
     ] = None,
     adapter_url: Annotated[
-        str, typer.Option(help="URL of the adapter, which knows the SLO and the levels.")
+        str, typer.Option(help="URL of the adapter, to read the SLO and the levels from.")
     ] = "http://127.0.0.1:8080",
-    protocol: Protocol = Protocol.GRPC,
-    model: str = "digits",
+    protocol: Annotated[Protocol, typer.Option(help="Protocol to send with.")] = Protocol.GRPC,
+    model: Annotated[str, typer.Option(help="Model name.")] = "digits",
     target: Annotated[Target, typer.Option(help="Send raw pixels or JPEG files.")] = Target.PIXELS,
     scenario: Annotated[
         Scenario | None,
@@ -66,7 +68,9 @@ def loadtest(
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(min=1, help="With --shape or --recorded: length.", show_default=str(_SECONDS)),
+        typer.Option(
+            min=1, help="With --shape or --recorded: length, seconds.", show_default=str(_SECONDS)
+        ),
     ] = None,
     arrivals: Annotated[
         Path | None,
@@ -75,7 +79,9 @@ def loadtest(
     save_arrivals: Annotated[
         Path | None, typer.Option(help="Write the arrivals to this file.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(show_default=str(_SEED))] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed of the arrivals.", show_default=str(_SEED))
+    ] = None,
     cv2: Annotated[
         float | None,
         typer.Option(

@@ -44,7 +44,7 @@ app = _App(
 )
 
 Host = Annotated[str, typer.Option(help="IPv4 address to listen on.")]
-Port = Annotated[int, typer.Option(min=1, max=65535)]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
 ServerBin = Annotated[
     Path | None,
     typer.Option(help="tritonserver to run instead of the embedded one.", dir_okay=False),

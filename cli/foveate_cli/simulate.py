@@ -47,7 +47,7 @@ def simulate(
         float, typer.Option(min=0, help="Burstiness, CV² of the gaps: 0 even, 1 Poisson.")
     ] = 1.0,
     seconds: Annotated[float, typer.Option(min=1, help="Length of the scenario.")] = 60.0,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     slo_ms: Annotated[float, typer.Option(min=1, help="Latency SLO, milliseconds.")] = 200.0,
     objective: Annotated[
         float, typer.Option(min=0, max=1, help="Share of requests to answer within the SLO.")

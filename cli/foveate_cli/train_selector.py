@@ -70,7 +70,7 @@ def train_selector(
     threads: Annotated[
         int, typer.Option(min=1, help="CPU threads for training.", show_default="all")
     ] = _CORES,
-    seed: Annotated[int, typer.Option(min=0, max=999_999)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=999_999, help="Random seed.")] = 0,
     out: Annotated[
         str, typer.Option(help="File name, next to the weights.")
     ] = "selector.safetensors",
