@@ -78,8 +78,8 @@ class BlockShape:
 class ViTConfig:
     """Shape of a Vision Transformer; stored as safetensors metadata with its weights.
 
-    In a slim variant, ``dim`` is the remaining width of the residual stream and ``blocks`` holds the
-    sizes of every block; ``heads`` and ``mlp_dim`` are then those of the dense model.
+    In a slim variant, ``dim`` is the remaining width of the residual stream and ``blocks`` holds
+    the sizes of every block; ``heads`` and ``mlp_dim`` are then those of the dense model.
     """
 
     height: int = 96
