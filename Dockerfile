@@ -17,15 +17,15 @@ RUN apt-get update \
 
 FROM cpu-base AS cpu-build
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
-# Where torch without CUDA comes from; PIP_CERT and PIP_FIND_LINKS are for networks of your own.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Packages come from where pip's own configuration says. Without an index of CPU builds here, or in
+# that configuration, torch comes with CUDA, which this image does not use.
+ARG PIP_EXTRA_INDEX_URL
 ARG PIP_CERT
 ARG PIP_FIND_LINKS
 WORKDIR /src
 COPY . .
 RUN python3 -m venv /opt/foveate \
- && /opt/foveate/bin/pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" \
-    -c constraints.txt '.[engine,embedded,adapter]'
+ && /opt/foveate/bin/pip install --no-cache-dir -c constraints.txt '.[engine,embedded,adapter]'
 
 FROM cpu-base AS cpu
 COPY --from=cpu-build /opt/foveate /opt/foveate
@@ -55,14 +55,13 @@ RUN apt-get update \
 
 FROM triton-base AS triton-build
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
-ARG TORCH_INDEX=https://pypi.org/simple
+ARG PIP_EXTRA_INDEX_URL
 ARG PIP_CERT
 ARG PIP_FIND_LINKS
 WORKDIR /src
 COPY . .
 RUN python3 -m venv /opt/foveate \
- && /opt/foveate/bin/pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" \
-    -c constraints.txt '.[engine,adapter]'
+ && /opt/foveate/bin/pip install --no-cache-dir -c constraints.txt '.[engine,adapter]'
 
 FROM triton-base AS triton
 COPY --from=triton-build /opt/foveate /opt/foveate

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,116 @@ def test_top_level_folders_are_containers_not_packages() -> None:
     for folder in ("kernels", "engine", "adapter", "loadtest", "cli", "benchmarks"):
         assert not (ROOT / folder / "__init__.py").exists()
     assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+# Imports only go down: each may use those before it.
+PACKAGES = {
+    "foveate_kernels": "kernels",
+    "foveate": "engine",
+    "foveate_adapter": "adapter",
+    "foveate_loadtest": "loadtest",
+    "foveate_cli": "cli",
+    "foveate_benchmarks": "benchmarks",
+}
+# The same for the engine: its few files at the top, and its rooms.
+ROOMS = (
+    "",  # foveate itself: its version
+    "errors",
+    "settings",
+    "atomic_file",
+    "model",
+    "reduce",
+    "levels",
+    "repository",
+    "images",
+    "control",
+    "inference",
+    "backend",
+    "accuracy",
+    "importers",
+    "calibration",
+    "compress",
+    "selector",
+    "digits",
+)
+# What serves and what prepares do not know each other.
+SERVING, PREPARING = {"backend", "control"}, {*ROOMS[ROOMS.index("accuracy") :]}
+
+
+def imports(source: str) -> Iterator[str]:
+    """Modules and names that a source file imports, absolute and dotted, also within functions."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def goes_up(file: str, module: str) -> bool:
+    """Whether a file of the project may not import ``module``."""
+    order = list(PACKAGES)
+    _, package, *inside = Path(file).with_suffix("").parts
+    head, *parts = module.split(".")
+    if package == head == "foveate":
+        own, other = (name if name in ROOMS else "" for name in (inside[0], *parts[:1]))
+        apart = {own, other} & SERVING and {own, other} & PREPARING
+        return bool(apart) or ROOMS.index(other) > ROOMS.index(own)
+    return head in order and order.index(head) > order.index(package)
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    for package, folder in PACKAGES.items():
+        for path in sorted((ROOT / folder / package).rglob("*.py")):
+            yield path.relative_to(ROOT).as_posix(), path.read_text()
+
+
+def test_imports_only_go_down() -> None:
+    found = [
+        f"{file} imports {module}"
+        for file, source in sources()
+        for module in imports(source)
+        if goes_up(file, module)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("kernels/foveate_kernels/checks.py", "import foveate"),
+        ("engine/foveate/levels/ladder.py", "from foveate.inference.packed import Engine"),
+        ("engine/foveate/errors.py", "from foveate import settings"),
+        ("engine/foveate/backend/model.py", "from foveate.calibration import seeds"),
+        ("engine/foveate/calibration/seeds.py", "from foveate.control import governor"),
+        ("engine/foveate/model/vit.py", "def f():\n    import foveate_adapter.app"),
+        ("adapter/foveate_adapter/loop.py", "from foveate_loadtest import run"),
+        ("loadtest/foveate_loadtest/run.py", "from foveate_cli.main import app"),
+        ("cli/foveate_cli/main.py", "import foveate_benchmarks.results"),
+    ],
+)
+def test_an_import_that_goes_up_is_found(file: str, line: str) -> None:
+    source = (ROOT / file).read_text()
+    (module,) = set(imports(f"{source}\n{line}")) - set(imports(source))
+    assert goes_up(file, module)
+
+
+def test_the_engine_has_no_file_without_a_room() -> None:
+    engine = ROOT / "engine" / "foveate"
+    files = {path.stem for path in engine.glob("*.py")}
+    assert files == {"__init__", "errors", "settings", "atomic_file", "repository"}
+    rooms = {path.name for path in engine.iterdir() if path.is_dir() and path.name[0] != "_"}
+    assert rooms == set(ROOMS) - files - {""}
+
+
+def test_only_the_plugin_knows_triton() -> None:
+    knowing = {
+        file
+        for file, source in sources()
+        for module in imports(source)
+        if module.startswith("triton_python_backend_utils")
+    }
+    assert knowing == {"engine/foveate/backend/model.py"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One tile of a linear layer, which :mod:`linear_gelu` and :mod:`packed_linear` share.
+"""One tile of a linear layer, for :mod:`packed_linear`.
 
 Rows and columns past the end read the last one again rather than a mask: loads stay whole, and
 nothing beyond the given rows is touched.

@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from foveate.errors import InputError
 from foveate.images.cluttered_digits import test_set
+from foveate.images.labelled_folder import list_folder
 from foveate_loadtest.choices import DIGITS, Target
+from foveate_loadtest.classes import Classes
 from foveate_loadtest.errors import ScheduleError
 
 __all__ = ["NO_LABEL", "encode", "labelled_images", "load_images", "save_images"]
 
 NO_LABEL = -1
-_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 Pixels = NDArray[np.uint8]  # [H, W, 3]
 Labels = NDArray[np.int16]
@@ -35,15 +37,17 @@ def save_images(path: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
 
 
 def load_images(
-    source: str, count: int, target: Target
+    source: str, count: int, target: Target, classes: Classes | None = None
 ) -> tuple[Sequence[Pixels] | Sequence[bytes], Labels]:
     """Pixels [n, H, W, 3] or whole files, as ``target`` takes them, and labels [n].
 
     Args:
         source: ``digits``; an ``.npz`` file with ``pixels`` [n, H, W, 3] (uint8), of the model's
-            size, and perhaps ``labels`` [n]; or a folder of JPEG and PNG files, whose sub-folders,
-            if there are any, are the classes in alphabetical order.
+            size, and perhaps ``labels`` [n]; or a folder of JPEG and PNG files, with a sub-folder
+            for each class if there are labels, see :func:`list_folder`.
         count: maximum number of images.
+        classes: the model's classes, which give sub-folders their labels; without them the images
+            of a folder have none.
 
     Raises :class:`ScheduleError` naming what cannot be used.
     """
@@ -59,7 +63,7 @@ def load_images(
     elif path.is_dir():
         if target is Target.PIXELS:
             raise ScheduleError(f"images={source}: files need target classify, which decodes them")
-        return _folder(path, count)
+        return _folder(path, count, classes)
     else:
         raise ScheduleError(f"images={source}: neither {DIGITS!r}, nor an .npz file, nor a folder")
     if not len(pixels):
@@ -76,17 +80,16 @@ def encode(pixels: Pixels, form: str = "JPEG") -> bytes:
     return buffer.getvalue()
 
 
-def _folder(folder: Path, count: int) -> tuple[list[bytes], Labels]:
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    if not paths:
-        raise ScheduleError(f"images={folder}: no JPEG or PNG file in it")
+def _folder(folder: Path, count: int, classes: Classes | None) -> tuple[list[bytes], Labels]:
+    try:
+        known = classes or Classes(None, ())
+        paths, numbers = list_folder(folder, known.total, known.names, min_images=1)
+    except InputError as error:
+        raise ScheduleError(f"images={folder}: {error}") from error
+    labels = _unlabelled(len(paths)) if numbers is None or classes is None else np.array(numbers)
     # A few of a large set should be of all its classes.
     order = np.random.default_rng(0).permutation(len(paths))[:count]
-    chosen = [paths[index] for index in order]
-    names = [path.relative_to(folder).parts[0] for path in chosen]
-    labels = [classes.index(name) if name in classes else NO_LABEL for name in names]
-    return [path.read_bytes() for path in chosen], np.array(labels, np.int16)
+    return [paths[index].read_bytes() for index in order], labels[order].astype(np.int16)
 
 
 def _unlabelled(count: int) -> NDArray[np.int64]:

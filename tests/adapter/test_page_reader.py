@@ -103,11 +103,10 @@ def test_a_page_comes_in_many_ways(site, page, reply, ends):
     ("reply", "told"),
     [
         ([b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nlate"], "503 late"),
-        ([b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"], "ValueError: .*'many'"),
-        ([b"SSH-2.0\r\n\r\n"], "IndexError"),
+        ([b"SSH-2.0\r\n\r\n"], "BadStatusLine: SSH-2.0"),
         ([PLAIN[:-2]], "ConnectionError: the connection closed in the middle of the answer"),
     ],
-    ids=["refused", "no number", "not HTTP", "half"],
+    ids=["refused", "not HTTP", "half"],
 )
 def test_anything_else_is_an_error_naming_the_page_and_the_next_one_is_not_spoilt(
     site, page, reply, told
@@ -123,7 +122,8 @@ def test_anything_else_is_an_error_naming_the_page_and_the_next_one_is_not_spoil
 @pytest.mark.parametrize("pieces", [1, 100], ids=["late", "in drops"])
 def test_a_page_that_takes_too_long_is_not_taken_for_the_next_one(site, page, pieces):
     site.pause_s = 2 * TIMEOUT_S / pieces
-    site.replies = [[b"HTTP/1.1 200 OK\r\n", *[b"x"] * (pieces - 1)], [PLAIN]]
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+    site.replies = [[head, *[b"x"] * (pieces - 1)], [PLAIN]]
     with pytest.raises(ScrapeError, match=r"no answer in 0\.5 s"):
         page.read()
     site.pause_s = 0.0

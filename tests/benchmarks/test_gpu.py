@@ -83,7 +83,7 @@ def choose_another(outputs: list[torch.Tensor]) -> None:
     [
         ("select_tokens", swap_rows),
         ("cls_importance", write_nan),
-        ("linear_gelu", lambda outputs: outputs[0].mul_(1.01)),
+        ("packed_linear", lambda outputs: outputs[0].mul_(1.01)),
         ("compact_tokens", swap_rows),
         ("bipartite_match", swap_rows),
         ("vwt_assign", choose_another),

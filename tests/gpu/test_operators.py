@@ -12,7 +12,6 @@ from foveate_benchmarks.gpu.parity import check, variants
 from foveate_kernels.ops import (
     bipartite_match,
     compact_tokens,
-    group_words,
     match_kept,
     merge_groups,
     select_tokens,
@@ -38,14 +37,12 @@ def test_plans_of_ragged_batches_are_carried_out_as_on_the_cpu(dtype: torch.dtyp
     total, longest = sum(LENGTHS), max(LENGTHS)
     x = torch.randn(total, 96, generator=generator).to(dtype).cuda()
     scores = torch.rand(2, total, generator=generator).cuda()
-    word = torch.randint(-1, 20, (total,), dtype=torch.int32, generator=generator).cuda()
     sizes = torch.randint(1, 5, (total,), generator=generator).float().cuda()
     batch = (cu_seqlens, longest)
     folded = select_tokens(scores, *batch, ratio=(1, 2), fate="merge")
     plans: dict[str, tuple[Any, Any]] = {
         "package": (compact_tokens, select_tokens(scores, *batch, keep=16, fate="package")),
         "drop": (compact_tokens, select_tokens(scores, *batch, threshold=0.5)),
-        "words": (merge_groups, group_words(word, *batch)),
         "tome": (merge_groups, bipartite_match(x, *batch, r=8)),
         "tps": (merge_groups, match_kept(x, folded, *batch)),
     }

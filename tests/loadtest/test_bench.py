@@ -249,7 +249,7 @@ def test_results_of_other_inputs_are_not_mixed(repository: Path, tmp_path: Path)
     ladder = Ladder.load(repository / "digits" / "1" / "ladder.json")
     path = tmp_path / "serve.json"
     Book(path, ladder, 60.0, 200.0, {}).save()
-    with pytest.raises(ResultsError, match=r"slo_ms=200.0, asked for 100.0"):
+    with pytest.raises(ResultsError, match=r"slo_ms=200.0, but this run has 100.0"):
         Book(path, ladder, 60.0, 100.0, {})
     with pytest.raises(ResultsError, match="images=None, asked for 'mine'"):
         Book(path, ladder, 60.0, 200.0, {}, more={"images": "mine"})
@@ -274,18 +274,19 @@ def test_a_trace_that_was_not_played_whole_is_played_anew(repository: Path, tmp_
     assert book.data["runs"] == {}, "calm[0] was held against them"
 
 
-def test_images_without_labels_are_refused(tmp_path: Path) -> None:
+def test_images_without_labels_are_refused(tmp_path: Path, repository: Path) -> None:
+    model = repository / "digits"
     pixels, labels = labelled_images(8)
     np.savez(tmp_path / "bare.npz", pixels=pixels)
     with pytest.raises(ScheduleError, match="8 of 8 have no label"):
-        gather(str(tmp_path / "bare.npz"), tmp_path)
+        gather(str(tmp_path / "bare.npz"), tmp_path, model)
     save_images(tmp_path / "named.npz", pixels, labels)
-    seen = gather(str(tmp_path / "named.npz"), tmp_path)
+    seen = gather(str(tmp_path / "named.npz"), tmp_path, model)
     assert (seen.target, seen.count) == (Target.PIXELS, 8)
     for label in (0, 1):
         (tmp_path / "folder" / str(label)).mkdir(parents=True)
         (tmp_path / "folder" / str(label) / "a.jpg").write_bytes(encode(pixels[label]))
-    assert gather(str(tmp_path / "folder"), tmp_path).target is Target.CLASSIFY
+    assert gather(str(tmp_path / "folder"), tmp_path, tmp_path / "other").target is Target.CLASSIFY
 
 
 def test_the_slow_controller_moves_one_level_at_a_time() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from foveate_loadtest.choices import Target
+from foveate_loadtest.classes import Classes
 from foveate_loadtest.errors import ScheduleError
 from foveate_loadtest.image_sets import encode, labelled_images, load_images, save_images
 from foveate_loadtest.wishes import Wish, draw, share_out
@@ -37,10 +38,16 @@ def test_a_folder_is_sent_as_it_is(tmp_path: Path) -> None:
         folder = tmp_path / ("cat" if number % 2 else "dog")
         folder.mkdir(exist_ok=True)
         (folder / f"{number}.png").write_bytes(encode(image, "PNG"))
-    files, labels = load_images(str(tmp_path), 10, Target.CLASSIFY)
-    assert sorted(files) == sorted(encode(image, "PNG") for image in pixels)
-    assert sorted(labels.tolist()) == [0, 0, 1, 1]
-    flat, unknown = load_images(str(tmp_path / "cat"), 10, Target.CLASSIFY)
+    sent = {encode(image, "PNG"): number for number, image in enumerate(pixels)}
+    # The order of the classes is the model's; without names it is the alphabet's.
+    for classes, cat in ((Classes(2, ("dog", "cat")), 1), (Classes(2, ()), 0)):
+        files, labels = load_images(str(tmp_path), 10, Target.CLASSIFY, classes)
+        assert sorted(files) == sorted(sent)
+        expected = [cat if sent[file] % 2 else 1 - cat for file in files]
+        assert labels.tolist() == expected
+    with pytest.raises(ScheduleError, match=r"sub-folder 'cat' of .* is not a class of the model"):
+        load_images(str(tmp_path), 10, Target.CLASSIFY, Classes(2, ("dog", "cow")))
+    flat, unknown = load_images(str(tmp_path / "cat"), 10, Target.CLASSIFY, Classes(2, ()))
     assert len(flat) == 2
     assert set(unknown.tolist()) == {-1}
     with pytest.raises(ScheduleError, match="classify"):

@@ -244,7 +244,7 @@ def test_capacity_is_what_the_server_can_do(start_fake: StartFake) -> None:
 
 def test_capacity_is_not_measured_on_refusals(start_fake: StartFake) -> None:
     server = start_fake(seconds=0.01, workers=4, reject=10_000_000)
-    with pytest.raises(TargetError, match="refused"):
+    with pytest.raises(TargetError, match="rejected"):
         measure_capacity(server, "digits", "dense", seconds=0.5, runs=1)
 
 

@@ -19,13 +19,24 @@ import tritonclient.http
 from PIL import Image
 from safetensors.torch import save_file
 
+from foveate.accuracy.measure import measure
 from foveate.control.policy import PolicyReader, policy_path
 from foveate.images.decode import decode_image
-from foveate.images.preprocess import Preprocess
+from foveate.images.labelled_folder import FEWEST, class_names
+from foveate.images.pairs import load_pair
+from foveate.images.preprocess import Preprocess, read_preprocess
 from foveate.importers.importer import import_checkpoint
 from foveate.importers.source import find_source
 from foveate.model.vit import load_vit
+from foveate_loadtest.bench.pictures import gather
+from foveate_loadtest.choices import Protocol, Shape, Target
+from foveate_loadtest.classes import ask_classes
+from foveate_loadtest.errors import TargetError
+from foveate_loadtest.ladder_facts import LadderFacts
+from foveate_loadtest.run import LoadtestConfig, run
+from foveate_loadtest.shapes import shape_schedule
 
+NAMES = ["tench", "goldfish", "great white shark", "hen"]
 CONFIG = {
     "architecture": "vit_tiny_patch16_224",
     "global_pool": "token",
@@ -36,7 +47,7 @@ CONFIG = {
         "std": [0.229, 0.224, 0.225],
         "interpolation": "bicubic",
         "crop_pct": 0.875,
-        "label_names": ["tench", "goldfish", "great white shark", "hen"],
+        "label_names": NAMES,
     },
 }
 
@@ -77,8 +88,8 @@ def served(
     served.stop()
 
 
-def photo() -> bytes:
-    pixels = np.random.default_rng(5).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+def photo(seed: int = 5) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG")
     return buffer.getvalue()
@@ -119,7 +130,7 @@ def test_pixels_are_served_as_image_client_wants(served: Any) -> None:
         for text in row:
             score, index, label = text.decode().split(":")
             assert 0 <= float(score) <= 1
-            assert CONFIG["pretrained_cfg"]["label_names"][int(index)] == label  # type: ignore[index]
+            assert NAMES[int(index)] == label
 
 
 def test_each_model_has_ladder_slo_and_policy_of_its_own(
@@ -148,6 +159,51 @@ def test_each_model_has_ladder_slo_and_policy_of_its_own(
     assert level(served, "digits", 96) == 2
     assert level(served, "fish", 224) == 0
     api.delete("/v1/models/digits/pin").raise_for_status()
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+def test_the_server_names_its_classes_in_the_order_of_the_head(
+    served: Any, protocol: Protocol
+) -> None:
+    host = served.grpc if protocol is Protocol.GRPC else served.http
+    assert ask_classes(host, protocol, "fish") == (4, tuple(NAMES))
+    with pytest.raises(TargetError, match=r"127\.0\.0\.1:.*'bird'"):
+        ask_classes(host, protocol, "bird")
+
+
+@torch.inference_mode()
+def test_a_labelled_folder_means_the_same_to_everybody(served: Any, tmp_path: Path) -> None:
+    """Each image is filed under the class the model gives it, so whoever reads the folder rightly
+    finds every answer right. ``labels.txt`` is not in alphabetical order."""
+    model, folder = served.repository / "fish", tmp_path / "images"
+    assert class_names(model) == NAMES != sorted(NAMES)
+    vit, way = load_vit(model / "1" / "model.safetensors"), read_preprocess(model)
+    for name in NAMES:
+        (folder / name).mkdir(parents=True)
+    for seed in range(FEWEST):
+        pixels = decode_image(photo(seed), 224, 224, way)
+        answer = int(vit(torch.from_numpy(pixels.copy()).unsqueeze(0)).argmax())
+        (folder / NAMES[answer] / f"{seed}.jpg").write_bytes(photo(seed))
+
+    for half in load_pair(model, vit.config, folder, most=FEWEST, seed=0):  # calibrate, compress
+        assert half.labels is not None
+        assert half.labels.tolist() == vit(half.pixels).argmax(1).tolist()
+    assert [row.top1 for row in measure(model, folder)] == [1.0]  # bench accuracy
+    pictures = gather(str(folder), tmp_path, model)  # bench serve
+    assert (pictures.target, pictures.count) == (Target.CLASSIFY, FEWEST)
+    report = run(  # loadtest, and bench serve again
+        LoadtestConfig(
+            server=served.grpc,
+            schedule=shape_schedule(Shape.STEADY, FEWEST, 1.0, cv2=0.0),
+            slo_ms=10_000,
+            model="fish",
+            target=pictures.target,
+            image_set=pictures.source,
+            images=pictures.count,
+            ladder=LadderFacts.from_file(model / "1" / "ladder.json"),
+        )
+    )
+    assert (report.attainment, report.measured_quality) == (1.0, 1.0), report.messages
 
 
 def level(served: Any, model: str, edge: int) -> int:

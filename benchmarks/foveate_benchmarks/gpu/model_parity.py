@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from foveate.inference.fixed import Forward, Routes
-from foveate.inference.graphs import trace
+from foveate.inference.token_map import trace
 from foveate.levels.schedule import Schedule
 from foveate.reduce.merge import Merge
 from foveate.reduce.prune import Prune

@@ -41,8 +41,6 @@ OUTPUTS = {
     "bipartite_match": (CHOICE, EXACT, EXACT, EXACT),
     "cls_importance": ("score",),
     "compact_tokens": ("package", EXACT, EXACT),
-    "group_words": (EXACT,) * 4,
-    "linear_gelu": ("output",),
     "match_kept": (CHOICE,),
     "merge_groups": ("package", EXACT, EXACT),
     "packed_linear": ("output",),
@@ -53,7 +51,7 @@ OUTPUTS = {
     "vwt_assign": (CHOICE, "score"),
 }
 # Depend on lengths alone, not on a plan made for them.
-ANY_LENGTHS = ("cls_importance", "select_tokens", "bipartite_match", "group_words")
+ANY_LENGTHS = ("cls_importance", "select_tokens", "bipartite_match")
 ANY_LENGTHS += ("attention_colsum", "varlen_attention")
 PLANNED = ("compact_tokens", "merge_groups")
 SINGLE = ("sizes", "weight")  # of their arguments: float32 whatever the rows are

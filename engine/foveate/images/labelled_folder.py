@@ -22,7 +22,7 @@ def class_names(model: Path) -> list[str]:
 
 
 def list_folder(
-    folder: Path, classes: int, names: Sequence[str], min_images: int = MIN_IMAGES
+    folder: Path, classes: int | None, names: Sequence[str], min_images: int = MIN_IMAGES
 ) -> tuple[list[Path], list[int] | None]:
     """JPEG and PNG files of ``folder`` and the class of each.
 
@@ -30,7 +30,7 @@ def list_folder(
 
     Args:
         folder: flat, or with one sub-folder per class.
-        classes: number of classes of the model's head.
+        classes: number of classes of the model's head; None if unknown, and then not checked.
         names: names of the head's classes in order, which sub-folders must have. Without names, or
             if sub-folders are named by WordNet IDs that are not among them (ImageNet), there must
             be one sub-folder for each class, and their alphabetical order is the class order.
@@ -53,7 +53,7 @@ def list_folder(
     return paths, [numbers[path.relative_to(folder).parts[0]] for path in paths]
 
 
-def _numbers(folder: Path, classes: int, names: Sequence[str]) -> dict[str, int]:
+def _numbers(folder: Path, classes: int | None, names: Sequence[str]) -> dict[str, int]:
     """Class of every sub-folder; empty without sub-folders."""
     found = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if not found:
@@ -61,7 +61,7 @@ def _numbers(folder: Path, classes: int, names: Sequence[str]) -> dict[str, int]
     by_wordnet = all(_WORDNET.fullmatch(name) for name in found)
     alphabetical = not names or (by_wordnet and not all(name in names for name in found))
     expected = found if alphabetical else names
-    if len(expected) != classes:
+    if classes is not None and len(expected) != classes:
         source = f"sub-folders of {folder}" if alphabetical else "names in labels.txt"
         raise InputError(
             f"labels: {len(expected)} {source} for a head of {classes} classes; expected {classes}"

@@ -13,23 +13,16 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from foveate.inference.embed import Embedding
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import Block, ViT, attend
 from foveate.reduce.merge import Merge
 from foveate.reduce.prune import Prune
 from foveate.reduce.rows import Rows, Seen, reduce
-from foveate.reduce.vwt_inter import VwtInter
-from foveate.reduce.vwt_intra import VwtIntra, pooled_variance
 from foveate_kernels.ops import (
     add_layernorm,
-    compact_tokens,
-    fold_patch_embed,
-    linear_gelu,
-    merge_groups,
-    patch_variance,
-    patchify_u8,
+    packed_linear,
     varlen_attention,
 )
 from foveate_kernels.ops.varlen_attention import HEAD_DIMS
@@ -60,25 +53,17 @@ class Forward:
         batch: int,
         routes: Routes,
         selectors: Mapping[int, Any] | None = None,
+        embed: Embedding | None = None,
     ) -> None:
         """``vit``, ``words`` and ``selectors`` are on the device and in the dtype to compute in.
 
         ``schedule`` is not adaptive: of such a one, each variant has a sequence of its own.
+        ``embed`` saves memory: the levels of one model can share it.
         """
-        config = vit.config
         self.schedule, self.vit, self.batch, self.routes = schedule, vit, batch, routes
+        self._embed, self._words = embed or Embedding(vit), words
         self._selectors = selectors or {}
-        like = vit.cls_token
-        proj = vit.patch_embed.proj
-        assert proj.bias is not None
-        mean, std = (config.mean,) * 3, (config.std,) * 3
-        weight, bias = fold_patch_embed(proj.weight, proj.bias, mean, std)
-        self._weight = weight.to(like)
-        position = vit.patch_positions.float() + bias.to(like.device)
-        self._position = position.to(like.dtype).repeat(batch, 1)
-        self._first = vit.first_tokens.expand(batch, -1, -1)
-        self._ordinals = torch.arange(batch + 1, dtype=torch.int32, device=like.device)
-        self._words = words
+        self._ordinals = torch.arange(batch + 1, dtype=torch.int32, device=vit.cls_token.device)
 
     def __call__(self, pixels: Tensor, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Probabilities [batch, classes] float32, and where each reducer sent each row.
@@ -89,7 +74,7 @@ class Forward:
         """
         config, vit = self.vit.config, self.vit
         present = torch.minimum(self._ordinals, images)
-        rows, dests = self._embed(pixels, present)
+        rows, dests = self._embed(self.schedule, self._words, pixels, present)
         blocks = list(cast(Iterable[Block], vit.blocks))
         h = self._norm(rows.x, None, blocks[0].norm1)[1]
         for index, block in enumerate(blocks):
@@ -101,7 +86,8 @@ class Forward:
             if index == config.depth - 1 and reducer is None and config.pool == "cls":
                 # Of the last block only the CLS rows are read.
                 first = rows.cu_seqlens[:-1].long().clamp(max=len(rows.x) - 1)
-                rows, mixed = rows._replace(x=rows.x[first]), mixed[first]
+                rows = rows._replace(x=rows.x[first], cu_seqlens=present, n=1)
+                mixed = mixed[first]
             mixed = block.attn.proj(mixed)
             if reducer is not None and reducer.after == "attention":
                 rows = rows._replace(x=rows.x + mixed)
@@ -111,7 +97,7 @@ class Forward:
             else:
                 x, h = self._norm(rows.x, mixed, block.norm2)
                 rows = rows._replace(x=x)
-            update = block.mlp.fc2(self._gelu(h, block))
+            update = block.mlp.fc2(self._gelu(h, rows, block))
             after = blocks[index + 1].norm1 if index + 1 < config.depth else vit.norm
             if reducer is not None and reducer.after == "mlp":
                 rows = rows._replace(x=rows.x + update)
@@ -128,41 +114,6 @@ class Forward:
                 rows.x.view(*shape, -1), None if rows.sizes is None else rows.sizes.view(shape)
             )
         return vit.scores(vit.classify(h)), dests
-
-    def _embed(self, pixels: Tensor, present: Tensor) -> tuple[Rows, list[Tensor]]:
-        """First rows, and where patches went."""
-        config, reducer = self.vit.config, self.schedule.input
-        rows, position = patchify_u8(pixels, config.patch, self._weight.dtype), self._position
-        dests: list[Tensor] = []
-        sizes: Tensor | None = None
-        if reducer is not None:
-            patches, left = config.patches, self.batch * reducer.tokens()
-            cu_seqlens = present * patches
-            if isinstance(reducer, VwtIntra):
-                if reducer.packages:
-                    variance = patch_variance(pixels, config.patch)
-                else:
-                    variance = pooled_variance(rows)
-                plan = reducer.plan(variance, cu_seqlens, patches)
-                carry_out: Any = compact_tokens
-            else:
-                assert isinstance(reducer, VwtInter), "adaptive levels are their variants here"
-                assert self._words is not None, "checked when the ladder was loaded"
-                scale = 64 / (255 * config.std)
-                shift = (128 / 255 - config.mean) / config.std
-                plan = reducer.plan(rows * scale + shift, self._words, cu_seqlens)
-                carry_out = merge_groups
-            dests.append(plan.dest)
-            one = rows.new_ones(len(rows), dtype=torch.float32) if self.schedule.sized else None
-            rows, _, own = carry_out(rows, plan, cu_seqlens, patches, capacity=left, sizes=one)
-            position = carry_out(position, plan, cu_seqlens, patches, capacity=left).x
-            if one is not None:
-                sizes = F.pad(own.view(self.batch, -1), (config.prefix, 0), value=1.0).view(-1)
-        x = torch.addmm(position, rows, self._weight.T)
-        x = torch.cat([self._first, x.view(self.batch, -1, x.shape[1])], 1)
-        n, packaged = x.shape[1], reducer is not None and reducer.packages
-        x = self.vit.norm_pre(x.view(-1, x.shape[2]))
-        return Rows(x, present * n, n, packaged, sizes, config.prefix), dests
 
     def _attention(
         self, q: Tensor, k: Tensor, v: Tensor, rows: Rows, reducer: Prune | Merge | None
@@ -186,10 +137,10 @@ class Forward:
         q, k, v = (x.view(self.batch, rows.n, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         return attend(q, k, v, mask).transpose(1, 2).flatten(0, 1).flatten(1), None
 
-    def _gelu(self, h: Tensor, block: Block) -> Tensor:
+    def _gelu(self, h: Tensor, rows: Rows, block: Block) -> Tensor:
         fc1 = block.mlp.fc1
         if self.routes.gelu == "foveate" and self.vit.config.activation == "gelu":
-            return linear_gelu(h, fc1.weight, fc1.bias)
+            return packed_linear(h, fc1.weight, fc1.bias, rows.cu_seqlens[-1:], gelu=True)
         return block.mlp.act(fc1(h))
 
     def _norm(

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.inference.embed import Embedding
 from foveate.inference.fixed import Forward, Routes
 from foveate.inference.packed import Answers, Engine, choose
-from foveate.levels.schedule import Schedule
-from foveate.model.vit import ViTConfig
+from foveate.inference.token_map import trace
 
-__all__ = ["GraphEngine", "trace"]
+__all__ = ["GraphEngine"]
 
 _WARM_UP = 3  # passes before a capture: kernels compile, libraries choose their algorithms
 
@@ -52,6 +52,7 @@ class GraphEngine:
         self._images = torch.ones(1, dtype=torch.int32, device=device)
         vits = {id(level.vit): level.vit for level in engine.levels}
         moved = {key: copy.deepcopy(vit).to(device, dtype) for key, vit in vits.items()}
+        embeddings = {key: Embedding(vit) for key, vit in moved.items()}
         pool = None
         if device.type == "cuda":
             torch.cuda.set_device(device)  # what captures and launches takes the current one
@@ -66,8 +67,10 @@ class GraphEngine:
             }
             for variant, schedule in enumerate(level.schedule.variants):
                 for batch in self.batches:
-                    vit = moved[id(level.vit)]
-                    forward = Forward(schedule, vit, words, batch, routes or Routes(), selectors)
+                    vit, embed = moved[id(level.vit)], embeddings[id(level.vit)]
+                    forward = Forward(
+                        schedule, vit, words, batch, routes or Routes(), selectors, embed
+                    )
                     self._passes[index, variant, batch] = self._prepare(forward, pool)
 
     @torch.inference_mode()
@@ -119,17 +122,3 @@ class GraphEngine:
             return outputs
 
         return replay
-
-
-def trace(schedule: Schedule, config: ViTConfig, dests: list[Tensor], images: int) -> Tensor:
-    """Where each patch ended: [images, patches] int16, -1 dropped, -2 packaged."""
-    where = torch.arange(config.patches).expand(images, -1) + config.prefix
-    moves = [dest.cpu().long() for dest in dests]
-    if schedule.input is not None:
-        into = moves.pop(0).view(-1, config.patches)[:images]
-        where = torch.where(into < 0, into, into + config.prefix)
-    tokens = schedule.tokens(config)[0]
-    for block, dest in zip(schedule.blocks, moves, strict=True):
-        into = dest.view(-1, tokens[block])[:images].gather(1, where.clamp(min=0))
-        where = torch.where(where < 0, where, into)
-    return where.short()

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -24,17 +24,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.errors import LadderError, WeightsError
+from foveate.inference.embed import Embedding
+from foveate.inference.token_map import trace
 from foveate.levels.ladder import Ladder, Level
 from foveate.levels.schedule import Schedule
-from foveate.model.vit import Block, ViT, ViTConfig, attend, load_vit, patchify
+from foveate.model.vit import Block, ViT, ViTConfig, attend, load_vit
 from foveate.reduce.adaptive import Adaptive
 from foveate.reduce.rows import After, Rows, Seen, reduce
 from foveate.reduce.selector_file import load_selectors
 from foveate.reduce.selector_network import Selector
 from foveate.reduce.vwt_inter import VwtInter
-from foveate.reduce.vwt_intra import VwtIntra, pooled_variance
-from foveate_kernels.ops import compact_tokens, merge_groups
-from foveate_kernels.ops.patch_variance import row_variance
 from foveate_kernels.packed import uniform
 
 __all__ = ["Answers", "Engine", "Prepared", "choose"]
@@ -90,7 +89,7 @@ class _Group:
     tokens: int  # rows of each image now
     packaged: bool  # whether the last row of each image is a package
     sizes: Tensor | None  # [rows] float32 patches each row stands for, if it matters
-    map: Tensor | None  # [len(images), patches] int64
+    dests: list[Tensor]  # where each reducer so far sent its rows, [b * n] int32
 
     @property
     def rows(self) -> int:
@@ -106,9 +105,8 @@ class Engine:
         self.config: ViTConfig = levels[0].vit.config
         self.device = torch.device("cpu")
         self.batches = (1, 2, 4, 8)  # sizes worth a measurement
-        self._repeated: dict[tuple[int, int], Tensor] = {}
         self._variants = [level.variants for level in self.levels]
-        self._folded = {id(p.vit): p.vit.patch_embed.folded() for p in levels}
+        self._embeddings = {id(p.vit): Embedding(p.vit) for p in levels}
 
     @staticmethod
     def load(folder: Path) -> Engine:
@@ -164,61 +162,25 @@ class Engine:
             groups, embedded = [], []
             for (level, variant), images in groupby(same_weights, key=lambda i: chosen[i]):
                 prepared = self._variants[level][variant]
-                group, x = self._embed(prepared, list(images), pixels, token_map)
+                group, x = self._embed(prepared, list(images), pixels)
                 groups.append(group)
                 embedded.append(x)
             positions = [i for group in groups for i in group.images]
             probabilities[positions] = self._encode(groups, _cat(embedded))
             if maps is not None:
-                maps[positions] = torch.cat([g.map for g in groups if g.map is not None]).short()
+                for group in groups:
+                    schedule, count = group.level.schedule, len(group.images)
+                    maps[group.images] = trace(schedule, self.config, group.dests, count)
         return Answers(probabilities, maps)
 
-    def _embed(
-        self, level: Prepared, images: list[int], pixels: Tensor, track: bool
-    ) -> tuple[_Group, Tensor]:
+    def _embed(self, level: Prepared, images: list[int], pixels: Tensor) -> tuple[_Group, Tensor]:
         """First tokens of the images of one level, as packed rows [b * n, C]."""
-        vit, reducer = level.vit, level.schedule.input
-        b, n = len(images), self.config.patches
+        b = len(images)
         chosen = pixels if b == len(pixels) and images == list(range(b)) else pixels[images]
-        rows = patchify(chosen, self.config.patch).float().view(b * n, -1)
-        position = self._positions(vit, b)
-        raster = torch.arange(n).expand(b, n)
-        first = self.config.prefix
-        group = _Group(level, images, first + n, False, None, raster + first if track else None)
-        if reducer is not None:
-            # The embedding is affine: the mean of embeddings is the embedding of the mean, and only
-            # the remaining rows pass through the projection.
-            cu_seqlens, left = uniform(b, n), b * reducer.tokens()
-            if isinstance(reducer, VwtIntra):
-                variance = row_variance if reducer.packages else pooled_variance
-                plan = reducer.plan(variance(rows), cu_seqlens, n)
-                carry_out: Any = compact_tokens
-            else:
-                assert isinstance(reducer, VwtInter), "adaptive levels are their variants here"
-                assert level.words is not None, "checked when the ladder was loaded"
-                normalised = (rows / 255.0 - self.config.mean) / self.config.std
-                plan = reducer.plan(normalised, level.words, cu_seqlens)
-                carry_out = merge_groups
-            one = torch.ones(b * n) if level.schedule.sized else None
-            rows, _, sizes = carry_out(rows, plan, cu_seqlens, n, capacity=left, sizes=one)
-            position = carry_out(position, plan, cu_seqlens, n, capacity=left).x
-            group.tokens, group.packaged = first + reducer.tokens(), reducer.packages
-            if one is not None:
-                group.sizes = F.pad(sizes.view(b, -1), (first, 0), value=1.0).view(-1)
-            if group.map is not None:
-                dest = plan.dest.view(b, n).long()
-                group.map = torch.where(dest < 0, dest, dest + first)
-        weight, bias = self._folded[id(vit)]
-        x = F.linear(rows, weight, bias) + position
-        tokens = torch.cat([vit.first_tokens.expand(b, -1, -1), x.view(b, -1, x.shape[1])], 1)
-        return group, vit.norm_pre(tokens.view(-1, x.shape[1]))
-
-    def _positions(self, vit: ViT, images: int) -> Tensor:
-        """Position embeddings of the patches of several images: [images * N, C]."""
-        key = id(vit), images
-        if key not in self._repeated:
-            self._repeated[key] = vit.patch_positions.repeat(images, 1)
-        return self._repeated[key]
+        present = torch.arange(b + 1, dtype=torch.int32)
+        embed = self._embeddings[id(level.vit)]
+        rows, dests = embed(level.schedule, level.words, chosen.contiguous(), present)
+        return _Group(level, images, rows.n, rows.packaged, rows.sizes, dests), rows.x
 
     def _encode(self, groups: Sequence[_Group], x: Tensor) -> Tensor:
         """All blocks over packed rows [T, C] -> probabilities [images, classes]."""
@@ -298,9 +260,7 @@ def _reduce_group(
         sized=level.schedule.sized,
     )
     group.tokens, group.packaged, group.sizes = rows.n, rows.packaged, rows.sizes
-    if group.map is not None:
-        moved = dest.view(b, n).long().gather(1, group.map.clamp(min=0))
-        group.map = torch.where(group.map < 0, group.map, moved)
+    group.dests.append(dest)
     return rows.x
 
 

@@ -5,8 +5,6 @@ from foveate_kernels.ops.attention_colsum import attention_colsum
 from foveate_kernels.ops.bipartite_match import bipartite_match
 from foveate_kernels.ops.cls_importance import cls_importance
 from foveate_kernels.ops.compact_tokens import compact_tokens
-from foveate_kernels.ops.group_words import group_words
-from foveate_kernels.ops.linear_gelu import linear_gelu
 from foveate_kernels.ops.match_kept import match_kept
 from foveate_kernels.ops.merge_groups import merge_groups
 from foveate_kernels.ops.packed_linear import packed_linear
@@ -23,8 +21,6 @@ __all__ = [
     "cls_importance",
     "compact_tokens",
     "fold_patch_embed",
-    "group_words",
-    "linear_gelu",
     "match_kept",
     "merge_groups",
     "packed_linear",

@@ -202,7 +202,7 @@ def merge_groups(
 
     Args:
         x: [T, C] float16, bfloat16 or float32.
-        plan: of ``group_words``, ``bipartite_match`` or ``match_kept``: without packages.
+        plan: of ``bipartite_match`` or ``match_kept``: without packages.
         cu_seqlens: [B + 1] int32, of ``x``.
         max_seqlen: upper bound of an image's rows.
         capacity: rows of the result, T unless given. What does not fit is cut off, and

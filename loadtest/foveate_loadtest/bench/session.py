@@ -56,7 +56,7 @@ class Session:
         self._traces, self._seeds, self._console = traces, seeds, console
         self._server_core = server_core
         with console.status("gathering images"):
-            self._pictures = gather(image_set, output)
+            self._pictures = gather(image_set, output, repository / model)
         self._ladder = Ladder.load(repository / model / "1" / "ladder.json")
         self._book = Book(
             output / "serve.json",
