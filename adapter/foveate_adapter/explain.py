@@ -112,7 +112,7 @@ async def _whole(image: AsyncIterator[bytes]) -> bytes:
     async for part in image:
         received += part
         if len(received) > MAX_BYTES:
-            raise TooLarge(f"image has more than {MAX_BYTES} bytes")
+            raise TooLarge(f"IMAGE: more than {MAX_BYTES} bytes")
     return bytes(received)
 
 

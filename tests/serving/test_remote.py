@@ -156,7 +156,7 @@ def test_what_is_not_genuine_fresh_or_next_in_turn_is_refused(
     for sealed, reason in (
         ((body, forged), "MAC does not match POLICY"),
         ((body, ""), "MAC does not match POLICY"),
-        ((body.replace("0.4", "0.9"), seal(later, SECRET.encode())[1]), "MAC is not that"),
+        ((body.replace("0.4", "0.9"), seal(later, SECRET.encode())[1]), "MAC does not match"),
         (genuine, rf"sequence={last + 1}: expected {last + 2}"),
         (seal(message(last + 9), SECRET.encode()), rf"sequence={last + 9}: expected {last + 2}"),
         (seal(message(last + 2, sent_at=time.time() - 6), SECRET.encode()), r"\+6\.\d s from the"),

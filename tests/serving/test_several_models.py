@@ -185,9 +185,8 @@ def test_a_labelled_folder_means_the_same_to_everybody(served: Any, tmp_path: Pa
         answer = int(vit(torch.from_numpy(pixels.copy()).unsqueeze(0)).argmax())
         (folder / NAMES[answer] / f"{seed}.jpg").write_bytes(photo(seed))
 
-    for half in load_pair(
-        model, vit.config, folder, most=MIN_IMAGES, seed=0
-    ):  # calibrate, compress
+    # calibrate, compress
+    for half in load_pair(model, vit.config, folder, max_images=MIN_IMAGES, seed=0):
         assert half.labels is not None
         assert half.labels.tolist() == vit(half.pixels).argmax(1).tolist()
     assert [row.top1 for row in measure(model, folder)] == [1.0]  # bench accuracy
