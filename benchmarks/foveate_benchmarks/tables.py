@@ -116,9 +116,9 @@ def control(data: Mapping[str, Any]) -> str:
         f"{_markdown(head, rows)}\n\n"
         f"Load in multiples of the cheapest level's capacity ({cheapest:.0f}/s; level 0: "
         f"{exact:.0f}/s), {data['seconds']:g} s each, at CV² 8 the mean of {seeds} seeds; SLO "
-        f"{data['slo_ms']:g} ms. Always cheapest has the same arrivals. The bound is what could "
-        f"have been recovered by who knew all arrivals. {_where(data)}, server on one core, client "
-        f"on the other; `python -m foveate_benchmarks.control`."
+        f"{data['slo_ms']:g} ms. Always cheapest has the same arrivals. The bound is what a "
+        f"controller could recover that knew all arrivals. {_where(data)}, server on one core, "
+        f"client on the other; `python -m foveate_benchmarks.control`."
     )
 
 
@@ -211,7 +211,7 @@ def serve_traces(data: Mapping[str, Any]) -> str:
     exact, cheapest = (data["levels"][end]["capacity"] for end in (0, -1))
     return (
         f"{_markdown(head, rows)}\n\n"
-        f"Loads are multiples of what the cheapest level carries ({cheapest:.0f}/s; level 0: "
+        f"Loads are multiples of the cheapest level's capacity ({cheapest:.0f}/s; level 0: "
         f"{exact:.0f}/s), measured again before each trace. {data['seconds']:g} s a run, SLO "
         f"{data['slo_ms']:g} ms. {e['processor']} ({e['cores']} cores, shared), server on one "
         f"core, client on the other; torch {e['torch']}, nvidia-pytriton {e['nvidia-pytriton']}, "

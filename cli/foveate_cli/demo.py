@@ -33,11 +33,11 @@ _HEADER = "  second  offered   served   p99 ms   in SLO rejected    level    que
 
 
 def demo(repository: Path = Path("model_repository"), name: str | None = None) -> int:
-    """serve, burst, compare; about three minutes. Returns the exit status.
+    """Serve, send a burst, compare; about three minutes. Returns the exit status.
 
-    0 only if the adaptive run answers more requests in time than level 0 alone, and at a higher
-    quality than the cheapest level alone. Raises a :class:`~foveate.errors.FoveateError` when the
-    server cannot be started.
+    It is 0 only if the adaptive run answers more requests in time than level 0 alone, and at a
+    higher quality than the cheapest level alone. Raises a :class:`~foveate.errors.FoveateError` if
+    the server cannot be started.
     """
     console = Console(highlight=False)
     model = choose_model(repository, name)
@@ -51,14 +51,14 @@ def demo(repository: Path = Path("model_repository"), name: str | None = None) -
         assert server.adapter is not None
         adapter = stack.enter_context(Adapter(server.adapter, model))
         stage = _Stage(console, server, adapter, model)
-        with console.status("measuring how much the dearest and the cheapest level can serve"):
+        with console.status("measuring the capacity of the dearest and the cheapest level"):
             capacities = measure_capacities(server.grpc, model, stage.ladder)
         schedule = scenario_schedule(Scenario.BURST, capacities, _SEED)
         console.print(
             f"level 0 serves [bold]{capacities.exact:.0f}[/] images/s, "
             f"{stage.ladder.names[stage.ladder.cheapest]} {capacities.cheapest:.0f}/s; the load is "
             f"{0.4 * capacities.exact:.0f}/s, {1.5 * capacities.exact:.0f}/s for 10 s, then "
-            f"{0.4 * capacities.exact:.0f}/s again; every answer is due in {stage.slo_ms:g} ms"
+            f"{0.4 * capacities.exact:.0f}/s again; the SLO is {stage.slo_ms:g} ms"
         )
         adaptive = stage.play("adaptive", schedule, None)
         exact = stage.play("always exact", schedule, 0)
@@ -75,7 +75,7 @@ def demo(repository: Path = Path("model_repository"), name: str | None = None) -
 
 
 def verdict(adaptive: Report, exact: Report, cheapest: Report) -> str | None:
-    """Why the adaptive run is not worth having; None if it is."""
+    """Why the adaptive run fails the comparison; None if it passes."""
     if adaptive.attainment <= exact.attainment:
         return (
             f"adaptive answered {adaptive.attainment:.2%} in time, level 0 alone "
@@ -88,7 +88,7 @@ def verdict(adaptive: Report, exact: Report, cheapest: Report) -> str | None:
 
 
 class _Stage:
-    """A server, and a console to show what happens to it."""
+    """A server, and a console to show its load and answers."""
 
     def __init__(self, console: Console, server: Addresses, adapter: Adapter, model: str) -> None:
         view = adapter.view()
@@ -151,4 +151,4 @@ class _Stage:
             if observation is not None and observation["queue_depth"] == 0:
                 return
             time.sleep(0.2)
-        raise ServerError(f"requests still wait {_DRAIN_S:g} s after the last answer")
+        raise ServerError(f"requests are still queued {_DRAIN_S:g} s after the last answer")

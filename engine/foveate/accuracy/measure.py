@@ -43,7 +43,7 @@ def measure(
     batch: int = 8,
     workers: int = 2,
     levels: Sequence[int] | None = None,
-    tell: Callable[[int, int], None] = lambda *_: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Accuracy]:
     """Accuracy of ``levels`` (all, by default; level 0 is always among them).
 
@@ -53,7 +53,7 @@ def measure(
         device: ``cpu`` or ``cuda``.
         batch: images at once.
         workers: threads that read and decode.
-        tell: hears how many images are done, and of how many.
+        progress: called with images done and total images.
 
     Raises :class:`InputError` naming what cannot be used.
     """
@@ -68,7 +68,7 @@ def measure(
         engine = GraphEngine(plain, torch.device(device), batch)
     paths, labels = list_folder(data, config.classes, names)
     if labels is None:
-        raise InputError(f"data={data}: no sub-folders, so no labels; expected one for each class")
+        raise InputError(f"data={data}: no sub-folders, so no labels; expected one per class")
     read = partial(read_image, config=config, preprocess=read_preprocess(model))
     top = min(5, config.classes)
     hits = torch.zeros(len(wanted), 3, dtype=torch.int64)  # top-1, top-5, agreement
@@ -83,7 +83,7 @@ def measure(
                 hits[row, 0] += (best[:, 0] == target).sum()
                 hits[row, 1] += (best == target.unsqueeze(1)).any(1).sum()
                 hits[row, 2] += (best[:, 0] == dense).sum()
-            tell(start + len(images), len(paths))
+            progress(start + len(images), len(paths))
     return [
         _accuracy(level, plain.ladder.levels[level].name, hits[row].tolist(), len(paths))
         for row, level in enumerate(wanted)

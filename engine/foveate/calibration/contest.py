@@ -15,7 +15,7 @@ _TOLERANCE = 1.03  # of a budget: the same schedule differs by as much from minu
 
 
 def hold_contests(
-    bench: Bench, seeds: Seeds, levels: Sequence[Point], tell: Callable[[str, int, int], None]
+    bench: Bench, seeds: Seeds, levels: Sequence[Point], progress: Callable[[str, int, int], None]
 ) -> tuple[Contest, ...]:
     """Judge all on the same images ("contest"), none of which a level was chosen on.
 
@@ -25,7 +25,7 @@ def hold_contests(
     """
     every = seeds.points
     for done, point in enumerate(every):
-        tell("compare with uniform schedules", done, len(every))
+        progress("compare with uniform schedules", done, len(every))
         bench.outcome(point, "contest")
     uniform = {}
     for family, line in seeds.families.items():

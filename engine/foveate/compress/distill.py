@@ -50,7 +50,7 @@ def distill(
         seed: of the order of the images.
         checkpoint: file that holds the state after each epoch, taken up again if it is of the same
             training; removed at the end.
-        progress: told steps done, steps in all and the loss.
+        progress: called with steps done, total steps and the loss.
     """
     parameters = [parameter.requires_grad_(True) for parameter in slim.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=_LR, weight_decay=0.0)
@@ -126,7 +126,7 @@ def _resume(path: Path, key: str, slim: ViT, optimiser: torch.optim.Optimizer) -
     """Take up an interrupted training, if the file is of this one; how many epochs it had done."""
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError):  # absent or damaged: begin anew
+    except (OSError, RuntimeError, EOFError, ValueError):  # missing or damaged: start over
         return 0
     if state.get("key") != key:
         return 0

@@ -102,7 +102,7 @@ def measure_losses(
         inputs: [B, n, C] of every block of the dense model, and of its final norm, to fit on.
         judged: the same of other images, to measure on.
         options: the sizes to try of every part of every block.
-        progress: told how many are done, and of how many.
+        progress: called with steps done and total steps.
     """
     blocks = list(cast(Iterable[Block], dense.blocks))
     channels = torch.arange(dense.config.dim)

@@ -26,7 +26,7 @@ from foveate.model.vit import Block, ViT
 __all__ = ["compress"]
 
 _SEARCH_IMAGES = 96  # to rank and to fit on in the search; SNP ranks on 64
-_JUDGED = 1 / 4  # of the images: nothing is fitted on them, they say what is lost
+_HELD_OUT_SHARE = 1 / 4  # of the images: not fitted on, they measure the loss
 # Losses of parts do not quite add up. The sums of their powers spread the cuts more or less evenly
 # over the parts; each is tried, and the fitted results are judged.
 _POWERS = (0.5, 1.0, 2.0)
@@ -55,13 +55,13 @@ def compress(
         heads: also remove whole heads.
         residual: also remove channels of the residual stream.
         criterion: how values, hidden units, heads and channels are ranked.
-        progress: told stage, steps done, steps of the stage.
+        progress: called with stage, steps done and total steps.
 
     Raises :class:`~foveate.errors.InputError` for a target out of reach, before any work.
     """
     config = dense.config
     check_target(config, target, multiple=multiple, heads=heads, residual=residual)
-    held = round(_JUDGED * len(pixels))
+    held = round(_HELD_OUT_SHARE * len(pixels))
     judged, pixels = pixels[:held], pixels[held:]
     inputs = block_inputs(dense, pixels[:_SEARCH_IMAGES])
     judged_inputs = block_inputs(dense, judged[:_SEARCH_IMAGES])

@@ -1,4 +1,4 @@
-"""Import a checkpoint: the order of events."""
+"""Import a checkpoint: all steps in order."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from foveate.model.vit import ViT, ViTConfig, describe
 
 __all__ = ["Imported", "Wishes", "import_checkpoint"]
 
-Tell = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 """Told a stage, how much of it is done and how much there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What a checkpoint does not decide."""
+    """The user's options."""
 
     size: int | None = None  # edge of the images to serve; None: that of the checkpoint
     labels: Sequence[str] | None = None  # names of the classes; of a zero-shot head, its texts
@@ -51,9 +51,9 @@ def import_checkpoint(
     repository: Path,
     name: str,
     wishes: Wishes = Wishes(),
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Imported:
-    """Make an entry ``name`` of the repository. It is there as a whole, or not at all.
+    """Add an entry ``name`` to the repository, atomically.
 
     Raises :class:`~foveate.errors.WeightsError` or :class:`InputError` naming what cannot be used.
     """
@@ -61,9 +61,11 @@ def import_checkpoint(
         tensors = open_tensors(source.weights, stack)
         recipe = read_recipe(source, tensors)
         size, preprocess = _resize(recipe, wishes.size)
-        make_head = _zero_shot(source, tensors, recipe, wishes, tell) if recipe.zero_shot else None
-        asked = wishes.size is not None
-        config, parts = convert(tensors, recipe, size, make_head, asked=asked)
+        make_head = (
+            _zero_shot(source, tensors, recipe, wishes, progress) if recipe.zero_shot else None
+        )
+        resized = wishes.size is not None
+        config, parts = convert(tensors, recipe, size, make_head, interpolate_positions=resized)
         labels = wishes.labels or recipe.labels
         if labels is not None and len(labels) != config.classes:
             raise InputError(
@@ -79,7 +81,7 @@ def import_checkpoint(
             shapes,
             parts,
             describe(config),
-            lambda done, total: tell("convert tensors", done, total),
+            lambda done, total: progress("convert tensors", done, total),
         )
         entry.describe(config, labels, preprocess, _facts(source, recipe, config))
     return Imported(recipe=recipe, config=config, preprocess=preprocess, labels=labels, named=named)
@@ -101,16 +103,16 @@ def _resize(recipe: Recipe, edge: int | None) -> tuple[tuple[int, int], Preproce
 
 
 def _zero_shot(
-    source: Source, tensors: Tensors, recipe: Recipe, wishes: Wishes, tell: Tell
+    source: Source, tensors: Tensors, recipe: Recipe, wishes: Wishes, progress: Progress
 ) -> Callable[[], Head]:
     if not wishes.labels:
         raise InputError(
             f"{source.name}: {recipe.family} has no classes of its own; expected --labels, a file "
-            "of their names, one a line"
+            "of class names, one per line"
         )
     if source.folder is None:
         raise InputError(
-            f"{source.name}: expected a folder with the tokenizer, for the class names"
+            f"{source.name}: expected a folder with a tokenizer, to embed the class names"
         )
     folder, names = source.folder, wishes.labels
 
@@ -123,7 +125,7 @@ def _zero_shot(
             tensors,
             names,
             wishes.prompts,
-            lambda done, total: tell("embed class names", done, total),
+            lambda done, total: progress("embed class names", done, total),
         )
 
     return make

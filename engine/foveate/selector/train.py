@@ -25,7 +25,7 @@ from foveate.selector.recipe import Budget, Recipe
 
 __all__ = ["Trained", "random_start", "train", "validate"]
 
-_SWEEP = 32  # images per validation pass
+_BATCH = 32  # images per validation pass
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def train(
     Args:
         vit: the dense model; it is its own teacher and stays as it is.
         images, validation: see :func:`~foveate.selector.split.split`. Labels are used if given.
-        checkpoint: written at each validation, read at the start, removed in the end. A run that
-            was interrupted gives the bits of one that was not.
+        checkpoint: written at each validation, read at the start, removed at the end. A resumed run
+            gives bit-identical results.
         start: selectors to begin with, of any of the blocks.
-        progress: told after each step.
+        progress: called after each step.
 
     Raises :class:`~foveate.errors.InputError` if ``checkpoint`` is of another run.
     """
@@ -138,7 +138,7 @@ def validate(
 ) -> float:
     """Mean KL(dense model || student as served, top-k), nats: needs no labels, finer than top-1."""
     total = 0.0
-    for part in torch.split(images.pixels, _SWEEP):
+    for part in torch.split(images.pixels, _BATCH):
         dense = vit(part).log_softmax(-1)
         pruned = pruned_forward(
             student, part, recipe.counts, by_selector(selectors), recipe.fate
@@ -154,7 +154,7 @@ def centre(student: ViT, selectors: Mapping[int, Selector], images: Images, reci
     A ranking leaves their offset open; it matters for a threshold and in a package token.
     """
     cuts: dict[int, list[Tensor]] = {block: [] for block in selectors}
-    for part in torch.split(images.pixels, _SWEEP):
+    for part in torch.split(images.pixels, _BATCH):
         pruned = pruned_forward(student, part, recipe.counts, by_selector(selectors), recipe.fate)
         for block, ranks in pruned.ranks.items():
             ordered = ranks.sort(1, descending=True).values
@@ -175,7 +175,7 @@ def learned_counts(
     """Counts in the proportion in which drawn decisions keep tokens, made to fit the budget."""
     noise = torch.Generator().manual_seed(recipe.seed)
     kept = dict.fromkeys(selectors, 0.0)
-    for part in torch.split(images.pixels, _SWEEP):
+    for part in torch.split(images.pixels, _BATCH):
         masked = masked_forward(student, selectors, part, noise, fate=recipe.fate, tau=recipe.tau)
         for block, alive in masked.alive.items():
             kept[block] += alive.sum().item()

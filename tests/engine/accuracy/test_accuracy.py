@@ -35,7 +35,7 @@ def test_shares_are_those_of_the_engine(folder: Path, repository: Path) -> None:
     engine = Engine.load(repository / "digits" / "1")
     images, truth = torch.from_numpy(pixels), torch.from_numpy(labels)
     told: list[tuple[int, int]] = []
-    found = measure(repository / "digits", folder, batch=16, tell=lambda *x: told.append(x))
+    found = measure(repository / "digits", folder, batch=16, progress=lambda *x: told.append(x))
     assert told == [(16, 40), (32, 40), (40, 40)]
     assert [row.level for row in found] == [*range(len(engine.levels))]
     dense = engine.infer(images, [0] * 40).scores.argmax(1)

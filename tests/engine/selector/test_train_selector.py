@@ -109,7 +109,7 @@ def test_a_checkpoint_of_another_run_is_refused(
     path = tmp_path / "checkpoint"
     with pytest.raises(Interrupted):
         train(vit, *images, recipe(), checkpoint=path, progress=interrupt)
-    with pytest.raises(InputError, match=r"begun with seed=0, now seed=1"):
+    with pytest.raises(InputError, match=r"started with seed=0, not seed=1"):
         train(vit, *images, recipe(seed=1), checkpoint=path)
     path.write_bytes(b"damaged")
     with pytest.raises(InputError, match="cannot resume"):
@@ -252,7 +252,10 @@ def test_an_interrupted_command_does_not_warm_up_twice(
         (["--budget-ms", "45", "--data", "x", "--blocks", "2,1"], "blocks='2,1': expected"),
         (["--budget-ms", "45", "--data", "x", "--blocks", "4"], r"0..3"),
         (["--budget-ms", "45", "--data", "x", "--method", "guess"], "expected one of distill"),
-        (["--budget-ms", "45", "--data", "x", "--learn-ratios"], "learn-ratios: expected with"),
+        (
+            ["--budget-ms", "45", "--data", "x", "--learn-ratios"],
+            "learn-ratios: needs method=gumbel",
+        ),
         (["--budget-ms", "45", "--data", "x", "--out", "../a"], "out='../a'"),
         (["--budget-ms", "45", "--data", "x", "--table", "no.csv"], "no.csv: cannot read"),
     ],
@@ -285,5 +288,5 @@ def test_an_interrupted_command_goes_on_with_the_same_table(
         assert isinstance(command(repository, *more).exception, Interrupted)
     assert seen[0] == seen[1]
     refused = command(repository, *more, "--seed", "5")
-    assert "begun with seed=0, now seed=5" in str(refused.exception)
+    assert "started with seed=0, not seed=5" in str(refused.exception)
     assert isinstance(command(repository, *more, "--seed", "5", "--restart").exception, Interrupted)
