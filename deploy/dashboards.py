@@ -28,7 +28,7 @@ class Panel:
     kind: str = "timeseries"  # or "stat", "state-timeline"
     about: str = ""
     stacked: bool = False
-    most: float | None = None
+    max_value: float | None = None
     gpu: bool = False  # the series are there only where a GPU is
 
 
@@ -82,8 +82,8 @@ def _panel(panel: Panel) -> dict[str, Any]:
     defaults: dict[str, Any] = {"unit": panel.unit, "color": _PALETTE, "custom": custom}
     if panel.kind == "timeseries":
         defaults["min"] = 0
-    if panel.most is not None:
-        defaults["max"] = panel.most
+    if panel.max_value is not None:
+        defaults["max"] = panel.max_value
     return {
         "type": panel.kind,
         "title": panel.title,
@@ -151,7 +151,7 @@ _SLO = (
         title="Error budget left, 3 days",
         kind="stat",
         unit="percentunit",
-        about="1: nothing missed. 0: as much as the objective allows. Below: in debt.",
+        about="1: no misses. 0: as many as the objective allows. Below 0: in debt.",
         lines=(("{{model}}", f"1 - model:foveate_miss:ratio_rate3d{{{_ONE}}} / {_BUDGET}"),),
     ),
     Panel(
@@ -173,15 +173,15 @@ _RED = (
         ),
     ),
     Panel(
-        title="Wrong requests per second",
+        title="Invalid requests per second",
         unit="reqps",
-        about="Errors of the client, no part of the SLO.",
+        about="The client's errors; they do not count towards the SLO.",
         lines=(("", _rate("foveate_errors_total")),),
     ),
     Panel(
         title="From queue to answer",
         unit="s",
-        about="As the model process estimates it; the line is the SLO.",
+        about="Estimated by the model process; the line is the SLO.",
         lines=(
             *map(_age, (0.5, 0.95, 0.99)),
             ("SLO", f"min(foveate_adapter_slo_seconds{{{_ONE}}})"),
@@ -192,7 +192,7 @@ _QUALITY = (
     Panel(
         title="Served quality",
         unit="percentunit",
-        about="The ladder's, averaged over the answers.",
+        about="Quality by the ladder, averaged over answers.",
         lines=(
             ("served", f"model:foveate_quality:mean5m{{{_ONE}}}"),
             ("level 0", f'model_level:foveate_quality:ratio{{{_ONE}, level="0"}}'),
@@ -207,8 +207,8 @@ _QUALITY = (
     Panel(
         title="Quality spent",
         unit="percentunit",
-        most=1,
-        about="0: all at level 0. 1: all at the cheapest level.",
+        max_value=1,
+        about="0: everything at level 0. 1: everything at the cheapest level.",
         lines=(
             ("of the ladder's range", f"model:foveate_quality_spent:ratio_rate5m{{{_ONE}}}"),
             ("answers above level 0", f"model:foveate_degraded:ratio_rate5m{{{_ONE}}}"),
@@ -216,7 +216,7 @@ _QUALITY = (
     ),
     Panel(
         title="Tokens per image",
-        about="Left in the last block.",
+        about="Tokens left in the last block.",
         lines=(
             (
                 "{{model}}",
@@ -230,7 +230,7 @@ _USE = (
     Panel(
         title="Busy",
         unit="percentunit",
-        most=1,
+        max_value=1,
         about="Share of the time a model process runs batches.",
         lines=(("{{instance}}", _rate("foveate_batch_seconds_total", "instance")),),
     ),
@@ -251,7 +251,7 @@ _USE = (
     Panel(
         title="Failures Triton counts",
         unit="reqps",
-        about="Rejections and wrong requests are among them.",
+        about="Includes rejections and invalid requests.",
         lines=(("{{reason}}", _rate("nv_inference_request_failure", "reason")),),
     ),
 )
@@ -259,7 +259,7 @@ _GPU = (
     Panel(
         title="GPU busy",
         unit="percentunit",
-        most=1,
+        max_value=1,
         gpu=True,
         lines=(("{{gpu_uuid}}", 'nv_gpu_utilization{namespace=~"$namespace"}'),),
     ),
@@ -285,7 +285,7 @@ _CONTROL = (
     Panel(
         title="Demand",
         unit="percentunit",
-        about="Offered load over what level 0 carries. Above 1 quality must be spent.",
+        about="Offered load over level 0's capacity. Above 1, quality must be spent.",
         lines=(("{{instance}}", f"foveate_adapter_demand_ratio{{{_ONE}}}"),),
     ),
     Panel(
@@ -354,8 +354,8 @@ DASHBOARDS = (
         rows=(
             ("Utilisation, saturation, errors", _USE),
             ("Control", _CONTROL),
-            ("Can it be trusted", _TRUST),
-            ("GPU, where there is one", _GPU),
+            ("Health of the control", _TRUST),
+            ("GPU, if any", _GPU),
         ),
     ),
 )

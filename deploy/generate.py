@@ -1,4 +1,4 @@
-"""Write what is derived: dashboards as JSON, the Prometheus rules as an object of Kubernetes.
+"""Write the derived files: dashboards as JSON, Prometheus rules as a Kubernetes object.
 
 python deploy/generate.py
 """

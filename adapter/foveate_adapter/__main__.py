@@ -19,18 +19,18 @@ from foveate_adapter.own_metrics import Metrics
 from foveate_adapter.settings import Settings
 from foveate_adapter.sources import open_source
 
-MOST_CONNECTIONS = 256  # while there are as many, every request is answered 503
-FIRST_REQUEST_S = 10.0  # who has not asked anything by then is hung up on
+MAX_CONNECTIONS = 256  # beyond that, every request is answered 503
+FIRST_REQUEST_TIMEOUT_S = 10.0  # connections without a request by then are closed
 
 _log = logging.getLogger(__name__)
 
 
 class Connection(H11Protocol):
-    """As uvicorn's own, which waits for ever for the first request."""
+    """uvicorn's protocol, plus a time limit for the first request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(FIRST_REQUEST_S, self._hang_up_on_the_silent)
+        self.loop.call_later(FIRST_REQUEST_TIMEOUT_S, self._hang_up_on_the_silent)
 
     def _hang_up_on_the_silent(self) -> None:
         if self.cycle is None:
@@ -38,7 +38,7 @@ class Connection(H11Protocol):
 
 
 async def serve(settings: Settings) -> None:
-    """Run loop and API until a signal. Raises :class:`FoveateError` when it cannot start."""
+    """Run loop and API until a signal. Raises :class:`FoveateError` if it cannot start."""
     models = open_models(settings, epoch=time.time_ns())
     metrics = Metrics(models)
     source = open_source(settings, [model.name for model in models])
@@ -54,7 +54,7 @@ async def serve(settings: Settings) -> None:
             access_log=False,
             log_level="warning",
             timeout_graceful_shutdown=1,
-            limit_concurrency=MOST_CONNECTIONS,
+            limit_concurrency=MAX_CONNECTIONS,
         )
     )
     names = ", ".join(model.name for model in models)

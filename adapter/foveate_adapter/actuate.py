@@ -1,4 +1,4 @@
-"""From a decision to the policy word every governor on this host reads."""
+"""Write decisions to the policy word that every governor on this host reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Writer(Protocol):
         ...
 
     def publish(self, policy: Policy) -> None:
-        """Raises :class:`PolicyError` while policies do not come into force."""
+        """Raises :class:`PolicyError` while policies do not take effect."""
         ...
 
     def close(self) -> None: ...
@@ -30,7 +30,7 @@ def policy_of(
 ) -> Policy:
     """``decision`` as a policy.
 
-    The lease starts at ``decision.at``: when the adapter stops, the governor goes on alone.
+    The lease starts at ``decision.at``: when the adapter stops, the governor continues alone.
     """
     at_ns = round(decision.at * 1e9)
     return Policy(

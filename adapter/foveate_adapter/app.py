@@ -47,8 +47,8 @@ from foveate_adapter.slo import Slo, SloWish
 __all__ = ["create_app"]
 
 EVENT_PERIOD_S = 0.2
-MOST_STREAMS = 64  # each holds one of the connections for as long as it likes
-MOST_BYTES = 64 * 2**10  # of a wish
+MAX_STREAMS = 64  # each holds one of the connections for as long as it likes
+MAX_BODY_BYTES = 64 * 2**10  # of a wish
 IMAGE_TYPES = ("image/jpeg", "image/png", "application/octet-stream")
 
 _STATUS: Mapping[type[Exception], int] = {
@@ -136,7 +136,7 @@ async def _models(request: Request) -> Mapping[str, Model]:
 
 async def _model(name: str, models: Annotated[Mapping[str, Model], Depends(_models)]) -> Model:
     if name not in models:
-        raise UnknownModel(f"model={name!r}: known are {', '.join(models)}")
+        raise UnknownModel(f"model={name!r}: expected one of {', '.join(models)}")
     return models[name]
 
 
@@ -146,23 +146,23 @@ async def _authorize(
 ) -> None:
     token: bytes = request.app.state.token
     if given is None or not hmac.compare_digest(given.credentials.encode(), token):
-        raise HTTPException(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+        raise HTTPException(401, "a bearer token is required", {"WWW-Authenticate": "Bearer"})
 
 
 async def _refuse_other_names(request: Request) -> None:
-    """Without a token the API is on loopback and trusts its machine, but not the pages in its
-    browsers: one whose name was made to point here (DNS rebinding) still says that name.
+    """Reject DNS rebinding. Without a token the API trusts its own machine, but not web pages in
+    its browsers: a page whose host name was made to point here still sends that name.
     """
     name = request.url.hostname or ""
     if not is_loopback(name):
-        raise HTTPException(403, f"Host={name!r}: without a token only loopback names are served")
+        raise HTTPException(403, f"Host={name!r}: without a token, only loopback names are allowed")
 
 
 async def _stream(request: Request) -> AsyncIterator[None]:
-    """One of the event streams, until it has been sent."""
+    """Count an event stream while it is open."""
     state = request.app.state
-    if state.streams >= MOST_STREAMS:
-        raise Busy(f"{MOST_STREAMS} event streams are open already")
+    if state.streams >= MAX_STREAMS:
+        raise Busy(f"{MAX_STREAMS} event streams are already open")
     state.streams += 1
     try:
         yield
@@ -178,9 +178,9 @@ _All = Annotated[Mapping[str, Model], Depends(_models)]
 _One = Annotated[Model, Depends(_model)]
 # By itself pydantic also takes a number, and calls it a Unix time.
 _Moment = Annotated[AwareDatetime, BeforeValidator(datetime.fromisoformat)]
-_UNKNOWN = {404: "No such model, or no such level"}
-_CONTRADICTION = {409: "It contradicts what is in force, or this adapter is read-only"}
-_LARGE = {413: f"The body is larger than {MOST_BYTES} bytes"}
+_UNKNOWN = {404: "No such model or level"}
+_CONTRADICTION = {409: "Conflicts with the current state, or this adapter is read-only"}
+_LARGE = {413: f"The body is larger than {MAX_BODY_BYTES} bytes"}
 _UNREADABLE = {400: "The body cannot be decoded"}
 _reads, _writes = APIRouter(), APIRouter()
 
@@ -194,11 +194,11 @@ async def healthz() -> str:
 @_reads.get(
     "/readyz",
     response_class=PlainTextResponse,
-    responses={503: {"description": "Why not, one model a line", "content": {"text/plain": {}}}},
+    responses={503: {"description": "Why not, one line each", "content": {"text/plain": {}}}},
 )
 async def readyz(request: Request, models: _All) -> PlainTextResponse:
-    """Every model is under control: ours or, if this adapter is read-only, another one's. And every
-    model process of the server lives.
+    """Every model is under control (by another adapter, if this one is read-only), and every model
+    process of the server is alive.
     """
     now = time.monotonic()
     heartbeats: Heartbeats = request.app.state.heartbeats
@@ -209,7 +209,7 @@ async def readyz(request: Request, models: _All) -> PlainTextResponse:
 
 @_reads.get("/metrics", response_class=PlainTextResponse)
 async def exposition(request: Request) -> Response:
-    """The adapter's own metrics: Prometheus text, or OpenMetrics if asked for."""
+    """The adapter's own metrics, as Prometheus text, or as OpenMetrics on request."""
     text, content_type = request.app.state.metrics.text(request.headers.get("accept", ""))
     return Response(text, media_type=content_type)
 
@@ -226,19 +226,19 @@ async def show_model(model: _One) -> ModelView:
 
 @_reads.get("/v1/slos")
 async def list_slos(models: _All) -> dict[str, Slo]:
-    """SLOs by model, as another adapter's ``slo_url`` reads them."""
+    """SLOs by model, in the format that another adapter's ``slo_url`` reads."""
     return {name: model.slo for name, model in models.items()}
 
 
 @_writes.put(
     "/v1/models/{name}/slo",
     responses=_refusals(
-        _UNREADABLE | _UNKNOWN | _CONTRADICTION | _LARGE | {507: "It cannot be stored"}
+        _UNREADABLE | _UNKNOWN | _CONTRADICTION | _LARGE | {507: "The SLO cannot be stored"}
     ),
-    max_body_size=MOST_BYTES,
+    max_body_size=MAX_BODY_BYTES,
 )
 async def set_slo(model: _One, wish: SloWish) -> ModelView:
-    """In force with the next decision, within a scrape period; remembered over restarts."""
+    """Takes effect with the next decision, within a scrape period; survives restarts."""
     model.set_slo(wish.applied_to(model.slo))
     return ModelView.of(model)
 
@@ -246,10 +246,10 @@ async def set_slo(model: _One, wish: SloWish) -> ModelView:
 @_writes.put(
     "/v1/models/{name}/pin",
     responses=_refusals(_UNREADABLE | _UNKNOWN | _CONTRADICTION | _LARGE),
-    max_body_size=MOST_BYTES,
+    max_body_size=MAX_BODY_BYTES,
 )
 async def pin(model: _One, wish: PinWish) -> ModelView:
-    """Serve everything at one level until it is unpinned or the pin expires."""
+    """Serve everything at one level until unpinned or until the pin expires."""
     until = math.inf if wish.expires_s is None else time.monotonic() + wish.expires_s
     model.set_pin(wish.level, until)
     return ModelView.of(model)
@@ -257,7 +257,7 @@ async def pin(model: _One, wish: PinWish) -> ModelView:
 
 @_writes.delete("/v1/models/{name}/pin", responses=_refusals(_UNKNOWN | _CONTRADICTION))
 async def unpin(model: _One) -> ModelView:
-    """Let the governor choose again; unpinning twice is fine."""
+    """Let the governor choose again. Idempotent."""
     model.unpin()
     return ModelView.of(model)
 
@@ -268,7 +268,7 @@ async def unpin(model: _One) -> ModelView:
         _UNREADABLE
         | _UNKNOWN
         | {413: "The image is too large", 415: "Neither a JPEG nor a PNG file"}
-        | {502: "The Triton server cannot be reached", 503: "It is busy: try again"}
+        | {502: "The Triton server cannot be reached", 503: "The server is busy: try again"}
     ),
     openapi_extra={
         "requestBody": {
@@ -283,14 +283,14 @@ async def explain(
     request: Request,
     model: _One,
     level: Annotated[
-        str | None, Query(description="a name or an index; without it the governor chooses")
+        str | None, Query(description="name or index; by default the governor chooses")
     ] = None,
-    top: Annotated[int, Query(ge=1, le=100, description="classes to name")] = 5,
+    top: Annotated[int, Query(ge=1, le=100, description="number of classes")] = 5,
 ) -> Explanation:
-    """Classify one image and tell what became of its patches. It is a request like any other: it
-    counts in every figure, and under pressure it may be refused.
+    """Classify one image and show what happened to each patch. This is a normal request: it counts
+    in all metrics, and under pressure it may be rejected.
     """
-    # Other sites' pages may send some types unasked; none of these.
+    # Browsers let other sites' pages send some content types without asking; none of these.
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind not in IMAGE_TYPES:
         raise HTTPException(415, f"Content-Type={kind!r}: expected {', '.join(IMAGE_TYPES)}")
@@ -302,11 +302,9 @@ async def explain(
 async def list_decisions(
     model: _One,
     limit: Annotated[int, Query(ge=1, le=256)] = 64,
-    since: Annotated[
-        _Moment | None, Query(description="only later ones: the time of the last one seen")
-    ] = None,
+    since: Annotated[_Moment | None, Query(description="only decisions after this time")] = None,
 ) -> list[DecisionView]:
-    """Decisions that changed reason or range, newest first; the last 256 are remembered."""
+    """Decisions that changed reason or range, newest first; the last 256 are kept."""
     with model.lock:
         later = [item for item in model.changes if since is None or item.time > since]
     return [DecisionView.of(item) for item in later[: -limit - 1 : -1]]
@@ -316,12 +314,12 @@ async def list_decisions(
     "/v1/events",
     response_class=StreamingResponse,
     responses=_refusals({503: "Too many streams are open"})
-    | {200: {"description": "It does not end", "content": {"text/event-stream": {}}}},
+    | {200: {"description": "An endless stream", "content": {"text/event-stream": {}}}},
     dependencies=[Depends(_stream)],
 )
 async def stream_events(request: Request, models: _All) -> StreamingResponse:
-    """Server-sent events: ``model``, the state of each model five times a second, and
-    ``decision``, each decision that changed reason or range.
+    """Server-sent events: ``model`` with the state of each model, five times a second, and
+    ``decision`` for each decision that changed reason or range.
     """
     events = _events(models, request.app.state.leaving)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

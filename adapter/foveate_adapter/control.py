@@ -1,21 +1,20 @@
 """The outer control law: a pure function of configuration, state and observation.
 
-The governor inside the model process chooses the level of each batch. This law sets the two
-things it cannot judge from inside one batch: how much of the SLO it may plan for (``margin``), and
+The governor inside the model process chooses the level of each batch. This law sets the two things
+that a single batch cannot show: how much of the SLO the governor may plan for (``margin``), and
 which levels are worth trying at the load of the last second (``dearest``).
 
-* **margin** has a ceiling and spends an error budget. The ceiling is fed forward from the tail of
-  the latency that load and burstiness predict for the cheapest level: what that leaves of the SLO,
-  up to a share of the error budget, may be spent on quality. Every request earns
-  ``1 - objective``, every miss costs one. A miss cuts the margin, gently while there is credit, by
-  half in debt. Without misses it climbs back, five times as fast when the dense model could carry
-  the load.
+* **margin** has a ceiling and spends an error budget. The ceiling is feed-forward: load and
+  burstiness predict the latency tail at the cheapest level, and what that leaves of the SLO, up to
+  a share of the error budget, may be spent on quality. Every request earns ``1 - objective``, every
+  miss costs one. A miss cuts the margin, gently while there is credit, by half in debt. Without
+  misses it climbs back, five times as fast when the dense model could carry the load.
 * **dearest** is a guard, not a choice: the first level that carries the load *and one dearer*,
-  because a governor that mixes two neighbours keeps more quality than the cheaper one alone.
-  It moves to cheaper levels at once, and back one level per hold, at a lower load.
+  because a governor that mixes two neighbouring levels keeps more quality than the cheaper one
+  alone. It moves to cheaper levels at once, and back by one level per hold, at a lower load.
 
-Goals: ``latency`` as above; ``quality`` spends the whole error budget on quality; ``energy`` serves
-at the cheapest level of sufficient quality, whose work is least, whatever the load.
+Goals: ``latency`` as above; ``quality`` spends the whole error budget on quality; ``energy`` always
+serves at the cheapest level of sufficient quality, which takes the least work.
 """
 
 from __future__ import annotations
@@ -32,29 +31,29 @@ from foveate_adapter.traffic import Traffic, room_s
 
 __all__ = ["Config", "Decision", "Goal", "Reason", "State", "decide"]
 
-# What to seek within the SLO: margin for the next clump, least work, or the best levels.
+# What to pursue within the SLO: margin for the next burst, least work, or the best levels.
 Goal = Literal["latency", "energy", "quality"]
 
 
 class Reason(StrEnum):
-    """Why a decision is what it is: the first that applies, in this order."""
+    """The reason for a decision: the first that applies, in this order."""
 
     STARTING = "starting"  # no latency table from the model process yet
     PINNED = "pinned"  # an operator chose the level
     SAVING = "saving"  # the goal is energy: the cheapest level of sufficient quality
     NO_SIGNAL = "no-signal"  # blind for too long: cautious margin, open range
-    REBASELINED = "rebaselined"  # counters started over: nothing moves
+    REBASELINED = "rebaselined"  # counters started over: nothing changes
     SLO_MISSED = "slo-missed"
     AT_LIMIT = "at-limit"  # not even the cheapest level carries the load
     LOAD_RISING = "load-rising"  # dearest moved to a cheaper level
-    QUEUE_GROWING = "queue-growing"  # so it did, for the queue alone
+    QUEUE_GROWING = "queue-growing"  # the same, because of the queue alone
     RECOVERING = "recovering"  # margin or range grows
     HOLD = "hold"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the law aims at, and its constants. Times in seconds."""
+    """Targets and constants of the control law. Times in seconds."""
 
     slo_s: float
     objective: float  # share of requests to answer within the SLO
@@ -64,22 +63,22 @@ class Config:
     goal: Goal = "latency"
 
     start_margin: float = 0.5
-    most_margin: float = 0.7  # the rest is for what no model of the load foresees
-    free_margin: float = 0.25  # costs next to nothing, however bursty the load
-    least_margin: float = 0.1
-    budget_share: float = 0.3  # of the error budget, that bursts may cost; all for ``quality``
+    max_margin: float = 0.7  # the rest is for what no load model predicts
+    free_margin: float = 0.25  # costs almost nothing, however bursty the load
+    min_margin: float = 0.1
+    budget_share: float = 0.3  # of the error budget that bursts may cost; all of it for ``quality``
     blind_margin: float = 0.25
     blind_after_s: float = 2.0
 
     budget_memory_s: float = 30.0
     rise_per_s: float = 0.05
     calm_rise_per_s: float = 0.25
-    settle_s: float = 1.0  # from a cut until the margin may rise
+    settle_s: float = 1.0  # from a cut until the margin may rise again
 
     load_memory_s: float = 1.0
-    images_weight: float = 0.1  # of what one observation shows
-    tighten_at: float = 1.0  # share of capacity and of the SLO at which a level is given up
-    release_at: float = 0.85  # and at which it is allowed again; nearer, chance moves it
+    images_weight: float = 0.1  # weight of one observation
+    tighten_at: float = 1.0  # share of capacity and of the SLO above which a level is given up
+    release_at: float = 0.85  # share below which it is allowed again; any closer, noise moves it
     hold_s: float = 0.3  # between two steps to dearer levels
 
     @cached_property
@@ -95,7 +94,7 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What the law remembers. The default is a start with nothing known."""
+    """What the control law remembers. The default state knows nothing."""
 
     margin: float = Config.start_margin
     dearest: int = 0
@@ -119,7 +118,7 @@ class Decision:
     dearest: int
     cheapest: int
     load: float | None = None  # requests per second, smoothed
-    demand: float | None = None  # that load in shares of what level 0 carries
+    demand: float | None = None  # that load as a share of level 0's capacity
     queue_depth: int | None = None
     credit: float = 0.0
 
@@ -157,7 +156,7 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
 
 
 def _estimate(config: Config, state: State, observation: Observation) -> State:
-    """Bring times, load and credit up to date; what is not known leaves them as they are."""
+    """Update times, load and credit; unknown values leave them unchanged."""
     load, traffic, images = state.load, state.traffic, state.images
     if observation.images is not None:
         images += config.images_weight * (max(1.0, observation.images) - images)
@@ -184,7 +183,7 @@ def _estimate(config: Config, state: State, observation: Observation) -> State:
 def _steer(
     config: Config, before: State, state: State, observation: Observation
 ) -> tuple[State, Reason]:
-    """Move margin and range of a state whose estimates are up to date."""
+    """Move margin and range, given up-to-date estimates."""
     tight = _first_fit(config, state, observation, config.tighten_at)
     loose = _first_fit(config, state, observation, config.release_at)
     rate = config.calm_rise_per_s if loose == 0 else config.rise_per_s
@@ -210,9 +209,9 @@ def _move_margin(config: Config, state: State, observation: Observation, rise: f
     since_cut = observation.at - state.cut_at
     if _bad(observation):
         if since_cut < config.slo_s:
-            return state  # these answers are of batches planned before the cut
+            return state  # these answers come from batches planned before the cut
         margin = state.margin * (0.9 if state.credit >= 0 else 0.5)
-        return replace(state, margin=max(config.least_margin, margin), cut_at=observation.at)
+        return replace(state, margin=max(config.min_margin, margin), cut_at=observation.at)
     if observation.answers is None or since_cut < config.settle_s:
         return state
     return replace(state, margin=min(_ceiling(config, state, observation), state.margin + rise))
@@ -223,11 +222,11 @@ def _ceiling(config: Config, state: State, observation: Observation) -> float:
     batch = config.table.batches[-1]
     service_s = state.images * _cycle_s(config, observation, config.levels[-1], batch) / batch
     room = room_s(state.traffic, service_s, config.slo_s, config.missable)
-    return min(config.most_margin, config.free_margin + room / config.slo_s)
+    return min(config.max_margin, config.free_margin + room / config.slo_s)
 
 
 def _cycle_s(config: Config, observation: Observation, level: int, images: int) -> float:
-    """From one batch to the next while requests wait, as the governor finds it."""
+    """Time from one batch to the next while requests wait, as the governor measures it."""
     seconds = config.table.batch_seconds(level, images) * (observation.correction or 1.0)
     return seconds + (observation.gap_s or 0.0)
 
@@ -242,7 +241,7 @@ def _move_range(config: Config, state: State, *, at: float, least: int, free: in
 
 
 def _first_fit(config: Config, state: State, observation: Observation, share: float) -> int | None:
-    """The dearest level that carries the load and the queue with ``share`` of what there is.
+    """The dearest level that carries load and queue with ``share`` of the capacity and the SLO.
 
     Stability: ``load <= share * capacity``. Sojourn: a request arriving now waits for the full
     batches before it and is answered with the rest, within ``share * SLO``.
@@ -258,7 +257,7 @@ def _first_fit(config: Config, state: State, observation: Observation, share: fl
 
 
 def _demand(config: Config, state: State, observation: Observation) -> float | None:
-    """Seconds of work at level 0 that arrive in a second; above 1 quality must be spent."""
+    """Seconds of work at level 0 that arrive per second; above 1, quality must be spent."""
     if state.load is None:
         return None
     batch = config.table.batches[-1]
@@ -266,13 +265,13 @@ def _demand(config: Config, state: State, observation: Observation) -> float | N
 
 
 def _one_dearer(config: Config, level: int | None) -> int:
-    """The allowed level before ``level``, which is the cheapest when no level fits."""
+    """The allowed level before ``level``; None stands for the cheapest, when no level fits."""
     levels = config.levels
     return levels[max(0, levels.index(levels[-1] if level is None else level) - 1)]
 
 
 def _bad(observation: Observation) -> float:
-    """Misses the margin can help. Exact requests over their share are not among them."""
+    """Misses the margin can prevent, so not those of exact requests over their share."""
     return (observation.missed or 0.0) + (observation.rejected or 0.0)
 
 

@@ -1,18 +1,18 @@
-"""Everything the adapter raises on purpose.
+"""The errors the adapter raises on purpose.
 
 FoveateError
 ├── AdapterError
 │   ├── SettingsError   an environment variable that cannot be used; names key and value
-│   ├── RemoteError     another host refused a policy, or gave no answer
-│   ├── ScrapeError     the source of metrics gave no answer, or none we can read
+│   ├── RemoteError     another host refused a policy or did not answer
+│   ├── ScrapeError     the metrics source did not answer, or not in a form we can read
 │   ├── StateError      a file of the state folder that cannot be read or written; names it
 │   ├── UnknownModel    a model this adapter does not control; names those it does
 │   ├── UnknownLevel    a level the ladder does not have; names those it has
-│   ├── TooLarge        an image of more bytes than the model takes
-│   ├── Busy            the server refuses more work at the moment, or does not answer in time
-│   ├── UpstreamError   the server cannot be reached, or answers nothing we understand
-│   └── Conflict        a wish that contradicts what is in force: a pin under the quality floor, a
-│                       quality no level has, any wish while another adapter publishes
+│   ├── TooLarge        an image with more bytes than the model accepts
+│   ├── Busy            the server accepts no more work at the moment, or does not answer in time
+│   ├── UpstreamError   the server cannot be reached, or its answer makes no sense
+│   └── Conflict        a change that conflicts with the current state: a pin below the quality
+│                       floor, a quality no level has, any change while another adapter publishes
 ├── BadImage            bytes that are not an image (from ``foveate.errors``)
 ├── BadWish             a level or quality the ladder does not have (from ``foveate.errors``)
 └── PolicyError         a policy word that cannot be written (from ``foveate.errors``)
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class AdapterError(FoveateError):
-    """Base of what the adapter itself raises."""
+    """Base class of the adapter's own errors."""
 
 
 class SettingsError(AdapterError):
@@ -46,11 +46,11 @@ class SettingsError(AdapterError):
 
 
 class RemoteError(AdapterError):
-    """Another host refused a policy, or gave no answer."""
+    """Another host refused a policy or did not answer."""
 
 
 class ScrapeError(AdapterError):
-    """The source of metrics gave no answer, or none we can read."""
+    """The metrics source did not answer, or not in a form we can read."""
 
 
 class StateError(AdapterError):
@@ -66,16 +66,16 @@ class UnknownLevel(AdapterError):
 
 
 class TooLarge(AdapterError):
-    """An image of more bytes than the model takes."""
+    """An image with more bytes than the model accepts."""
 
 
 class Busy(AdapterError):
-    """The server refuses more work at the moment, or does not answer in time."""
+    """The server accepts no more work at the moment, or does not answer in time."""
 
 
 class UpstreamError(AdapterError):
-    """The server cannot be reached, or answers nothing we understand."""
+    """The server cannot be reached, or its answer makes no sense."""
 
 
 class Conflict(AdapterError):
-    """A wish that contradicts what is in force."""
+    """A change that conflicts with the current state."""

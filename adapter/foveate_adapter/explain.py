@@ -1,5 +1,5 @@
-"""One image through ``NAME_explain`` of the Triton server: its best classes, and where its patches
-went.
+"""Send one image through ``NAME_explain`` of the Triton server: its top classes, and what happened
+to its patches.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from foveate_adapter.schema import ClassView, Explanation, Fate
 
 __all__ = ["MAX_BYTES", "Explainer", "fates"]
 
-MAX_BYTES = 16 * 2**20  # as the model process takes
-_AT_ONCE = 4  # images held in memory
-_DEADLINE_MS = 5000  # whoever looks at one image can wait
-_TIMEOUT_S = 10.0  # to wait for a place, receive the image and get its answer
+MAX_BYTES = 16 * 2**20  # the model process's limit
+_MAX_CONCURRENT = 4  # images held in memory
+_DEADLINE_MS = 5000  # a person who looks at one image can wait
+_TIMEOUT_S = 10.0  # to wait for a slot, receive the image and get its answer
 
 
 class Explainer:
-    """Asks the Triton server at ``url``, for a few images at a time."""
+    """Sends images to the Triton server at ``url``, a few at a time."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        self._places = asyncio.Semaphore(_AT_ONCE)
-        # No proxy, the server is beside us; no connection is kept: each delays the server's end.
+        self._places = asyncio.Semaphore(_MAX_CONCURRENT)
+        # No proxy: the server is local. No keep-alive: open connections delay its shutdown.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT_S, limits=limits)
 
     async def explain(
         self, model: Model, image: AsyncIterator[bytes], level: str | None, top: int
     ) -> Explanation:
-        """The answer to a JPEG or PNG file at ``level``, a name or an index; None: the governor's.
+        """Classify a JPEG or PNG file at ``level`` (name or index; None: the governor's choice).
 
         Raises :class:`UnknownLevel`, :class:`UnknownModel`, :class:`TooLarge`,
         :class:`~foveate.errors.BadImage`, :class:`Busy` and :class:`UpstreamError`.
@@ -112,7 +112,7 @@ async def _whole(image: AsyncIterator[bytes]) -> bytes:
     async for part in image:
         received += part
         if len(received) > MAX_BYTES:
-            raise TooLarge(f"an image of more than {MAX_BYTES} bytes")
+            raise TooLarge(f"IMAGE: more than {MAX_BYTES} bytes")
     return bytes(received)
 
 
@@ -140,9 +140,9 @@ def _class(text: str) -> ClassView:
 
 
 def fates(tokens: Sequence[int], *, words: bool) -> list[Fate]:
-    """What became of each patch, by the token it went to: -1 dropped, -2 packaged.
+    """What happened to each patch, by the token it went to: -1 dropped, -2 packaged.
 
-    ``words``: the level groups patches by visual words, so those that share a token share one.
+    ``words``: the level groups patches by visual words, so patches that share a token share a word.
     """
     patches = Counter(tokens)
 

@@ -1,7 +1,7 @@
-"""Read, decide, publish, at a steady beat: the only place that waits or logs decisions.
+"""Read, decide and publish at a steady rate: the only place that waits or logs decisions.
 
-The beat has a thread of its own: to go through the event loop of the API twenty times a second
-takes 0.3 ms of processor time each, a third of all.
+The loop runs in its own thread: going through the API's event loop twenty times a second would take
+0.3 ms of CPU time each, a third of the total.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def run(models: Sequence[Model], metrics: Metrics, source: Source, hz: flo
 
 
 class _Beat:
-    """``run`` in one thread; ``watch`` in another one steps in when a reading hangs."""
+    """``run`` in one thread; ``watch`` in another one takes over while a reading hangs."""
 
     def __init__(
         self, models: Sequence[Model], metrics: Metrics, source: Source, period_s: float
@@ -65,11 +65,11 @@ class _Beat:
                 return
             self._metrics.count(seconds, failed=problem is not None)
             self._step(samples, problem)
-            # After a slow reading beats are skipped, not caught up with.
+            # After a slow reading, skip beats rather than catching up.
             due = max(due + self._period_s, time.monotonic())
 
     def watch(self) -> None:
-        """Step without news if the reading has taken too long: a name server may hang."""
+        """Step without a sample if reading takes too long: DNS may hang."""
         late = time.monotonic() - self._at
         if late > self._period_s + TIMEOUT_S:
             self._step({}, f"{self._source.url}: no answer in {TIMEOUT_S:g} s")

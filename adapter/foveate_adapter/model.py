@@ -1,4 +1,4 @@
-"""One model under control: its SLO, what was seen of it, and what was decided for it."""
+"""One model under control: its SLO, its observations and its decisions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from foveate_adapter.slo import Slo, SloFile
 __all__ = ["Decided", "Model", "Pin", "open_models"]
 
 WINDOW_S = 10.0  # what the API and the metrics call "now"; longer if Prometheus is slower
-TAKE_OVER_S = 1.0  # how often a read-only adapter looks whether the other one is gone
+TAKE_OVER_S = 1.0  # how often a read-only adapter checks whether the other one is gone
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -60,17 +60,17 @@ class Decided:
 
 
 class Model:
-    """Controls one model, if no other adapter does.
+    """Controls one model, unless another adapter already does.
 
-    The beat and the API are two threads: every method that acts holds ``lock``, and so must whoever
-    looks at several attributes that belong together, or into one that grows.
+    The control loop and the API run in two threads. Methods that act hold ``lock``; hold it as well
+    to read several attributes consistently, or to iterate over one that grows.
 
-    A second adapter of a model is read-only: it watches and decides, so that it can take over at
-    once, but nothing it decides is in force, and it takes no wishes.
+    A second adapter of a model is read-only: it observes and decides, so that it can take over at
+    once, but its decisions have no effect and it accepts no changes.
     """
 
     def __init__(self, name: str, ladder: Ladder, settings: Settings, epoch: int) -> None:
-        """Raises :class:`PolicyError` if there can be no policy word, :class:`Conflict` if no
+        """Raises :class:`PolicyError` if the policy word cannot be created, :class:`Conflict` if no
         level reaches the settings' ``min_quality``.
         """
         self.name = name
@@ -80,11 +80,11 @@ class Model:
         self.slo = settings.slo
         self.floor = self._floor(self.slo)  # cheapest level of sufficient quality
         self.table: LatencyTable | None = None
-        self.policy: Policy | None = None  # in force, whoever published it
+        self.policy: Policy | None = None  # in effect, whichever adapter published it
         self.latest: Decided | None = None
         self.counts: Counter[Reason] = Counter()
         self.changes: deque[Decided] = deque(maxlen=256)  # with a new reason or range
-        self.seen_at = -math.inf  # last time we were told the queue depth
+        self.seen_at = -math.inf  # last time the queue depth was known
         self.table_path = settings.run_dir / f"{name}.latency.json"
         self.window_s = max(WINDOW_S, settings.blind_after_s)
         self._settings = settings
@@ -110,7 +110,7 @@ class Model:
 
     @property
     def holder(self) -> str | None:
-        """Who publishes the policy in our stead; None: nobody, we do."""
+        """The other adapter that publishes the policy; None if we do."""
         if self._writer is not None:
             return None
         epoch = "" if self.policy is None else f" (epoch {self.policy.epoch})"
@@ -118,10 +118,10 @@ class Model:
 
     @_locked
     def set_slo(self, slo: Slo) -> None:
-        """Store ``slo`` and hold it from the next decision on.
+        """Store ``slo`` and apply it from the next decision on.
 
-        Raises :class:`Conflict` if no level is good enough, if the pin is not, or if this adapter
-        is read-only; :class:`StateError` if it cannot be stored. The SLO is then what it was.
+        Raises :class:`Conflict` if no level or not the pinned level is good enough, or if this
+        adapter is read-only; :class:`StateError` if it cannot be stored. The SLO then stays as is.
         """
         self._require_word()
         floor = self._floor(slo)
@@ -154,26 +154,26 @@ class Model:
 
     @_locked
     def step(self, sample: Sample | None, at: float) -> Decision:
-        """Decide and publish at ``at`` (seconds, monotonic). ``sample`` is None without news."""
+        """Decide and publish at ``at`` (seconds, monotonic). ``sample`` is None if nothing new."""
         if self._writer is None and at - self._asked_at >= TAKE_OVER_S:
             self._asked_at = at
             self._take_word()
             if self._writer is not None:
                 _log.warning("%s: the other adapter is gone, this one takes over", self.name)
-                self._recall()  # it may have been given another SLO
+                self._recall()  # the other adapter may have stored another SLO
         if self.pin is not None and at >= self.pin.until:
             self.pin = None
         if sample is not None and not credible(self._samples, sample):
             sample = None
         observation = self._observe(sample, at)
         if self.table is None or observation.reset:
-            self.table = self._load_table()  # a new model process may have measured anew
+            self.table = self._load_table()  # a new model process may have measured again
         config = self._configure()
         if config == self._config:
-            config = self._config  # what was derived of it is kept
+            config = self._config  # keeps its cached properties
         blind = at - self.seen_at > self._settings.blind_after_s
         if sample is None and self.latest and config == self._config and not blind:
-            # Nothing is new, so nothing changes; the law would take it for a time it has seen.
+            # Nothing new, so nothing changes; the control law would count this as observed time.
             decision = replace(self.latest.decision, at=at, queue_depth=None)
         else:
             decision = self._decide(config, observation)
@@ -192,7 +192,7 @@ class Model:
     def problem(self, at: float) -> str | None:
         """Why this model is not under control at ``at`` (monotonic seconds); None if it is.
 
-        That another adapter controls it is no problem.
+        Control by another adapter is fine.
         """
         if self._trouble is not None:
             return f"{self.name}: {self._trouble}"
@@ -206,7 +206,7 @@ class Model:
 
     @_locked
     def close(self) -> None:
-        """Let go of the policy word; governors go on alone when the lease ends."""
+        """Release the policy word; governors continue alone when the lease expires."""
         self._reader.close()
         if self._writer is not None:
             self._writer.close()
@@ -220,7 +220,9 @@ class Model:
         floor = self.ladder.cheapest_at_least(slo.min_quality)
         if self.pin is not None and self.pin.level > floor:
             poor = self._poor(self.pin.level)
-            raise Conflict(f"min_quality={slo.min_quality}: {poor}; unpin it first")
+            raise Conflict(
+                f"min_quality={slo.min_quality}: the pinned level {poor}; unpin it first"
+            )
         return floor
 
     def _poor(self, level: int) -> str:
@@ -237,7 +239,7 @@ class Model:
             self.policy = self._reader.read()
 
     def _recall(self) -> None:
-        """Go on with the stored SLO, if there is one that can be used."""
+        """Use the stored SLO, if there is a usable one."""
         try:
             stored = self._slo_file.load()
             if stored is None:
@@ -245,12 +247,12 @@ class Model:
             slo = self._settings.override(*stored)
             floor = self._floor(slo)
         except StateError as error:
-            _log.error("%s; %s goes on with %s", error, self.name, self.slo)
+            _log.error("%s; %s continues with %s", error, self.name, self.slo)
         except Conflict as error:
-            _log.error("%s: %s; going on with %s", self._slo_file.path, error, self.slo)
+            _log.error("%s: %s; continuing with %s", self._slo_file.path, error, self.slo)
         else:
             if slo != stored[0]:
-                _log.warning("%s: %s as told, not %s as stored", self.name, slo, stored[0])
+                _log.warning("%s: using %s, not the stored %s", self.name, slo, stored[0])
             self.slo, self.floor = slo, floor
 
     def _observe(self, sample: Sample | None, at: float) -> Observation:
@@ -265,10 +267,10 @@ class Model:
         self._samples.append(sample)
         while self._samples[0].at < sample.at - self.window_s:
             self._samples.popleft()
-        return replace(observation, at=at)  # a Prometheus server tells late what it saw
+        return replace(observation, at=at)  # a Prometheus server reports with a delay
 
     def _configure(self) -> Config | None:
-        """What the law aims at now; None without a latency table."""
+        """The control law's current configuration; None without a latency table."""
         if self.table is None:
             return None
         return Config(
@@ -296,7 +298,7 @@ class Model:
         return decision
 
     def _publish(self, decision: Decision, seen_at: float) -> None:
-        """The queue depth is as of ``seen_at``, the lease starts now."""
+        """Publish; the queue depth is from ``seen_at``, the lease starts now."""
         if self._writer is None:
             self.policy = self._reader.read()
             return
@@ -317,7 +319,7 @@ class Model:
         self._trouble = trouble
 
     def _load_table(self) -> LatencyTable | None:
-        """The model process's table; None while it is absent, broken or of another ladder."""
+        """The model process's table; None while it is missing, broken or for another ladder."""
         if not self.table_path.exists():
             return None
         try:

@@ -1,6 +1,6 @@
-"""From the text of ``/metrics`` to what happened between two scrapes. Pure functions.
+"""Turn the text of ``/metrics`` into what happened between two scrapes. Pure functions.
 
-Missing is None, never zero: a server that says nothing about a model is not an idle model.
+Missing values are None, never zero: a server without metrics of a model does not mean it is idle.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _GAP = "foveate_batch_gap_seconds"
 _HEARTBEATS = "foveate_heartbeats_total"
 _ENERGY = re.compile(r"^nv_energy_consumption\{[^}]*\} (\S+)", re.MULTILINE)
 
-# Name of each counter we read, and the labels that tell its series apart. Labels not listed here
+# Name of each counter we read, and the labels that distinguish its series. Labels not listed here
 # (``version``) are summed over.
 _COUNTERS: Mapping[str, tuple[str, ...]] = {
     _SUCCESS: (),
@@ -59,8 +59,8 @@ METRICS = (*_COUNTERS, _PENDING, _LEVEL, _CORRECTION, _GAP)  # names of all we r
 
 Key = tuple[str, ...]  # name, label values
 
-_STALE_S = 1.0  # a model process that lives counts about seven heartbeats in it
-_PARTIAL_S = 2.0  # series gone for longer are gone for good
+_STALE_S = 1.0  # a live model process counts about seven heartbeats in this time
+_PARTIAL_S = 2.0  # series missing for longer are gone for good
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +75,17 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What happened to one model in the ``interval_s`` before ``at``. None: not known."""
+    """What happened to one model in the ``interval_s`` before ``at``. None: unknown."""
 
     at: float  # seconds, monotonic
     interval_s: float | None = None
-    reset: bool = False  # the counters started over, so nothing can be said about the interval
+    reset: bool = False  # the counters started over, so nothing is known about the interval
     queue_depth: int | None = None  # requests waiting now
     arrivals: float | None = None  # may be negative: the batch being computed is in no counter
-    served: float | None = None  # requests Triton finished, well or not
-    images: float | None = None  # in each of those it answered well
+    served: float | None = None  # requests Triton finished, successfully or not
+    images: float | None = None  # mean per successful request
     answers: Mapping[int, float] | None = None  # by level
-    missed: float | None = None  # of the answers, those after the SLO
+    missed: float | None = None  # answers later than the SLO
     rejected: float | None = None  # because the deadline could not be met
     capped: float | None = None  # rejections of exact and pinned requests over their share
     age_p50_s: float | None = None
@@ -129,7 +129,7 @@ class Observation:
 def parse(text: str, model: str, at: float) -> Sample:
     """The lines of ``text`` about ``model``. Raises :class:`ScrapeError` if they are malformed."""
     if not text.endswith("\n"):
-        raise ScrapeError(f"metrics end within a line: {text[-80:]!r}")
+        raise ScrapeError(f"metrics end in the middle of a line: {text[-80:]!r}")
     label = f'model="{model}"'
     series: list[tuple[Key, float]] = []
     for line in text.splitlines():
@@ -145,7 +145,7 @@ def parse(text: str, model: str, at: float) -> Sample:
 
 
 def collect(series: Iterable[tuple[Key, float]], at: float) -> Sample:
-    """The sample that series of one model make up; several of one key are one, NaN is none."""
+    """The sample made of one model's series. Merges series with the same key, ignores NaN."""
     counters: dict[Key, float] = {}
     gauges: dict[str, float] = {}
     for key, value in series:
@@ -161,7 +161,7 @@ def collect(series: Iterable[tuple[Key, float]], at: float) -> Sample:
 
 
 def series_key(name: str, labels: Mapping[str, str]) -> Key:
-    """What tells this series of a model from its others. Raises ValueError for a bad label."""
+    """The key that distinguishes a model's series. Raises ValueError for a bad label."""
     key = {label: labels.get(label, "") for label in _COUNTERS.get(name, ())}
     for label in key.keys() & _NUMBERS.keys():
         _NUMBERS[label](key[label])
@@ -171,13 +171,13 @@ def series_key(name: str, labels: Mapping[str, str]) -> Key:
 # Most lines are the same from one scrape to the next.
 @lru_cache(maxsize=1024)
 def _line(line: str) -> tuple[str, Key, float]:
-    """Model, key and value. Raises ValueError or IndexError if the line is none."""
+    """Model, key and value. Raises ValueError or IndexError for a malformed line."""
     head, _, tail = line.rpartition("} ")
     return *_series(head), float(tail.split()[0])
 
 
-# The library's parser takes 25 us a line, 2 % of a core at 20 Hz. The names and labels of a series
-# never change, so each is parsed once.
+# The library's parser takes 25 µs per line, 2 % of a core at 20 Hz. The name and labels of a series
+# never change, so we parse each once.
 @lru_cache(maxsize=4096)
 def _series(head: str) -> tuple[str, Key]:
     """Model and key of ``name{labels``. Raises ValueError if it is neither."""
@@ -187,11 +187,11 @@ def _series(head: str) -> tuple[str, Key]:
 
 
 def credible(history: Sequence[Sample], sample: Sample) -> bool:
-    """Whether ``sample`` tells of now, and all there is. ``history``: what was credible before.
+    """Whether ``sample`` is current and complete. ``history``: the credible samples before it.
 
-    It is old if the model process has counted no heartbeat for a second: somebody kept the text, or
-    the process is dead and the server keeps its numbers. It is partial if series have gone while
-    none has started over.
+    A sample is stale if the model process has counted no heartbeat for a second: the text was
+    cached, or the process is dead and the server keeps its metrics. It is partial if series have
+    disappeared while none has started over.
     """
     if _PENDING not in sample.gauges:
         return False
@@ -206,11 +206,11 @@ def credible(history: Sequence[Sample], sample: Sample) -> bool:
 
 
 def observe(previous: Sample | None, sample: Sample, slo_s: float | None = None) -> Observation:
-    """What happened from ``previous`` to ``sample``, which need not be neighbours.
+    """What happened from ``previous`` to ``sample``, which need not be consecutive.
 
-    Offered load comes from the conservation of requests, as Triton has no arrival counter:
-    arrivals = finished + growth of the queue. Misses are what the model process estimates, or what
-    Triton measured if it has a histogram of response times with an edge at ``slo_s``.
+    Triton has no arrival counter, so arrivals = finished requests + growth of the queue. Misses are
+    the model process's estimate, or Triton's measurement if its response-time histogram has an edge
+    at ``slo_s``.
     """
     pending = sample.gauges.get(_PENDING)
     level = sample.gauges.get(_LEVEL)
@@ -287,7 +287,7 @@ def _by_level(change: Mapping[tuple[str, ...], float]) -> dict[int, float]:
 
 
 def _joules(text: str) -> float | None:
-    """Energy all GPUs have taken. Raises :class:`ScrapeError` if that is no number."""
+    """Energy used by all GPUs. Raises :class:`ScrapeError` if a value is not a number."""
     if "nv_energy_consumption{" not in text:
         return None
     try:

@@ -27,12 +27,12 @@ __all__ = ["Metrics"]
 
 _GAUGES = {
     "slo_seconds": "Latency objective",
-    "objective_ratio": "Share of requests to answer within it",
+    "objective_ratio": "Share of requests to answer within the SLO",
     "margin_ratio": "Share of the SLO the governor may plan for",
     "dearest_level": "Dearest level allowed",
     "cheapest_level": "Cheapest level allowed",
     "load_per_second": "Offered requests per second, smoothed over a second",
-    "demand_ratio": "Offered load over what level 0 carries; above 1 quality must be spent",
+    "demand_ratio": "Offered load over level 0's capacity; above 1, quality must be spent",
     "queue_depth": "Requests waiting in Triton",
     "attainment_ratio": "Share of requests answered within the SLO, over the window",
     "degraded_ratio": "Share of answers given above level 0, over the window",
@@ -43,7 +43,7 @@ _EDGES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, math.inf)
 
 
 class Metrics(Collector):
-    """Reads the models when it is scraped; a value not known has no series."""
+    """Reads the models when scraped; unknown values have no series."""
 
     def __init__(self, models: Sequence[Model]) -> None:
         self._models = models
@@ -54,7 +54,7 @@ class Metrics(Collector):
         self._seconds = 0.0
 
     def count(self, seconds: float, *, failed: bool) -> None:
-        """Note one reading of the source, which took ``seconds``."""
+        """Record one reading of the source that took ``seconds``."""
         self._outcomes["failed" if failed else "ok"] += 1
         self._buckets[bisect_left(_EDGES_S, seconds)] += 1
         self._seconds += seconds
@@ -78,7 +78,7 @@ class Metrics(Collector):
             labels=["model", "level"],
         )
         goals = InfoMetricFamily(
-            "foveate_adapter_slo", "What is sought within the SLO", labels=["model"]
+            "foveate_adapter_slo", "Goal pursued within the SLO", labels=["model"]
         )
         for model in self._models:
             with model.lock:

@@ -1,8 +1,8 @@
-"""Publishing to another host: sealed messages to the ``control`` model of its server.
+"""Publish policies to another host, as sealed messages to its server's ``control`` model.
 
-Network time is not the loop's time: the loop hands over a policy and goes on, a thread sends the
-newest one as soon as the one before is answered. After a refusal, or no answer, the next one begins
-with asking where the server stands.
+The control loop never waits for the network: it hands over a policy, and a thread sends the newest
+one as soon as the previous one is answered. After a refusal or a missing answer, the thread first
+asks the server for its current sequence number.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ TIMEOUT_S = 0.5
 def open_writer(settings: Settings, model: str, table_path: Path) -> Writer:
     """The policy word of ``model``, where the settings say.
 
-    Raises :class:`PolicyTaken` if another adapter on this host has it, :class:`PolicyError` if
-    there can be none, :class:`FoveateError` for a secret that cannot be used.
+    Raises :class:`PolicyTaken` if another adapter on this host holds it, :class:`PolicyError` if it
+    cannot be created, :class:`FoveateError` for an unusable secret.
     """
     if settings.publish == "local":
         return PolicyWriter(policy_path(settings.run_dir, model))
@@ -50,12 +50,12 @@ class RemoteWriter:
 
     def __init__(self, url: str, model: str, secret: bytes, table_path: Path) -> None:
         self.sequence = 0
-        self._problem: str | None = None  # why the last message is not in force
+        self._problem: str | None = None  # why the last message has no effect
         self._url = f"{url.rstrip('/')}/v2/models/{model}_control/infer"
         self._model = model
         self._secret = secret
         self._table_path = table_path
-        # No connection is kept: each one open delays the end of the server.
+        # No keep-alive: open connections delay the server's shutdown.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.Client(trust_env=False, timeout=TIMEOUT_S, limits=limits)
         self._number: int | None = None  # of the last message accepted there; None: ask
@@ -77,7 +77,7 @@ class RemoteWriter:
             raise PolicyError(self._problem)
 
     def close(self) -> None:
-        """End the thread; the lease of the last policy runs out over there."""
+        """End the thread; the last policy's lease expires on the other host."""
         self._closed = True
         self._wake.set()
         self._thread.join()
@@ -138,7 +138,7 @@ class RemoteWriter:
 
 
 def _save(path: Path, text: str) -> None:
-    """Replace the file at once. Raises :class:`RemoteError` naming it if that cannot be."""
+    """Replace the file atomically. Raises :class:`RemoteError` naming it on failure."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with replacing(path) as scratch:

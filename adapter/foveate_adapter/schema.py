@@ -1,4 +1,4 @@
-"""What the HTTP API takes and gives. Unknown keys and wrong types are refused, naming them."""
+"""Requests and responses of the HTTP API. Unknown keys and wrong types are rejected by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ClassView", "DecisionView", "Explanation", "Fate", "ModelView", "Pin
 
 
 class Problem(BaseModel):
-    """Why a request was refused; names key and value."""
+    """Why a request was rejected; names key and value."""
 
     detail: str
 
@@ -30,13 +30,13 @@ class PinWish(BaseModel):
 
     level: str | int
     expires_s: float | None = Field(
-        default=None, gt=0, le=31_536_000, description="seconds; null: until it is unpinned"
+        default=None, gt=0, le=31_536_000, description="seconds; null: until unpinned"
     )
 
 
 class PinView(BaseModel):
     level: str
-    expires_s: float | None = Field(description="seconds left; null: until it is unpinned")
+    expires_s: float | None = Field(description="seconds left; null: until unpinned")
 
 
 class LevelView(BaseModel):
@@ -45,7 +45,7 @@ class LevelView(BaseModel):
     quality: float
     macs: int
     batch_ms: float | None = Field(description="largest batch on this device; null: not measured")
-    allowed: bool = Field(description="within the range of the last decision, and good enough")
+    allowed: bool = Field(description="within the last decision's range and the quality floor")
 
 
 class PolicyView(BaseModel):
@@ -61,7 +61,7 @@ class PolicyView(BaseModel):
 
 
 class ObservationView(BaseModel):
-    """What was seen in the last ``window_s``; null: not known."""
+    """What happened in the last ``window_s``; null: unknown."""
 
     window_s: float
     load_per_s: float | None
@@ -86,13 +86,13 @@ class ClassView(BaseModel):
 
 
 class Fate(StrEnum):
-    """What became of a patch."""
+    """What happened to a patch."""
 
-    KEPT = "kept"  # it has a token of its own
-    MERGED = "merged"  # it shares one with patches like it
-    WORD = "word"  # so it does, with patches of the same visual word
-    PACKAGED = "packaged"  # it is in the one token that stands for all of little importance
-    DROPPED = "dropped"
+    KEPT = "kept"  # has its own token
+    MERGED = "merged"  # shares a token with similar patches
+    WORD = "word"  # shares a token with patches of the same visual word
+    PACKAGED = "packaged"  # is part of the one token that stands for all unimportant patches
+    DROPPED = "dropped"  # has no token
 
 
 class Explanation(BaseModel):
@@ -104,7 +104,7 @@ class Explanation(BaseModel):
     rows: int
     columns: int
     tokens: list[int] = Field(description="where each patch went; -1 dropped, -2 packaged")
-    fates: list[Fate] = Field(description="what became of each patch")
+    fates: list[Fate] = Field(description="what happened to each patch")
 
 
 class DecisionView(BaseModel):
@@ -136,7 +136,7 @@ class DecisionView(BaseModel):
 
 class ModelView(BaseModel):
     name: str
-    problem: str | None = Field(description="why we do not control the model; null: we do")
+    problem: str | None = Field(description="why the model is not under control; null: it is")
     read_only: bool = Field(description="another adapter publishes its policy")
     slo: Slo
     pin: PinView | None
@@ -226,6 +226,6 @@ def _observation(model: Model) -> ObservationView | None:
 
 
 def _mean(answers: Mapping[int, float], value: Callable[[int], float]) -> float | None:
-    """Of the value of a level, over answers by level; None without answers."""
+    """Mean of a level's value, weighted by answers; None without answers."""
     total = sum(answers.values())
     return sum(n * value(level) for level, n in answers.items()) / total if total else None

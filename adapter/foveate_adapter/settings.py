@@ -1,4 +1,4 @@
-"""The one configuration object of the process, read once from ``FOVEATE_ADAPTER_*``."""
+"""The adapter's configuration, read once from ``FOVEATE_ADAPTER_*``."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, populate_by_name=True)
 
     host: str = Field(
-        default="127.0.0.1", description="address the API listens on; beyond loopback with a token"
+        default="127.0.0.1",
+        description="address the API listens on; beyond loopback a token is required",
     )
     port: int = Field(default=8080, ge=0, le=65535, description="port the API listens on")
     source: Literal["triton", "prometheus"] = Field(
-        default="triton", description="where metrics are read"
+        default="triton", description="where to read metrics from"
     )
     triton_url: str = Field(
         default="http://127.0.0.1:8000",
         pattern="^https?://",
-        description="Triton's HTTP endpoint, to explain an image",
+        description="Triton's HTTP endpoint, used to explain an image",
     )
     metrics_url: str = Field(
         default="http://127.0.0.1:8002/metrics",
@@ -50,74 +51,76 @@ class Settings(BaseSettings):
     )
     prometheus_selector: str = Field(
         default="",
-        description='label matchers of the one Triton that is meant: instance="10.0.0.7:8002"',
+        description='label matchers that select one Triton, e.g. instance="10.0.0.7:8002"',
     )
     prometheus_scrape_s: float = Field(
         default=15.0,
         ge=0.1,
         le=300.0,
-        description="how often Prometheus scrapes it, s: nothing is newer than that",
+        description="Prometheus's scrape interval for Triton, s",
     )
     repository: Path = Field(
-        default=Path("model_repository"), description="model repository, for its ladders"
+        default=Path("model_repository"), description="model repository to read ladders from"
     )
-    # The model process is told by FOVEATE_RUN_DIR; both must name the same folder.
+    # The model process reads FOVEATE_RUN_DIR; both must name the same folder.
     run_dir: Path = Field(
         validation_alias=AliasChoices(f"{_PREFIX}RUN_DIR", "FOVEATE_RUN_DIR"),
-        description="folder shared with the model processes; FOVEATE_RUN_DIR will do",
+        description="folder shared with the model processes; defaults to FOVEATE_RUN_DIR",
     )
     state_dir: Path | None = Field(
-        default=None, description="where SLOs are remembered; without it in run_dir"
+        default=None, description="folder that stores SLOs; defaults to run_dir"
     )
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="models to control, separated by commas; empty: every ladder there is",
+        description="models to control, separated by commas; empty: all that have a ladder",
     )
     scrape_hz: float | None = Field(
         default=None,
         ge=1.0,
         le=100.0,
-        description="how often to look, decide and renew the lease; without it 20, Prometheus 1",
+        description="scrapes, decisions and lease renewals per second; defaults to 20, or 1 with "
+        "Prometheus",
     )
-    # What is set here also replaces what was stored before ``slo_given_at``: a command line is
+    # With ``slo_given_at``, these three replace an SLO stored before that time: a command line is
     # newer than any file.
     slo_ms: float = Field(
         default=200.0,
         gt=0.0,
         le=3_600_000.0,
-        description="latency to hold for a model without a stored SLO, ms",
+        description="latency SLO of models without a stored SLO, ms",
     )
     objective: float = Field(
-        default=0.99, gt=0.0, lt=1.0, description="share of requests to answer within it"
+        default=0.99, gt=0.0, lt=1.0, description="share of requests to answer within the SLO"
     )
     min_quality: float = Field(
         default=0.0, ge=0.0, le=1.0, description="levels below this quality are never used"
     )
     slo_given_at: AwareDatetime | None = Field(
         default=None,
-        description="ISO 8601; the last three, where set, replace what was stored before",
+        description="ISO 8601 time; the last three, where set, replace SLOs stored before it",
     )
     slo_url: str | None = Field(
         default=None,
         pattern="^https?://",
-        description="a central place of SLOs, read every minute: JSON of {model: SLO}",
+        description="URL of central SLOs, read every minute: JSON of {model: SLO}",
     )
     lease_ms: int = Field(
         default=2000,
         ge=500,
         le=60_000,
-        description="how long a policy holds when no further one comes, ms",
+        description="how long a policy stays valid without renewal, ms",
     )
     publish: str = Field(
         default="local",
         pattern="^(local|https?://.+)$",
-        description="local: policies go to run_dir; or the URL of a Triton with control models",
+        description="where to publish policies: local (run_dir), or the URL of a Triton with "
+        "control models",
     )
     control_secret_file: Path | None = Field(
-        default=None, description="file of the secret shared with that Triton"
+        default=None, description="file with the secret shared with that Triton"
     )
     token: SecretStr | None = Field(
-        default=None, min_length=1, description="bearer token that writes need"
+        default=None, min_length=1, description="bearer token required for writes"
     )
 
     @field_validator("models", mode="before")
@@ -132,7 +135,7 @@ class Settings(BaseSettings):
         return Slo(latency_ms=self.slo_ms, objective=self.objective, min_quality=self.min_quality)
 
     def override(self, slo: Slo, stored_at: datetime) -> Slo:
-        """A stored SLO, with what was asked for on a later command line."""
+        """A stored SLO, overridden by what a later command line set."""
         if self.slo_given_at is None or self.slo_given_at <= stored_at:
             return slo
         fields = {"slo_ms": "latency_ms", "objective": "objective", "min_quality": "min_quality"}
@@ -141,14 +144,16 @@ class Settings(BaseSettings):
 
     @property
     def beat_hz(self) -> float:
-        """How often to look, decide and renew the lease. Prometheus has no news in between."""
+        """Scrapes, decisions and lease renewals per second; Prometheus has no news in between."""
         if self.scrape_hz is not None:
             return self.scrape_hz
         return 20.0 if self.source == "triton" else max(1.0, 2000 / self.lease_ms)
 
     @property
     def blind_after_s(self) -> float:
-        """How long no news is no reason for caution: with Prometheus, two scrapes may fail."""
+        """How long to go without news before turning cautious: with Prometheus, two failed scrapes
+        are tolerated.
+        """
         least = Config.blind_after_s
         return least if self.source == "triton" else max(least, 3 * self.prometheus_scrape_s)
 
@@ -157,13 +162,13 @@ class Settings(BaseSettings):
         """Read ``os.environ``.
 
         Raises :class:`SettingsError` naming key and value, also for a listener beyond loopback
-        without a token, and for a Prometheus source without a URL; and for a ``FOVEATE_ADAPTER_``
-        key that means nothing, without its value: it may be a token under a wrong name.
+        without a token and for a Prometheus source without a URL. For an unknown
+        ``FOVEATE_ADAPTER_`` key it leaves out the value, which may be a misnamed token.
         """
         known = {f"{_PREFIX}{field.upper()}" for field in Settings.model_fields}
         for key in os.environ:
             if key.startswith(_PREFIX) and key not in known:
-                raise SettingsError(f"{key}: unknown, known are {', '.join(sorted(known))}")
+                raise SettingsError(f"{key}: unknown; expected one of {', '.join(sorted(known))}")
         try:
             settings = Settings()  # type: ignore[call-arg]  # run_dir is in the environment
         except ValidationError as error:

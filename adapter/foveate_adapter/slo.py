@@ -1,4 +1,4 @@
-"""The SLO of a model: what it may say, and the file that remembers it."""
+"""The SLO of a model, and the file that stores it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class Slo(_Strict):
-    """What is promised for one model, and what to seek within the promise."""
+    """The objective for one model, and the goal to pursue within it."""
 
     latency_ms: _LatencyMs
     objective: _Objective
@@ -42,7 +42,7 @@ class Slo(_Strict):
 
 
 class SloWish(_Strict):
-    """A new SLO; a key left out keeps its value."""
+    """Changes to an SLO; missing keys keep their value."""
 
     latency_ms: _LatencyMs | None = None
     objective: _Objective | None = None
@@ -68,9 +68,9 @@ class SloFile:
         self._model = model
 
     def load(self) -> tuple[Slo, datetime] | None:
-        """The SLO and when it was stored; None if none ever was.
+        """The SLO and when it was stored; None if none is stored.
 
-        Raises :class:`StateError` naming the file, if it is damaged or another model's.
+        Raises :class:`StateError` naming the file if it is damaged or belongs to another model.
         """
         try:
             stored = _Stored.model_validate_json(self.path.read_bytes())
@@ -87,9 +87,9 @@ class SloFile:
         return stored.slo, stored.stored_at
 
     def save(self, slo: Slo) -> None:
-        """Write atomically: after a crash there is the old SLO or the new one.
+        """Write atomically: after a crash the file holds the old SLO or the new one.
 
-        Raises :class:`StateError` naming the file; the old one is then still there.
+        Raises :class:`StateError` naming the file, which then still holds the old SLO.
         """
         stored = _Stored(model=self._model, stored_at=datetime.now(UTC), slo=slo)
         try:

@@ -1,4 +1,4 @@
-"""SLOs from one place for many adapters: another adapter's ``/v1/slos``, or any JSON like it."""
+"""Central SLOs for many adapters: another adapter's ``/v1/slos``, or any JSON like it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _Slos = TypeAdapter(dict[str, SloWish])
 
 
 async def follow(url: str, models: Sequence[Model]) -> None:
-    """Take over the SLOs at ``url`` until cancelled; what fails is tried again, and told once."""
-    told: set[str] = set()
+    """Adopt the SLOs at ``url`` until cancelled. Retries failures, and logs each problem once."""
+    logged: set[str] = set()
     async with httpx.AsyncClient() as client:
         while True:
             try:
@@ -34,16 +34,16 @@ async def follow(url: str, models: Sequence[Model]) -> None:
                 problems = {f"HTTP {error.response.status_code}"}
             except httpx.HTTPError as error:
                 problems = {f"{type(error).__name__}: {error}"}
-            for problem in problems - told:
+            for problem in problems - logged:
                 _log.warning("%s: %s", shown(url), problem)
-            told = problems
+            logged = problems
             await asyncio.sleep(PERIOD_S)
 
 
 def adopt(text: bytes, models: Sequence[Model]) -> Iterator[str]:
-    """Give each model the SLO that ``text`` has for it, and yield why that could not be done.
+    """Give each model the SLO that ``text`` has for it, and yield the problems.
 
-    A key left out keeps its value; SLOs of models that are not here are ignored.
+    Missing keys keep their value; SLOs of unknown models are ignored.
     """
     try:
         slos = _Slos.validate_json(text)
@@ -56,6 +56,6 @@ def adopt(text: bytes, models: Sequence[Model]) -> Iterator[str]:
         if model.holder is None and (slo := wish.applied_to(model.slo)) != model.slo:
             try:
                 model.set_slo(slo)
-                _log.info("%s: %s from the central place", model.name, slo)
+                _log.info("%s: %s from the central SLOs", model.name, slo)
             except (Conflict, StateError) as error:
                 yield str(error)

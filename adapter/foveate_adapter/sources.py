@@ -1,7 +1,7 @@
-"""Where observations come from: Triton itself, or a Prometheus server that scrapes it.
+"""Metrics sources: Triton itself, or a Prometheus server that scrapes it.
 
-A source is read in a thread of its own and blocks. It gives one sample for each model it has news
-of.
+Reading a source blocks, so it runs in its own thread. It returns one sample for each model that has
+new data.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ TIMEOUT_S = 0.5
 
 
 class Source(Protocol):
-    """``read`` raises :class:`ScrapeError` when there is no answer, or none we can read.
+    """``read`` raises :class:`ScrapeError` if there is no answer, or not one we can read.
 
-    ``url`` is to be shown: it has no user in it.
+    ``url`` is safe to show: it contains no credentials.
 
-    ``heartbeats`` are those of every process on the server, also of models without a ladder.
+    ``heartbeats`` covers every process of the server, including those of models without a ladder.
     """
 
     url: str
@@ -40,7 +40,7 @@ class Source(Protocol):
 
 
 class TritonSource:
-    """Triton's own ``/metrics``: as fresh as it gets."""
+    """Triton's own ``/metrics``, the freshest source."""
 
     def __init__(self, url: str, models: Sequence[str]) -> None:
         self.url = shown(url)
@@ -49,7 +49,7 @@ class TritonSource:
         self._page = Page(url, TIMEOUT_S)
 
     def read(self) -> Mapping[str, Sample]:
-        at = time.monotonic()  # before the queue is read: rather a batch too few than too many
+        at = time.monotonic()  # before reading the queue: better one batch too few than too many
         text = self._page.read()
         self.heartbeats.see(text, at)
         return {model: parse(text, model, at) for model in self._models}
@@ -58,22 +58,22 @@ class TritonSource:
 class PrometheusSource:
     """The raw samples a Prometheus server holds, with the times of its scrapes.
 
-    A plain instant query answers with the time of the query; only a range selector tells when a
-    sample was taken, and that a scrape is not a new one. Nothing is aggregated by PromQL: counters
-    are read as they are, so a restart of Triton is seen as on a direct scrape.
+    A plain instant query returns the time of the query; only a range selector returns when a sample
+    was taken, and so whether it is new. PromQL aggregates nothing: we read raw counters, so a
+    restart of Triton looks the same as on a direct scrape.
     """
 
     def __init__(self, url: str, models: Sequence[str], selector: str, scrape_s: float) -> None:
-        """``selector`` holds further label matchers; together they must fit one Triton server."""
+        """``selector`` adds label matchers; together they must match exactly one Triton server."""
         self._endpoint = f"{url.rstrip('/')}/api/v1/query"
         self.url = shown(self._endpoint)
-        self.heartbeats = Heartbeats()  # none are seen: Prometheus has rules for them
+        self.heartbeats = Heartbeats()  # stays empty: Prometheus has rules for heartbeats
         names, known = "|".join(METRICS), "|".join(map(re.escape, models))
         matchers = [f"__name__=~`{names}`", f"model=~`{known}`", selector]
         window = f"{round(3000 * scrape_s)}ms"  # one scrape may be late, another one fail
         self._query = f"{{{','.join(filter(None, matchers))}}}[{window}]"
         self._last: dict[str, float] = {}  # time of the newest scrape of each model
-        # No proxy from the environment: the server is beside us.
+        # No proxy from the environment: the server is local.
         self._client = httpx.Client(trust_env=False, timeout=TIMEOUT_S)
 
     def read(self) -> Mapping[str, Sample]:
@@ -114,13 +114,13 @@ _Series = list[tuple[tuple[str, ...], float]]
 
 
 def _newest(matrix: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, _Series]]:
-    """Time and values of the newest scrape of each model. Raises :class:`ScrapeError`, naming
-    them, if the samples are of several servers: added up they would mean nothing.
+    """Time and values of the newest scrape of each model. Raises :class:`ScrapeError` if the
+    samples come from several servers, naming them: their sum would be meaningless.
     """
     targets = {(item["metric"].get("job"), item["metric"].get("instance")) for item in matrix}
     if len(targets) > 1:
         found = "; ".join(f'job="{job}",instance="{instance}"' for job, instance in sorted(targets))
-        raise ScrapeError(f"prometheus_selector fits {len(targets)} servers: {found}")
+        raise ScrapeError(f"prometheus_selector matches {len(targets)} servers: {found}")
     newest: dict[str, tuple[float, _Series]] = {}
     for item in matrix:
         labels = item["metric"]

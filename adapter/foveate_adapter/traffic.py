@@ -1,4 +1,4 @@
-"""What arrives, how bursty it is, and how much of the SLO that leaves to spend. Pure.
+"""Load, burstiness, and how much of the SLO they leave to spend. Pure.
 
 In heavy traffic the backlog of a queue is a reflected Brownian motion, whose tail is exponential
 (Kingman 1962; Harrison, *Brownian Motion and Stochastic Flow Systems*, 1985): with load rho, index
@@ -6,7 +6,7 @@ of dispersion I of the arrivals and service time s,
 
     P(backlog > x) = exp(-theta x),    theta = 2 (1 - rho) / (I s)
 
-for x in seconds of work. Serving dearer than need be adds to the backlog.
+for x in seconds of work. Serving at dearer levels than necessary adds to the backlog.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 __all__ = ["Traffic", "room_s"]
 
-_WINDOW_S = 0.2  # as long as the batch in work, which is in no counter, hardly matters
+_WINDOW_S = 0.2  # long enough that the running batch, which is in no counter, hardly matters
 _LOAD_MEMORY_S = 3.0
 _DISPERSION_MEMORY_S = 20.0
 _PRIOR_WINDOWS = 10
@@ -24,7 +24,7 @@ _PRIOR_WINDOWS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """Arrivals so far, as far as they are remembered."""
+    """Statistics of the arrivals so far."""
 
     load: float = 0.0  # requests per second, smoothed
     dispersion: float = 4.0  # variance over mean of the arrivals in a window: 1 is Poisson
@@ -35,18 +35,19 @@ class Traffic:
     seconds: float = 0.0
 
     def seen(self, arrivals: float, seconds: float) -> Traffic:
-        """With ``arrivals`` more in ``seconds`` more.
+        """The statistics after another ``arrivals`` in ``seconds``.
 
-        ``arrivals`` may be negative, as a batch in work is in no counter.
+        ``arrivals`` may be negative, because a running batch is in no counter.
         """
         arrivals, seconds = self.arrivals + arrivals, self.seconds + seconds
         if seconds < _WINDOW_S:
             return replace(self, arrivals=arrivals, seconds=seconds)
         rate, dispersion = arrivals / seconds, self.dispersion
         if self.windows and rate + self.rate > 0:
-            # From neighbours, so that a trend is not taken for a burst (von Neumann 1941).
+            # From neighbouring windows, so that a trend does not count as a burst (von Neumann
+            # 1941).
             spread = 2 * (rate - self.rate) ** 2 / (1 / seconds + 1 / self.length_s)
-            # Until shown otherwise a load is bursty, and one window shows little.
+            # Assume bursts until proven otherwise; a single window proves little.
             young = 1 / (self.windows + _PRIOR_WINDOWS)
             weight = min(0.1, max(1 - math.exp(-seconds / _DISPERSION_MEMORY_S), young))
             dispersion += weight * (spread / (rate + self.rate) - dispersion)
@@ -61,9 +62,9 @@ class Traffic:
 
 
 def room_s(traffic: Traffic, service_s: float, slo_s: float, missable: float) -> float:
-    """Seconds of backlog that may be added while no more than ``missable`` of the requests miss.
+    """Seconds of backlog that may be added while at most a share ``missable`` of requests miss.
 
-    ``service_s`` is the time of one request at the cheapest level; no room if that cannot carry the
+    ``service_s`` is the time of one request at the cheapest level. 0 if that level cannot carry the
     load.
     """
     spare = 1 - max(0.0, traffic.load) * service_s

@@ -30,22 +30,22 @@ def accuracy(
     data: Annotated[
         Path,
         typer.Option(
-            help="Folder of JPEG and PNG images, a sub-folder for each class, called as in "
-            "labels.txt, or by WordNet numbers as ImageNet's are."
+            help="Folder of JPEG and PNG images with one sub-folder per class, named as in "
+            "labels.txt or, for ImageNet, by WordNet ID."
         ),
     ],
     name: Name = None,
     repository: Repository = REPOSITORY,
     level: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="Index of a level; may be repeated.", show_default="all of them"),
+        typer.Option(min=0, help="Level index; repeatable.", show_default="all"),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
-    """Accuracy of the levels of a model on images with labels."""
+    """Measure the accuracy of each level on labelled images."""
     model = choose_model(repository, name)
 
     import torch
@@ -53,7 +53,7 @@ def accuracy(
     from foveate.accuracy.measure import measure
 
     torch.set_num_threads(threads)
-    with bars() as tell:
+    with bars() as progress:
         rows = measure(
             repository / model,
             data,
@@ -61,7 +61,7 @@ def accuracy(
             batch=batch,
             workers=threads,
             levels=level,
-            tell=tell,
+            progress=progress,
         )
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
@@ -72,4 +72,4 @@ def accuracy(
         interval = f"{100 * row.low:.2f}-{100 * row.high:.2f}"
         table.add_row(str(row.level), row.name, f"{100 * row.top1:.2f}", interval, *shares)
     Console().print(table)
-    typer.echo(f"{rows[0].n} images, in per cent")
+    typer.echo(f"{rows[0].n} images; values in per cent")

@@ -21,34 +21,38 @@ def serve(
     name: Name = None,
     repository: Repository = REPOSITORY,
     output: Annotated[
-        Path, typer.Option(help="Folder of the results; what is there is not played again.")
+        Path, typer.Option(help="Results folder; runs already in it are not repeated.")
     ] = Path("bench-serve"),
     trace: Annotated[
         list[str] | None,
-        typer.Option(help="Trace to play; may be repeated.", show_default="all of them"),
+        typer.Option(help="Trace to play; repeatable.", show_default="all"),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="Length of a run.")] = 60.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of each run.")] = 60.0,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Of policies that are within a point of adaptive.")
+        int,
+        typer.Option(min=1, help="Seeds for policies within a percentage point of adaptive."),
     ] = 3,
-    slo_ms: Annotated[float, typer.Option(min=1, help="Latency to hold, milliseconds.")] = 200.0,
+    slo_ms: Annotated[float, typer.Option(min=1, help="Latency SLO, milliseconds.")] = 200.0,
     image_set: Annotated[
         str,
-        typer.Option(help="digits, an .npz file of pixels and labels, or a folder for each class."),
+        typer.Option(
+            help="digits, an .npz file with pixels and labels, or a folder with one sub-folder "
+            "per class."
+        ),
     ] = DIGITS,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Two traces of 15 s, once: eight minutes.")
+        bool, typer.Option("--quick", help="Two traces, runs of 15 s, one seed: eight minutes.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over.")] = False,
     report_only: Annotated[
-        bool, typer.Option("--report-only", help="Play nothing, write the report anew.")
+        bool, typer.Option("--report-only", help="Play nothing, only rewrite the report.")
     ] = False,
 ) -> None:
-    """Serve the same arrivals adaptively, at every fixed level, and as others would.
+    """Compare adaptive serving with fixed levels and other controllers on the same arrivals.
 
-    Each trace takes ten minutes at 60 s a run: adaptive twice, the fixed levels, a threshold
-    controller, a concurrency limiter. Ctrl-C keeps what was played; the same command goes on with
-    the trace that was not played whole.
+    Each trace takes ten minutes with runs of 60 s: adaptive twice, each fixed level, a threshold
+    controller and a concurrency limiter. Ctrl-C keeps what was played; the same command then
+    resumes with the incomplete trace.
     """
     from foveate_loadtest.bench.comparison_page import write_page
     from foveate_loadtest.bench.plan import QUICK, TRACES

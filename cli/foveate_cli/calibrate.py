@@ -34,48 +34,51 @@ def calibrate(
     repository: Repository = REPOSITORY,
     data: Data = None,
     images: Annotated[
-        int, typer.Option(min=8, help="Most images to choose levels on, and to report them on.")
+        int,
+        typer.Option(min=8, help="Maximum images to choose levels on, and again to report on."),
     ] = 2000,
     budgets: Annotated[
-        str, typer.Option(help="Times to find a level for, as shares of level 0's.")
+        str, typer.Option(help="Batch times to find a level for, as shares of level 0's.")
     ] = _BUDGETS,
-    batch: Annotated[int, typer.Option(help="Images of the batch that is timed.")] = _DEFAULT.batch,
+    batch: Annotated[int, typer.Option(help="Batch size to time levels at.")] = _DEFAULT.batch,
     max_loss: Annotated[
-        float, typer.Option(help="Largest loss of quality of a level, 0..1.")
+        float, typer.Option(help="Maximum quality loss of a level, 0..1.")
     ] = _DEFAULT.max_loss,
     step: Annotated[
-        float, typer.Option(help="Least ratio of times between neighbouring levels.")
+        float, typer.Option(help="Minimum ratio of the batch times of neighbouring levels.")
     ] = _DEFAULT.step,
     multiple: Annotated[
-        int, typer.Option(help="Counts of tokens are multiples of this.")
+        int, typer.Option(help="Token counts are multiples of this.")
     ] = _DEFAULT.multiple,
     vocabulary: Annotated[
-        str | None, typer.Option(help="File of visual words beside the ladder. Default: learn one.")
+        str | None, typer.Option(help="Visual-word file next to the ladder. Default: learn one.")
     ] = None,
     variant: Annotated[
-        list[str] | None, typer.Option(help="Slimmer weights beside the ladder; may be repeated.")
+        list[str] | None, typer.Option(help="Compressed weights next to the ladder; repeatable.")
     ] = None,
     selector: Annotated[
         str | None,
         typer.Option(
-            help="File of token selectors beside the ladder.",
+            help="Token-selector file next to the ladder.",
             show_default=f"{_SELECTOR}, if there is one",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = _DEFAULT.seed,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = _DEFAULT.seed,
     time_limit: Annotated[
-        float | None, typer.Option(help="Minutes after which no further search starts.")
+        float | None, typer.Option(help="Minutes after which no new search starts.")
     ] = None,
     threads: Threads = 1,
     report: Annotated[
         Path | None,
-        typer.Option(help="HTML file, a PNG beside it.", show_default="in the state folder"),
+        typer.Option(
+            help="HTML report to write, with a PNG next to it.", show_default="in the state folder"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search and measure levels, and write the ladder of those worth having.
+    """Search for levels, measure them, and write the ladder of those worth having.
 
-    Interrupted, it goes on where it stopped when it is run again.
+    An interrupted run resumes when you run the command again.
     """
     settings = Settings(
         budgets=_shares(budgets),
@@ -106,10 +109,10 @@ def calibrate(
     folder, state = repository / model / "1", state_dir()
     if selector is None and (folder / _SELECTOR).exists():
         selector = _SELECTOR
-    with bars() as tell:
+    with bars() as progress:
         config = load_models(folder, vocabulary, variant or ())[WEIGHTS].config
         choose, judge = load_pair(
-            repository / model, config, data, most=images, seed=seed, tell=tell
+            repository / model, config, data, max_images=images, seed=seed, progress=progress
         )
         found = run(
             folder,
@@ -121,8 +124,8 @@ def calibrate(
             vocabulary=vocabulary,
             variants=variant or (),
             selector=selector,
-            tell=tell,
-            # Of the process where it is one thread: others on the machine do not count.
+            progress=progress,
+            # With one thread, CPU time, so that other processes on the machine do not count.
             clock=time.process_time if threads == 1 else time.perf_counter,
         )
     found.latency.save(table_path(found.ladder, torch.device("cpu"), state))
@@ -136,9 +139,9 @@ def calibrate(
     for row in rows:
         table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
     Console().print(table)
-    typer.echo(f"{folder / 'ladder.json'} written; report: {path}")
+    typer.echo(f"wrote {folder / 'ladder.json'}; report: {path}")
     if found.recalled:
-        typer.echo(f"{found.recalled} measurements of an earlier run were used", err=True)
+        typer.echo(f"reused {found.recalled} measurements of an earlier run", err=True)
 
 
 def _shares(text: str) -> tuple[float, ...]:
@@ -146,7 +149,7 @@ def _shares(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(
-            f"budgets={text!r}: expected shares of level 0's time in (0, 1), as 0.5,0.25"
+            f"budgets={text!r}: expected shares of level 0's time in (0, 1), e.g. 0.5,0.25"
         ) from error
 
 

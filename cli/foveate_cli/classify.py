@@ -1,4 +1,4 @@
-"""``foveate classify``: one image to a running server, as any client of its protocol would."""
+"""``foveate classify``: send one image to a running server, as any KServe v2 client would."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 
 from foveate.errors import FoveateError
 
-__all__ = ["Classified", "Guess", "ask"]
+__all__ = ["Classified", "Guess", "classify"]
 
 _TIMEOUT_S = 30.0
 
@@ -27,17 +27,18 @@ class Guess:
 
 @dataclass(frozen=True)
 class Classified:
-    """The best classes of an image, best first, and the level they were found at."""
+    """The top classes of an image, best first, and the level that answered."""
 
     image: str
     classes: tuple[Guess, ...]
     level: int
 
 
-def ask(url: str, model: str, image: Path, *, top: int, level: str | None) -> Classified:
-    """Send a JPEG or PNG file to ``NAME_classify`` of the server at ``url`` (host:port).
+def classify(url: str, model: str, image: Path, *, top: int, level: str | None) -> Classified:
+    """Send a JPEG or PNG file to ``NAME_classify`` on the server at ``url`` (host:port).
 
-    Raises :class:`FoveateError` with what the server says if it refuses, or cannot be reached.
+    Raises :class:`FoveateError` with the server's message if it rejects the image, or with the
+    reason if it cannot be reached.
     """
     file = image.read_bytes()
     body = struct.pack("<I", len(file)) + file

@@ -29,38 +29,40 @@ def compress(
     name: Name = None,
     repository: Repository = REPOSITORY,
     target_macs: Annotated[
-        float, typer.Option(help="Share of the multiply-accumulates to be left.")
+        float, typer.Option(help="Share of multiply-accumulates to keep.")
     ] = 0.5,
     data: Data = None,
     images: Annotated[
-        int, typer.Option(min=64, help="Images to fit and distil on, and as many to report on.")
+        int, typer.Option(min=64, help="Images to fit and distil on; as many again to report on.")
     ] = 2000,
-    multiple: Annotated[int, typer.Option(min=1, help="What sizes are multiples of.")] = 8,
+    multiple: Annotated[int, typer.Option(min=1, help="Sizes are multiples of this.")] = 8,
     heads: Annotated[bool, typer.Option("--heads", help="Also remove whole heads.")] = False,
     residual: Annotated[
-        bool, typer.Option("--residual", help="Also remove channels of the residual stream.")
+        bool, typer.Option("--residual", help="Also remove residual-stream channels.")
     ] = False,
     redundancy: Annotated[
         bool,
         typer.Option(
             "--redundancy",
-            help="Choose values and hidden units by SNP's cosines, not by what is lost without.",
+            help="Rank values and hidden units by SNP's cosines, not by the loss without them.",
         ),
     ] = False,
     distill_epochs: Annotated[
-        int, typer.Option(min=0, help="Passes of training against the dense model.")
+        int, typer.Option(min=0, help="Epochs of distillation from the dense model.")
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     threads: Threads = 1,
     out: Annotated[
-        str | None, typer.Option(help="File beside the model's.", show_default="slim50.safetensors")
+        str | None,
+        typer.Option(help="File name, next to the model's.", show_default="slim50.safetensors"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Prune neurons until a share of the multiply-accumulates is left; writes a weight variant.
+    """Prune neurons down to a share of the multiply-accumulates; writes a weight variant.
 
-    Levels use it by its file name ("weights" in ladder.json). Without --distill-epochs nothing is
-    trained: what is left is fitted to the dense model in closed form. Labels only tell top-1.
+    Levels refer to it by file name ("weights" in ladder.json). Without --distill-epochs nothing is
+    trained: the remaining weights are fitted to the dense model in closed form. Labels are used
+    only to report top-1.
     """
     import torch
 
@@ -84,9 +86,9 @@ def compress(
     dense = load_vit(folder / source)
     dense.config.require_plain("compress")
     check_target(dense.config, target_macs, multiple=multiple, heads=heads, residual=residual)
-    with bars() as tell:
+    with bars() as progress:
         fit, held_out = load_pair(
-            model_folder, dense.config, data, most=images, seed=seed, tell=tell
+            model_folder, dense.config, data, max_images=images, seed=seed, progress=progress
         )
         model = slim.compress(
             dense,
@@ -96,7 +98,7 @@ def compress(
             heads=heads,
             residual=residual,
             criterion="redundancy" if redundancy else "loss",
-            tell=tell,
+            progress=progress,
         )
         if distill_epochs:
             distill(
@@ -106,10 +108,10 @@ def compress(
                 epochs=distill_epochs,
                 seed=seed,
                 checkpoint=folder / f".{file}.training",
-                tell=tell,
+                progress=progress,
             )
     save_vit(model, folder / file)
-    # Judge the file, whose weights are rounded to fp16, rather than the model in memory.
+    # Measure the file, whose weights are rounded to fp16, not the model in memory.
     reports = examine([dense, load_vit(folder / file)], held_out.pixels, held_out.labels)
     if as_json:
         typer.echo(json.dumps({"file": str(folder / file), **_by_name(reports)}, indent=1))

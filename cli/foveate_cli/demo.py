@@ -27,11 +27,11 @@ _HEADER = "  second  offered   served   p99 ms   in SLO rejected    level    que
 
 
 def demo(repository: Path = Path("model_repository"), name: str | None = None) -> int:
-    """serve, burst, compare; about three minutes. Returns the exit status.
+    """Serve, send a burst, compare; about three minutes. Returns the exit status.
 
-    0 only if the adaptive run answers more requests in time than level 0 alone, and at a higher
-    quality than the cheapest level alone. Raises a :class:`~foveate.errors.FoveateError` when the
-    server cannot be started.
+    It is 0 only if the adaptive run answers more requests in time than level 0 alone, and at a
+    higher quality than the cheapest level alone. Raises a :class:`~foveate.errors.FoveateError` if
+    the server cannot be started.
     """
     console = Console(highlight=False)
     say = partial(console.print, soft_wrap=True)
@@ -42,14 +42,14 @@ def demo(repository: Path = Path("model_repository"), name: str | None = None) -
         with console.status("starting the server (a first start also measures its levels)"):
             server = stack.enter_context(running(repository, "--no-pin-cap", core=core))
             stage = Stage(server, model)
-        with console.status("measuring how much the dearest and the cheapest level can serve"):
+        with console.status("measuring the capacity of the dearest and the cheapest level"):
             capacities = stage.capacities()
         schedule = scenario_schedule(Scenario.BURST, capacities, _SEED)
         console.print(
             f"level 0 serves [bold]{capacities.exact:.0f}[/] images/s, "
             f"{stage.ladder.names[stage.ladder.cheapest]} {capacities.cheapest:.0f}/s; the load is "
             f"{0.4 * capacities.exact:.0f}/s, {1.5 * capacities.exact:.0f}/s for 10 s, then "
-            f"{0.4 * capacities.exact:.0f}/s again; every answer is due in {stage.slo_ms:g} ms"
+            f"{0.4 * capacities.exact:.0f}/s again; the SLO is {stage.slo_ms:g} ms"
         )
         reports: dict[str, Report] = {}
         pins = {"adaptive": None, "always exact": 0, "always cheapest": stage.ladder.cheapest}
@@ -69,7 +69,7 @@ def demo(repository: Path = Path("model_repository"), name: str | None = None) -
 
 
 def verdict(adaptive: Report, exact: Report, cheapest: Report) -> str | None:
-    """Why the adaptive run is not worth having; None if it is."""
+    """Why the adaptive run fails the comparison; None if it passes."""
     if adaptive.attainment <= exact.attainment:
         return (
             f"adaptive answered {adaptive.attainment:.2%} in time, level 0 alone "

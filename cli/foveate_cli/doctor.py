@@ -1,4 +1,4 @@
-"""``foveate doctor``: what ``foveate serve`` needs of this machine, one line each."""
+"""``foveate doctor``: check what ``foveate serve`` needs from this machine, one line each."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Verdict(StrEnum):
     """Whether serving will work."""
 
     OK = "ok"
-    WARNING = "warning"  # it may, as things are now
+    WARNING = "warning"  # something that may change, such as a port in use
     FAILURE = "failure"  # it cannot
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at."""
+    """Result of one check."""
 
     subject: str
     verdict: Verdict
@@ -44,14 +44,14 @@ class Finding:
 
 
 def examine(options: ServeOptions) -> Iterator[Finding]:
-    """Look at everything ``foveate serve`` with these options would depend on."""
+    """Check everything that ``foveate serve`` depends on with these options."""
     supported = (3, 11) <= sys.version_info < (3, 13)
     yield _finding("python", supported, platform.python_version(), "needs 3.11 or 3.12")
     if options.server_bin is None:
         yield from _embedded()
     else:
         found = os.access(options.server_bin, os.X_OK)
-        yield _finding("server", found, str(options.server_bin), "no executable file")
+        yield _finding("server", found, str(options.server_bin), "not an executable file")
     free = shutil.disk_usage("/dev/shm").free
     yield _finding(
         "shared memory",
@@ -86,7 +86,7 @@ def _read_environment() -> str:
     os.environ.setdefault("FOVEATE_RUN_DIR", "/")  # it will be made
     ModelSettings.read()
     Settings.from_environment()
-    return ", ".join(given) or "no variable of ours is set"
+    return ", ".join(given) or "no FOVEATE_ variable is set"
 
 
 def _embedded() -> Iterator[Finding]:

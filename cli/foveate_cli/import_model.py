@@ -26,23 +26,24 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SRC", help="File or folder of a checkpoint, or hf-hub:OWNER/NAME[@REVISION]."
+            metavar="SRC",
+            help="Checkpoint file or folder, or hf-hub:OWNER/NAME, or hf-hub:OWNER/NAME@REVISION.",
         ),
     ],
-    name: Annotated[str, typer.Option(help="What the model is to be called.")],
+    name: Annotated[str, typer.Option(help="Name to give the model.")],
     repository: Repository = REPOSITORY,
     image_size: Annotated[
         int | None,
         typer.Option(
             min=8,
-            help="Edge of the images to serve; position embeddings are interpolated.",
+            help="Edge of the images to serve, pixels; position embeddings are interpolated.",
             show_default="the checkpoint's",
         ),
     ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="File of class names, one a line; zero-shot heads (CLIP, SigLIP) need it.",
+            help="File of class names, one per line; zero-shot heads (CLIP, SigLIP) need it.",
             show_default="the checkpoint's",
             exists=True,
             dir_okay=False,
@@ -50,12 +51,12 @@ def import_(
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(help="Text of a zero-shot class, {} for its name; repeated: their average."),
+        typer.Option(help="Zero-shot prompt, {} for the class name; repeat it to average several."),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
-            help="Configuration of timm or transformers, in place of the config.json beside SRC.",
+            help="timm or transformers configuration, instead of the config.json next to SRC.",
             exists=True,
             dir_okay=False,
         ),
@@ -63,17 +64,17 @@ def import_(
     check: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Image to show the top 5 of, by the original implementation and by ours; may be "
-            "repeated. Ends with 1 if they differ.",
+            help="Image to classify with the original implementation and with Foveate, to compare "
+            "their top 5; repeatable. Exits with 1 if they differ.",
             exists=True,
             dir_okay=False,
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a checkpoint of timm, Hugging Face or torchvision servable.
+    """Import a timm, Hugging Face or torchvision checkpoint into the model repository.
 
-    Writes the five folders of NAME with level 0 alone; "foveate calibrate NAME" adds levels.
+    Writes the five folders of NAME, with level 0 only; "foveate calibrate NAME" adds levels.
     """
     from foveate.importers.check import compare
     from foveate.importers.entry import check_name
@@ -82,23 +83,23 @@ def import_(
     from foveate.importers.source import find_source
 
     if check and image_size is not None:
-        raise InputError("check: expected no --image-size, for the original answers at its own")
+        raise InputError("check: expected no --image-size: the original runs at its own size")
     names = _read_labels(labels) if labels else None
     prompts = prompt or []
     found = find_source(source, config)
     check_name(repository, name)
-    # Before anything is written: without an original there is nothing to check.
+    # Before anything is written: without an original there is nothing to compare with.
     original = find_original(found, names, prompts) if check else None
-    with bars() as tell:
+    with bars() as progress:
         wishes = Wishes(size=image_size, labels=names, prompts=prompts)
-        imported = import_checkpoint(found, repository, name, wishes, tell)
+        imported = import_checkpoint(found, repository, name, wishes, progress)
     compared: list[Compared] = []
     if check and original is not None:
         compared = [*compare(repository / name, check, original)]
     if as_json:
         typer.echo(json.dumps(_facts(repository / name, imported, compared), indent=1))
     else:
-        _tell(repository / name, imported, compared)
+        _print(repository / name, imported, compared)
     if not all(row.same for row in compared):
         raise typer.Exit(1)
 
@@ -123,7 +124,7 @@ def _facts(model: Path, imported: Imported, compared: list[Compared]) -> dict[st
     }
 
 
-def _tell(model: Path, imported: Imported, compared: list[Compared]) -> None:
+def _print(model: Path, imported: Imported, compared: list[Compared]) -> None:
     config, way = imported.config, imported.preprocess.parameters
     scores = "a sigmoid for each class" if config.sigmoid else "probabilities that sum to 1"
     typer.echo(
@@ -133,9 +134,9 @@ def _tell(model: Path, imported: Imported, compared: list[Compared]) -> None:
         f"{config.height}x{config.width}; SCORES: {scores}"
     )
     if imported.recipe.assumed:
-        typer.echo(f"assumed, for the checkpoint does not say: {imported.recipe.assumed}", err=True)
+        typer.echo(f"assumed, as the checkpoint does not say: {imported.recipe.assumed}", err=True)
     if not imported.named:
-        typer.echo("labels.txt: numbers; the checkpoint names no classes, --labels does", err=True)
+        typer.echo("labels.txt: numbers, as the checkpoint has no names; set --labels", err=True)
     for row in compared:
         table = Table(
             "original", "", "ours", "", box=None, header_style="bold", title_justify="left"

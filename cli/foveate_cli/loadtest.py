@@ -27,90 +27,105 @@ def loadtest(
     url: Annotated[str, typer.Option(help="HTTP host:port of the server.")] = "127.0.0.1:8000",
     grpc_url: Annotated[
         str | None,
-        typer.Option(help="gRPC host:port of the server.", show_default="port 8001 of --url's"),
+        typer.Option(
+            help="gRPC host:port of the server.", show_default="port 8001 of --url's host"
+        ),
     ] = None,
     adapter_url: Annotated[
-        str, typer.Option(help="Adapter: the SLO and the levels.")
+        str, typer.Option(help="URL of the adapter, to read the SLO and the levels from.")
     ] = "http://127.0.0.1:8080",
-    protocol: Protocol = Protocol.GRPC,
-    model: str = "digits",
-    target: Annotated[Target, typer.Option(help="Raw pixels, or JPEG files.")] = Target.PIXELS,
+    protocol: Annotated[Protocol, typer.Option(help="Protocol to send with.")] = Protocol.GRPC,
+    model: Annotated[str, typer.Option(help="Model name.")] = "digits",
+    target: Annotated[Target, typer.Option(help="Send raw pixels or JPEG files.")] = Target.PIXELS,
     scenario: Annotated[
         Scenario | None,
         typer.Option(
-            help="Load, in multiples of capacities measured first.", show_default=_SCENARIO.value
+            help="Load, in multiples of the capacities, which are measured first.",
+            show_default=_SCENARIO.value,
         ),
     ] = None,
     shape: Annotated[
-        Shape | None, typer.Option(help="Another load: this shape instead of a scenario.")
+        Shape | None, typer.Option(help="Shape of the load, instead of a scenario.")
     ] = None,
     recorded: Annotated[
         Path | None,
-        typer.Option(help="Another load: times seen elsewhere, one a line, seconds.", exists=True),
+        typer.Option(
+            help="File of recorded arrival times, seconds, one per line, instead of a scenario.",
+            exists=True,
+        ),
     ] = None,
     load: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Mean of a shape or record, of the cheapest capacity.",
+            help="With --shape or --recorded: mean load, as a share of the cheapest capacity.",
             show_default=str(_LOAD),
         ),
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(min=0, help="The same in requests/s; then no capacity is measured."),
+        typer.Option(min=0, help="The same in requests/s, which needs no capacity measurement."),
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(min=1, help="Of a shape or record.", show_default=str(_SECONDS)),
+        typer.Option(
+            min=1, help="With --shape or --recorded: length, seconds.", show_default=str(_SECONDS)
+        ),
     ] = None,
     arrivals: Annotated[
-        Path | None, typer.Option(help="Replay this arrival file instead.", exists=True)
+        Path | None,
+        typer.Option(help="Arrival file to replay, instead of a scenario.", exists=True),
     ] = None,
-    save_arrivals: Annotated[Path | None, typer.Option(help="Write the arrival file.")] = None,
-    seed: Annotated[int | None, typer.Option(show_default=str(_SEED))] = None,
+    save_arrivals: Annotated[
+        Path | None, typer.Option(help="Write the arrivals to this file.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed of the arrivals.", show_default=str(_SEED))
+    ] = None,
     cv2: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Burstiness of the gaps: 0 metronome, 1 Poisson.",
+            help="Burstiness, CV² of the gaps: 0 even, 1 Poisson.",
             show_default=str(_CV2),
         ),
     ] = None,
     slo_ms: Annotated[
-        float | None, typer.Option(min=1, help="Milliseconds.", show_default="the adapter's")
+        float | None,
+        typer.Option(min=1, help="Latency SLO, milliseconds.", show_default="the adapter's"),
     ] = None,
     ladder: Annotated[
         Path | None,
-        typer.Option(help="ladder.json; with --slo-ms no adapter is asked.", exists=True),
+        typer.Option(help="ladder.json; with --slo-ms, no adapter is needed.", exists=True),
     ] = None,
     image_set: Annotated[
-        str, typer.Option(help="digits, an .npz file of pixels and labels, or a folder of files.")
+        str, typer.Option(help="digits, an .npz file with pixels and labels, or a folder of files.")
     ] = DIGITS,
-    images: Annotated[int, typer.Option(min=1, help="Different images, sent in turn.")] = 500,
+    images: Annotated[int, typer.Option(min=1, help="Different images to send in turn.")] = 500,
     wish: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=VALUE:SHARE of the requests, as in quality=exact:0.05; repeatable."
+            help="NAME=VALUE:SHARE, a parameter for a share of the requests, e.g. "
+            "quality=exact:0.05; repeatable."
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the report, JSON.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     page: Annotated[
-        Path | None, typer.Option(help="Write the report with its plots, one HTML file.")
+        Path | None, typer.Option(help="Write the report and its plots as one HTML file.")
     ] = None,
     rows: Annotated[
-        Path | None, typer.Option(help="Write one row a request, .parquet, .csv or .npz.")
+        Path | None, typer.Option(help="Write one row per request, as .parquet, .csv or .npz.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that share the sending.")] = 1,
-    core: Annotated[int | None, typer.Option(min=0, help="Run the client on this core.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that send requests.")] = 1,
+    core: Annotated[
+        int | None, typer.Option(min=0, help="Run the client on this CPU core.")
+    ] = None,
     max_send_lag_ms: Annotated[
-        float, typer.Option(min=0, help="Fail if the client's own p99 delay is longer.")
+        float, typer.Option(min=0, help="Fail if the client's p99 send lag is longer.")
     ] = 5.0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the report as JSON, for programs.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Send an open-loop load and judge every answer against the SLO."""
+    """Send an open-loop load and check every answer against the SLO."""
     sources = {
         "--arrivals": arrivals,
         "--recorded": recorded,
@@ -121,10 +136,12 @@ def loadtest(
     _at_most_one({"--load": load, "--rate": rate})
     if recorded is None and shape is None:
         for name in _given({"--seconds": seconds, "--load": load, "--rate": rate}):
-            raise typer.BadParameter(f"{name} goes only with --shape or --recorded")
+            raise typer.BadParameter(f"{name} needs --shape or --recorded")
     for name in _given({"--seed": seed, "--cv2": cv2}):
         for source in _given({"--arrivals": arrivals, "--recorded": recorded}):
-            raise typer.BadParameter(f"{name} does not go with {source}: its times are fixed")
+            raise typer.BadParameter(
+                f"{name} cannot be combined with {source}, whose times are fixed"
+            )
 
     from foveate_loadtest.adapter_client import Adapter
     from foveate_loadtest.arrivals import Schedule, recorded_schedule, scenario_schedule
@@ -136,7 +153,7 @@ def loadtest(
     from foveate_loadtest.table import report_table
     from foveate_loadtest.wishes import Wish, share_out
 
-    share_out([Wish.parse(text) for text in wish or ()])  # a mistake shows before the measuring
+    share_out([Wish.parse(text) for text in wish or ()])  # report a mistake before measuring
     for path in (output, save_arrivals):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +223,7 @@ def _given(options: Mapping[str, object]) -> list[str]:
 
 def _at_most_one(options: Mapping[str, object]) -> None:
     if len(given := _given(options)) > 1:
-        raise typer.BadParameter(f"{' and '.join(given)} exclude each other")
+        raise typer.BadParameter(f"{' and '.join(given)} cannot be combined")
 
 
 def _capacities(

@@ -29,7 +29,7 @@ __all__ = ["app"]
 
 class _App(typer.Typer):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Errors raised on purpose are told in one line; a traceback means a bug."""
+        """Print expected errors in one line; a traceback means a bug."""
         try:
             return super().__call__(*args, **kwargs)
         except (FoveateError, LoadtestError) as error:
@@ -40,13 +40,14 @@ app = _App(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Serve Vision Transformers that hold a latency SLO by spending fewer tokens.",
+    help="Serve Vision Transformers within a latency SLO by using fewer tokens under load.",
 )
 
 Host = Annotated[str, typer.Option(help="IPv4 address to listen on.")]
-Port = Annotated[int, typer.Option(min=1, max=65535)]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
 ServerBin = Annotated[
-    Path | None, typer.Option(help="Another tritonserver than the embedded one.", dir_okay=False)
+    Path | None,
+    typer.Option(help="tritonserver to run instead of the embedded one.", dir_okay=False),
 ]
 
 
@@ -59,7 +60,7 @@ def serve(
     metrics_port: Port = 8002,
     adapter_port: Port = 8080,
     slo_ms: Annotated[
-        float | None, typer.Option(min=1, help="Latency to hold, milliseconds.", show_default="200")
+        float | None, typer.Option(min=1, help="Latency SLO, milliseconds.", show_default="200")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each model process.")] = 1,
     adapter: Annotated[
@@ -69,7 +70,7 @@ def serve(
         bool,
         typer.Option(
             "--pin-cap/--no-pin-cap",
-            help="Hold exact and pinned requests to a tenth of the time under pressure.",
+            help="Under pressure, limit exact and pinned requests to 10 % of compute time.",
         ),
     ] = True,
     admission: Admission = True,
@@ -77,12 +78,12 @@ def serve(
     control: Annotated[
         Path | None,
         typer.Option(
-            help="Let adapters on other hosts publish policies; file of the shared secret.",
+            help="Accept policies from adapters on other hosts; file with the shared secret.",
             dir_okay=False,
         ),
     ] = None,
 ) -> None:
-    """Run the Triton server and the adapter until SIGTERM; prints a line "ready" with the URLs."""
+    """Run the Triton server and the adapter until SIGTERM. Prints "ready" with the URLs."""
     from foveate_cli.host.serve import ServeOptions, serve
 
     options = ServeOptions(
@@ -106,16 +107,16 @@ def serve(
 @app.command()
 def classify(
     images: Annotated[list[Path], typer.Argument(help="JPEG or PNG files.", exists=True)],
-    model: Annotated[str, typer.Option(help="Model.")] = "digits",
+    model: Annotated[str, typer.Option(help="Model name.")] = "digits",
     url: Annotated[str, typer.Option(help="HTTP host:port of the server.")] = "127.0.0.1:8000",
-    top: Annotated[int, typer.Option(min=1, help="Classes to name.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to print.")] = 3,
     level: Annotated[str | None, typer.Option(help="Level, by name or index.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a running server what is on images of your own."""
-    from foveate_cli.classify import ask
+    """Classify your own images on a running server."""
+    from foveate_cli.classify import classify
 
-    answers = [ask(url, model, image, top=top, level=level) for image in images]
+    answers = [classify(url, model, image, top=top, level=level) for image in images]
     if as_json:
         typer.echo(json.dumps([asdict(answer) for answer in answers], indent=1))
         return
@@ -129,7 +130,7 @@ def demo(
     name: Name = None,
     repository: Repository = REPOSITORY,
 ) -> None:
-    """Serve the demo model, send it a burst, compare with fixed levels; about two minutes."""
+    """Serve the demo model, send it a burst, compare with fixed levels; about three minutes."""
     from foveate_cli.demo import demo
 
     raise typer.Exit(demo(repository, name))
@@ -156,7 +157,7 @@ def doctor(
     server_bin: ServerBin = None,
     as_json: Json = False,
 ) -> None:
-    """Tell whether "foveate serve" can work on this machine, and what is missing if not."""
+    """Check whether "foveate serve" can run on this machine, and say what is missing."""
     from foveate_cli.doctor import Verdict, examine
     from foveate_cli.host.serve import ServeOptions
 
@@ -174,7 +175,7 @@ def doctor(
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         table = Table(box=None, header_style="bold")
-        for column in ("", "what", "found"):
+        for column in ("", "check", "result"):
             table.add_column(column, overflow="fold")
         colours = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILURE: "red"}
         for finding in findings:
@@ -189,17 +190,18 @@ def doctor(
 @app.command()
 def health(
     repository: Repository = Path("model_repository"),
-    url: Annotated[str, typer.Option(help="Of Triton's HTTP.")] = "http://127.0.0.1:8000",
+    url: Annotated[str, typer.Option(help="Triton's HTTP URL.")] = "http://127.0.0.1:8000",
     patience: Annotated[
-        float, typer.Option(min=0.1, help="How long an answer may take, s; 30 to ask for life.")
+        float,
+        typer.Option(min=0.1, help="Seconds to wait for an answer; use 30 for liveness probes."),
     ] = 5.0,
 ) -> None:
-    """Exit 0 if every model answers a real inference, for probes: Triton calls dead ones ready."""
+    """Exit 0 if every model answers a real inference. Triton reports even dead models as ready."""
     from foveate.repository import model_names
-    from foveate_cli.host.watchdog import ailments
+    from foveate_cli.host.watchdog import find_failures
 
-    if found := ailments(url, model_names(repository), patience):
-        sys.exit("\n".join(found))
+    if failures := find_failures(url, model_names(repository), patience):
+        sys.exit("\n".join(failures))
 
 
 if __name__ == "__main__":

@@ -9,23 +9,23 @@ import typer
 
 __all__ = ["REPOSITORY", "Admission", "Data", "Json", "Name", "Repository", "Threads"]
 
-Name = Annotated[str | None, typer.Argument(help="Model. Default: the only one.")]
-Repository = Annotated[Path, typer.Option(help="Folder of models, as Triton reads it.")]
+Name = Annotated[str | None, typer.Argument(help="Model name. Default: the only one.")]
+Repository = Annotated[Path, typer.Option(help="Triton model repository.")]
 REPOSITORY = Path("model_repository")
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of JPEG and PNG images. Sub-folders, if there are any, are their classes, "
-        "named as in the model's labels.txt (without one: as many as classes, in alphabetical "
-        "order); without sub-folders there are no labels.",
+        help="Folder of JPEG and PNG images. Sub-folders, if any, are classes, named as in the "
+        "model's labels.txt (without labels.txt: one for each class, in alphabetical order). "
+        "Without sub-folders, images have no labels.",
         show_default="the demo model's own images",
     ),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads, as in serving.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads; use as many as for serving.")]
 Admission = Annotated[
     bool,
     typer.Option(
-        "--admission/--no-admission", help="Refuse requests that would miss their deadline."
+        "--admission/--no-admission", help="Reject requests that would miss their deadline."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

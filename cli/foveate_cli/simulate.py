@@ -34,45 +34,45 @@ def simulate(
     arrivals: Annotated[
         Path | None,
         typer.Option(
-            help="Arrival file or rows (.npz, .csv) of a load test, instead of a scenario.",
+            help="Arrival file, or rows (.npz, .csv) of a load test, instead of a scenario.",
             exists=True,
         ),
     ] = None,
     scenario: Annotated[Shape, typer.Option(help="Shape of the load.")] = Shape.STEADY,
     load: Annotated[
         float,
-        typer.Option(min=0.01, help="Mean load: share of the cheapest level's capacity."),
+        typer.Option(min=0.01, help="Mean load, as a share of the cheapest level's capacity."),
     ] = 0.7,
     cv2: Annotated[
-        float, typer.Option(min=0, help="Burstiness of the gaps: 0 metronome, 1 Poisson.")
+        float, typer.Option(min=0, help="Burstiness, CV² of the gaps: 0 even, 1 Poisson.")
     ] = 1.0,
     seconds: Annotated[float, typer.Option(min=1, help="Length of the scenario.")] = 60.0,
-    seed: int = 0,
-    slo_ms: Annotated[float, typer.Option(min=1, help="Latency to hold, milliseconds.")] = 200.0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    slo_ms: Annotated[float, typer.Option(min=1, help="Latency SLO, milliseconds.")] = 200.0,
     objective: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of requests to answer within it.")
+        float, typer.Option(min=0, max=1, help="Share of requests to answer within the SLO.")
     ] = 0.99,
     overhead_ms: Annotated[
-        float, typer.Option(min=0, help="Of every batch, beside what the model measures.")
+        float, typer.Option(min=0, help="Time per batch that the model does not measure.")
     ] = 3.0,
     within_ms: Annotated[
-        float, typer.Option(min=0, help="Of every batch, in what the model measures.")
+        float, typer.Option(min=0, help="Extra time per batch that the model does measure.")
     ] = 0.0,
     slowdown: Annotated[
-        float, typer.Option(min=0.01, help="Batches take this many times what the table says.")
+        float, typer.Option(min=0.01, help="Batch times, as a multiple of the latency table's.")
     ] = 1.0,
     noise: Annotated[
-        float, typer.Option(min=0, help="Of batch times: standard deviation of the logarithm.")
+        float, typer.Option(min=0, help="Standard deviation of the logarithm of batch times.")
     ] = 0.0,
     replicas: Annotated[
-        int, typer.Option(min=1, help="Above 1: compare ways to route to so many equal servers.")
+        int, typer.Option(min=1, help="Equal servers; above 1, compare ways to route to them.")
     ] = 1,
     admission: Admission = True,
     as_json: Json = False,
 ) -> None:
-    """Compare controllers on one load, on a virtual clock; no server is needed.
+    """Compare controllers on one load, on a virtual clock; needs no server.
 
-    With several replicas each has a load of its own, and ways to route all of it are compared.
+    With several replicas, each adds a load of its own; the comparison is of ways to route the sum.
     """
     from foveate.levels.ladder import Ladder
     from foveate.settings import state_dir

@@ -22,7 +22,7 @@ _CORES = len(os.sched_getaffinity(0))
 
 def train_selector(
     budget_ms: Annotated[
-        float, typer.Option(help="Milliseconds that all blocks together may take for one batch.")
+        float, typer.Option(help="Time all blocks together may take for one batch, milliseconds.")
     ],
     name: Name = None,
     data: Data = None,
@@ -30,54 +30,54 @@ def train_selector(
     blocks: Annotated[
         str,
         typer.Option(
-            help="After whose attention selectors stand, as 1,3,4; or auto: layer-to-phase "
-            "schedule.",
-            show_default="a quarter, a half and three quarters of the depth",
+            help="Blocks that get a selector, after their attention, e.g. 1,3,4; or auto: "
+            "layer-to-phase schedule.",
+            show_default="at 1/4, 1/2 and 3/4 of the depth",
         ),
     ] = "",
     method: Annotated[
         str, typer.Option(help="distill (frozen model) or gumbel (SPViT, end to end).")
     ] = "distill",
     train_backbone: Annotated[
-        bool, typer.Option("--train-backbone", help="gumbel: the model's weights learn too.")
+        bool, typer.Option("--train-backbone", help="gumbel: also train the model's weights.")
     ] = False,
     learn_ratios: Annotated[
         bool,
-        typer.Option("--learn-ratios", help="gumbel: training divides the budget among selectors."),
+        typer.Option("--learn-ratios", help="gumbel: learn to divide the budget among selectors."),
     ] = False,
     warm_up: Annotated[
         bool,
-        typer.Option("--warm-up/--no-warm-up", help="gumbel: begin with distilled selectors."),
+        typer.Option("--warm-up/--no-warm-up", help="gumbel: start from distilled selectors."),
     ] = True,
     fate: Annotated[
-        str, typer.Option(help="Of tokens that go: drop, package or package-sum.")
+        str, typer.Option(help="What happens to removed tokens: drop, package or package-sum.")
     ] = "drop",
     per_head: Annotated[
-        bool, typer.Option("--per-head", help="Weights of its own for each head, as in HeatViT.")
+        bool, typer.Option("--per-head", help="Separate weights for each head, as in HeatViT.")
     ] = False,
     table: Annotated[
         Path | None,
-        typer.Option(help="Another device's time of one block: CSV with columns tokens,ms."),
+        typer.Option(help="Block times of another device: CSV with columns tokens,ms."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Batch that this device is timed at.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size to time this device at.")] = 8,
     images: Annotated[
-        int, typer.Option(min=16, help="Most images to train on; a tenth of them validates.")
+        int, typer.Option(min=16, help="Maximum images to train on; a tenth is for validation.")
     ] = 4096,
-    steps: Annotated[int, typer.Option(min=1, help="Most steps; it stops early.")] = 120,
+    steps: Annotated[int, typer.Option(min=1, help="Maximum steps; may stop early.")] = 120,
     max_drop: Annotated[
-        float, typer.Option(min=0, max=1, help="auto: agreement that all selectors may cost.")
+        float, typer.Option(min=0, max=1, help="auto: maximum agreement lost to all selectors.")
     ] = 0.01,
     threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads of training.", show_default="all")
+        int, typer.Option(min=1, help="CPU threads for training.", show_default="all")
     ] = _CORES,
-    seed: Annotated[int, typer.Option(min=0, max=999_999)] = 0,
-    out: Annotated[str, typer.Option(help="File beside the weights.")] = "selector.safetensors",
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Forget a run that was interrupted.")
-    ] = False,
+    seed: Annotated[int, typer.Option(min=0, max=999_999, help="Random seed.")] = 0,
+    out: Annotated[
+        str, typer.Option(help="File name, next to the weights.")
+    ] = "selector.safetensors",
+    restart: Annotated[bool, typer.Option("--restart", help="Discard an interrupted run.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train SPViT's token selectors. After an interruption the same command goes on."""
+    """Train SPViT's token selectors. The same command resumes an interrupted run."""
     from foveate.inference.allocator import tune_allocator
     from foveate.selector.job import Options, run
 
@@ -103,8 +103,8 @@ def train_selector(
         seed=seed,
         out=out,
     )
-    with bars() as tell:
-        report = run(options, tell, restart=restart)
+    with bars() as progress:
+        report = run(options, progress, restart=restart)
     if as_json:
         typer.echo(json.dumps(report, indent=1))
     else:

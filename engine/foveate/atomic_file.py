@@ -14,7 +14,7 @@ __all__ = ["replacing"]
 def replacing(path: Path) -> Iterator[Path]:
     """Write ``path`` at once: readers meanwhile, or after a crash, find the old file or the new.
 
-    ``with replacing(path) as scratch:`` write ``scratch``, a file beside it of this process's own.
+    ``with replacing(path) as scratch:`` write ``scratch``, a temporary file in the same folder.
     It takes the place of ``path`` in the end; after an exception it is removed instead.
 
     Raises :class:`OSError` if it cannot be written through to the disk.

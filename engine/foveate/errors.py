@@ -1,4 +1,4 @@
-"""Everything the engine raises on purpose.
+"""The errors the engine raises on purpose.
 
 FoveateError
 ├── LadderError       a ladder or latency file that cannot be used; names file and key
@@ -8,9 +8,9 @@ FoveateError
 ├── PolicyError       a policy word that cannot be created or written
 │   └── PolicyTaken   another adapter publishes it
 ├── ServerError       the Triton server could not be found, started or kept alive
-└── RequestError      one request is wrong; its batch mates are not affected
-    ├── BadImage      bytes that are not an image we serve
-    ├── BadMessage    a policy message that is not genuine, well formed, fresh or next in turn
+└── RequestError      one request is wrong; the rest of its batch is not affected
+    ├── BadImage      bytes that are not an image we can serve
+    ├── BadMessage    a policy message that is forged, malformed, stale or out of sequence
     └── BadWish       a ``level``, ``quality`` or ``deadline_ms`` we cannot honour
 """
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class FoveateError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of all errors raised on purpose."""
 
 
 class LadderError(FoveateError):
@@ -60,15 +60,15 @@ class ServerError(FoveateError):
 
 
 class RequestError(FoveateError):
-    """One request is wrong; its batch mates are not affected."""
+    """One request is wrong; the rest of its batch is not affected."""
 
 
 class BadImage(RequestError):
-    """Bytes that are not an image we serve."""
+    """Bytes that are not an image we can serve."""
 
 
 class BadMessage(RequestError):
-    """A policy message that is not genuine, well formed, fresh or next in turn."""
+    """A policy message that is forged, malformed, stale or out of sequence."""
 
 
 class BadWish(RequestError):

@@ -1,8 +1,8 @@
-"""Is a model repository fit to be served? Asked before the server starts, which answers less well.
+"""Check a model repository before the server starts, with clearer errors than the server's.
 
-Every model on the ``foveate`` backend must say which component it is; the ladder, the weights and
-the labels of a classifier must be usable. The ``control`` models, which let remote adapters in, are
-no part of a repository: they are generated beside it for a server that is asked for them.
+Every model on the ``foveate`` backend must name its component; the ladder, the weights and the
+labels of a classifier must be usable. The ``control`` models, which let remote adapters in, are not
+part of a repository: they are generated in another folder for a server started with ``--control``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ parameters { key: "component" value { string_value: "control" } }
 def check_repository(repository: Path) -> tuple[str, ...]:
     """Names of the models Triton will run on the ``foveate`` backend.
 
-    Creates version folders that are missing because they hold no file. Raises the
+    Creates missing version folders of models without files. Raises the
     :class:`~foveate.errors.FoveateError` of the first file that cannot be used.
     """
     _check_complete(repository)
@@ -92,18 +92,18 @@ def write_control_models(repository: Path, folder: Path) -> tuple[str, ...]:
 
 
 def choose_model(repository: Path, name: str | None) -> str:
-    """``name``, or the only classifier. Raises :class:`ServerError` naming those there are."""
+    """``name``, or the only classifier. Raises :class:`ServerError` listing the classifiers."""
     models = _classifiers(repository, _components(repository))
     if name is None and len(models) == 1:
         return models[0]
     if name in models:
         return name
-    given = "several models, name one" if name is None else f"no model {name!r}"
-    raise ServerError(f"{repository}: {given} of {', '.join(models)}")
+    problem = "several models" if name is None else f"no model {name!r}"
+    raise ServerError(f"{repository}: {problem}; choose one of {', '.join(models)}")
 
 
 def _components(repository: Path) -> dict[str, str]:
-    """Component of every model on our backend, by its name."""
+    """Component of every model on our backend, by model name."""
     components = {}
     for config in sorted(repository.glob("*/config.pbtxt")):
         text = config.read_text()
@@ -126,18 +126,18 @@ def _classifiers(repository: Path, components: Mapping[str, str]) -> list[str]:
 
 
 def _check_complete(repository: Path) -> None:
-    """Raise :class:`ServerError` naming what an import that was interrupted has left."""
+    """Raise :class:`ServerError` naming leftovers of an interrupted import."""
     for folder in sorted(path for path in repository.glob(".*") if path.is_dir()):
         raise ServerError(
-            f"{folder}: Triton would take it for a model; an import is under way, or was "
-            "interrupted and the folder can be deleted"
+            f"{folder}: Triton would take this folder for a model. Wait if an import is running; "
+            "delete it if an import was interrupted"
         )
     for config in sorted(repository.glob("*/config.pbtxt")):
         for model in _STEP.findall(config.read_text()):
             if not (repository / model).is_dir():
                 raise ServerError(
-                    f"{config}: its model {model!r} is not there; delete {config.parent} if it is "
-                    "of an import that was interrupted"
+                    f"{config}: its model {model!r} is missing; delete {config.parent} if an "
+                    "import was interrupted"
                 )
 
 
@@ -165,7 +165,7 @@ def _check_labels(path: Path) -> None:
         if not path.read_text().strip():
             raise ServerError(f"{path}: label_filename names an empty file")
     except (OSError, UnicodeDecodeError) as error:
-        raise ServerError(f"{path}: label_filename names it: {error}") from error
+        raise ServerError(f"{path}: label_filename cannot be read: {error}") from error
 
 
 def _make_version(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Settings of a model process, from the environment, read once."""
+"""Settings of a model process, read once from the environment."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _OTHERS = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_|$)")
 
 
 def default_state_dir() -> Path:
-    """Where measured latencies and the server root are kept between runs."""
+    """Default folder for measured latencies and the server root, kept between runs."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "foveate"
 
 
 def state_dir() -> Path:
-    """What outlives a run: latency tables and the laid-out server. Created when first used."""
+    """Folder that outlives a run: latency tables and the laid-out server. Created on first use."""
     return Path(os.environ.get("FOVEATE_STATE_DIR") or default_state_dir()).absolute()
 
 
@@ -40,29 +40,29 @@ class ModelSettings(BaseModel):
     )
     state_dir: Path = Field(
         default_factory=default_state_dir,
-        description="what outlives a run: measured latencies, the laid-out server, the admin key",
+        description="folder kept between runs: measured latencies, laid-out server, admin key",
     )
     threads: int = Field(default=1, ge=1, description="CPU threads of each model process")
     admission: Literal["on", "off"] = Field(
-        default="on", description="refuse at once what cannot be answered in time"
+        default="on", description="reject requests that would miss their deadline"
     )
     pin_cap: float = Field(
         default=0.1,
         gt=0,
         le=1,
-        description="share of the time that exact and pinned requests get under pressure",
+        description="share of compute time for exact and pinned requests under pressure",
     )
     slo_ms: float = Field(
-        default=200.0, gt=0, description="latency to hold while no adapter says otherwise, ms"
+        default=200.0, gt=0, description="latency SLO until an adapter sets one, ms"
     )
     control_secret_file: Path | None = Field(
-        default=None, description="file of the secret shared with adapters on other hosts"
+        default=None, description="file with the secret shared with adapters on other hosts"
     )
 
     @staticmethod
     def read(environ: Mapping[str, str] = os.environ) -> ModelSettings:
-        """Raises :class:`FoveateError` for a bad value, naming it and its key, and for an unknown
-        key, without its value: it may be a token under a wrong name.
+        """Raises :class:`FoveateError` naming key and value if a value is bad, and naming the key
+        alone if it is unknown: its value may be a secret under a misspelt name.
         """
         ours = {
             key.removeprefix(_PREFIX).lower(): value

@@ -1,4 +1,4 @@
-"""The adapter's HTTP API, as far as a load test needs it."""
+"""Client for the part of the adapter's HTTP API that a load test needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Adapter"]
 
 
 class Adapter:
-    """One model's face of the adapter. Every method raises :class:`TargetError` naming the URL."""
+    """The adapter's API for one model. Every method raises :class:`TargetError` naming the URL."""
 
     def __init__(self, url: str, model: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=5.0, trust_env=False)

@@ -1,9 +1,9 @@
 """When to send: seeded arrival schedules, in seconds from the start of a run.
 
 Every schedule is one renewal process of mean gap 1, stretched by the rate: gaps are gamma
-distributed with squared coefficient of variation CV², so 0 is a metronome, 1 is Poisson and larger
-is burstier. Rates are multiples of *measured* capacities, so that a laptop and a GPU see the same
-shape of load.
+distributed with squared coefficient of variation CV²: 0 is evenly spaced, 1 is Poisson, and larger
+values are burstier. Rates are multiples of *measured* capacities, so that a laptop and a GPU see
+the same shape of load.
 """
 
 from __future__ import annotations
@@ -154,14 +154,14 @@ class Schedule:
 
 
 def recorded_schedule(path: Path, rate: float, seconds: float) -> Schedule:
-    """Arrivals that were seen elsewhere, as many a second on average as asked for.
+    """Recorded arrivals, scaled to the given mean rate.
 
     Args:
-        path: one time a line, in seconds of any clock, in any order.
-        rate: requests/s, on average over the record, which is stretched or compressed for it.
-        seconds: of the record, after that, to replay from its beginning; at most all of it.
+        path: one time per line, in seconds of any clock, in any order.
+        rate: mean requests/s; the recording is stretched or compressed to match.
+        seconds: how much of the scaled recording to replay, from its beginning; at most all of it.
 
-    The last time of the record is where it ends, and is not sent. Raises :class:`ScheduleError`
+    The last time marks the end of the recording and is not sent. Raises :class:`ScheduleError`
     naming the file.
     """
     try:

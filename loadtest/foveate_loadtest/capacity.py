@@ -1,4 +1,4 @@
-"""How many requests a second one level can serve, measured with a closed loop."""
+"""Measure how many requests per second one level can serve, with a closed loop."""
 
 from __future__ import annotations
 
@@ -87,5 +87,5 @@ def _closed_loop(infer: Any, payloads: list[bytes], seconds: float) -> float:
     for _ in range(_IN_FLIGHT - 1):
         slots.acquire()
     if len(refusals) > _MAX_REFUSED * (len(refusals) + len(answers)):
-        raise TargetError(f"{len(refusals)} requests refused while measuring: {refusals[0]}")
+        raise TargetError(f"{len(refusals)} requests rejected while measuring: {refusals[0]}")
     return sum(start <= answer <= end for answer in answers) / seconds

@@ -1,4 +1,4 @@
-"""The words a load test is asked in. Standard library only, so that ``--help`` is quick."""
+"""Choices of load-test options. Standard library only, so that ``--help`` is quick."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Shape(StrEnum):
 
 
 class Target(StrEnum):
-    """Which of a model's public faces to send to."""
+    """Which of a model's inputs to send to."""
 
     PIXELS = "pixels"  # NAME, raw pixels
     CLASSIFY = "classify"  # NAME_classify, JPEG bytes

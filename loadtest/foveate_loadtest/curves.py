@@ -1,4 +1,4 @@
-"""What a picture of a run is drawn from."""
+"""Data for the plots of a run."""
 
 from __future__ import annotations
 

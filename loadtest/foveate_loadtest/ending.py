@@ -1,4 +1,4 @@
-"""The end of a run: its rows are kept and judged, and Locust is told."""
+"""End a run: save and check its rows, and stop Locust."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["abandon", "finish"]
 
 
 def finish(environment: Any, rows: Rows) -> None:
-    """Keep and judge all rows of a run, and end it."""
+    """Save and check all rows of a run, and end it."""
     if environment.parsed_options.rows:
         rows.save(Path(environment.parsed_options.rows))
     _judge(environment, rows)
@@ -22,13 +22,13 @@ def finish(environment: Any, rows: Rows) -> None:
 
 
 def abandon(environment: Any) -> None:
-    """End a run that has nothing to show."""
+    """End a run without results."""
     environment.process_exit_code = 1
     _end(environment)
 
 
 def _judge(environment: Any, rows: Rows) -> None:
-    """Fail a run of a dead server, or with a late client: its latencies are the client's own."""
+    """Fail a run with a dead server, or with a late client, whose latencies are its own fault."""
     if DEAD in rows.messages:
         logging.error(rows.messages[DEAD])
         environment.process_exit_code = 1

@@ -1,4 +1,4 @@
-"""Where a measurement was made."""
+"""The environment of a measurement."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Everything the load test raises on purpose.
+"""The errors the load test raises on purpose.
 
 LoadtestError         a foveate.errors.FoveateError
-├── ScheduleError   arrivals that cannot be made, or an arrival file that cannot be used
+├── ScheduleError   arrivals that cannot be generated, or an unusable arrival file
 ├── TargetError     the server or its adapter does not answer as the test needs
 ├── SenderError     the sending process failed; carries the end of its log
-└── ResultsError    results that are there already are of other inputs
+└── ResultsError    existing results come from other inputs
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ __all__ = ["LoadtestError", "ResultsError", "ScheduleError", "SenderError", "Tar
 
 
 class LoadtestError(FoveateError):
-    """Base of all errors raised on purpose."""
+    """Base class of all errors raised on purpose."""
 
 
 class ScheduleError(LoadtestError):
-    """Arrivals that cannot be made, or an arrival file that cannot be used."""
+    """Arrivals that cannot be generated, or an unusable arrival file."""
 
 
 class TargetError(LoadtestError):
@@ -31,4 +31,4 @@ class SenderError(LoadtestError):
 
 
 class ResultsError(LoadtestError):
-    """Results that are there already are of other inputs."""
+    """Existing results come from other inputs."""

@@ -1,4 +1,4 @@
-"""What pages are made of: one file each, without anything from a network."""
+"""Build HTML pages: one self-contained file each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images to send, and their labels where they are known."""
+"""Images to send, and their labels if known."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def load_images(
         source: ``digits``; an ``.npz`` file with ``pixels`` [n, H, W, 3] (uint8), of the model's
             size, and perhaps ``labels`` [n]; or a folder of JPEG and PNG files, with a sub-folder
             for each class if there are labels, see :func:`list_folder`.
-        count: most images to take.
-        classes: of the model, which give sub-folders their labels; without them the images of a
-            folder have none.
+        count: maximum number of images.
+        classes: the model's classes, which give sub-folders their labels; without them the images
+            of a folder have none.
 
     Raises :class:`ScheduleError` naming what cannot be used.
     """
@@ -83,7 +83,7 @@ def encode(pixels: Pixels, form: str = "JPEG") -> bytes:
 def _folder(folder: Path, count: int, classes: Classes | None) -> tuple[list[bytes], Labels]:
     try:
         known = classes or Classes(None, ())
-        paths, numbers = list_folder(folder, known.total, known.names, fewest=1)
+        paths, numbers = list_folder(folder, known.total, known.names, min_images=1)
     except InputError as error:
         raise ScheduleError(f"images={folder}: {error}") from error
     labels = _unlabelled(len(paths)) if numbers is None or classes is None else np.array(numbers)

@@ -1,4 +1,4 @@
-"""What a report must know about the ladder it measures."""
+"""What a report needs to know about the ladder it measures."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The master of several Locust workers that share one schedule.
 
-A worker says when its requests are built. When all have, the master sends them the schedule, each
-its place among them, and when to begin, told in the worker's own clock: hosts need not agree about
-the time. Rows come back the same way. A run that loses a worker is stopped, and no result.
+A worker reports when its requests are built. Once all have, the master sends each one the
+schedule, its position, and the start time in that worker's own clock, so host clocks need not
+agree. Rows come back the same way. A run that loses a worker is stopped without a result.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from foveate_loadtest.ending import abandon, finish
 from foveate_loadtest.progress import Progress, together
 from foveate_loadtest.rows import DEAD, INTERRUPTED, Rows
 from foveate_loadtest.workers import (
+    ABANDONED,
     FAILED,
     PROGRESS,
     READY,
     ROWS,
     START,
     STOP,
-    UNFOLLOWED,
     on_control_c,
     schedule_times,
     write_progress,
@@ -37,13 +37,13 @@ if TYPE_CHECKING:  # importing Locust patches the whole process
 __all__ = ["Master"]
 
 _LEAD_S = 1.0  # from here to the origin of a schedule that has to reach every worker
-_LOOK_S = 0.5
-_LAST_S = 5.0  # for the rows of a run that is stopped
+_CHECK_EVERY_S = 0.5
+_STOP_S = 5.0  # for the rows of a run that is stopped
 _MISSING = "missing"  # Locust's state of a worker without heartbeat
 
 
 class Master:
-    """Conducts the runs of its workers, one user on each of them."""
+    """Directs the runs of its workers, one user on each."""
 
     def __init__(self, environment: Any, user: type[User]) -> None:
         self._environment = environment
@@ -73,7 +73,7 @@ class Master:
     def _stop(self, **_: Any) -> None:
         """Before Locust kills the users: their rows are still wanted."""
         if self._run is not None and self._interrupt():
-            self._run.greenlet.join(_LAST_S)
+            self._run.greenlet.join(_STOP_S)
 
     def _interrupt(self) -> bool:
         return self._run is not None and self._run.stop(INTERRUPTED, "interrupted")
@@ -103,7 +103,7 @@ class _Run:
             return False
         if not self._stopped:
             self._stopped[key] = why
-            self._until = time.perf_counter() + (_LAST_S if self._started else 0.0)
+            self._until = time.perf_counter() + (_STOP_S if self._started else 0.0)
             self._environment.runner.send_message(STOP, {"key": key, "why": why})
         return True
 
@@ -118,7 +118,7 @@ class _Run:
         while self._awaited() and time.perf_counter() < self._until:
             self._look_for_lost()
             try:
-                self._receive(*self.inbox.get(timeout=_LOOK_S))
+                self._receive(*self.inbox.get(timeout=_CHECK_EVERY_S))
             except Empty:
                 continue
         if not self._parts:
@@ -173,7 +173,7 @@ class _Run:
         try:
             write_progress(self._environment, progress)
         except OSError:
-            self.stop(INTERRUPTED, UNFOLLOWED)
+            self.stop(INTERRUPTED, ABANDONED)
 
     def _start(self) -> None:
         self._started = True

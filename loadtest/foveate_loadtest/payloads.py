@@ -1,4 +1,4 @@
-"""Requests built once per image and sent many times, so that sending costs next to nothing.
+"""Requests built once per image and sent many times, so that sending costs almost nothing.
 
 The bytes are made by tritonclient's own message types; only the sending is ours.
 """

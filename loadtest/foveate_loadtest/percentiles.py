@@ -1,4 +1,4 @@
-"""Percentiles of times, the same wherever they are judged."""
+"""Percentiles of times, computed the same way everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run looks like while it runs."""
+"""Progress of a run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def measure(rows: Rows, now: float, slo: float) -> Progress:
 
 
 def together(parts: Sequence[Progress]) -> Progress:
-    """Of workers with equal shares; the p99 is that of the worst."""
+    """Combined progress of workers with equal shares; the p99 is the worst worker's."""
     attained = [part.attainment for part in parts if part.attainment is not None]
     return Progress(
         seconds=max(part.seconds for part in parts),

@@ -1,4 +1,4 @@
-"""The open loop itself: send at the intended times, whatever happened to earlier requests."""
+"""The open loop: send at the intended times, whatever happened to earlier requests."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from foveate_loadtest.senders import Reply, Sender
 __all__ = ["Replay"]
 
 _REFUSED = Reply(Outcome.REJECTED, message="over the client's limit of requests in flight")
-_UNHEARD = (Outcome.LOST, Outcome.TIMEOUT)  # ends that say nothing of the server
-_SILENT_S = 2.5  # the server says nothing for so long: ask whether it lives
-_LOOK_S = 0.5
-_LAST_S = 2.0  # for answers to what is in flight when a run is stopped
+_UNHEARD = (Outcome.LOST, Outcome.TIMEOUT)  # outcomes without an answer from the server
+_SILENT_S = 2.5  # after this much silence, check whether the server is alive
+_CHECK_EVERY_S = 0.5
+_STOP_S = 2.0  # to wait for requests in flight when a run is stopped
 
 
 class Replay:
@@ -36,8 +36,8 @@ class Replay:
     ) -> None:
         """``images`` are the payloads to send, by row; ``on_end`` gets each row as it ends.
 
-        The schedule begins at ``origin``, by ``time.perf_counter()``. What a ``limiter`` does not
-        admit is not sent, and counts as rejected.
+        The schedule begins at ``origin``, a ``time.perf_counter()`` value. Requests that a
+        ``limiter`` does not admit are not sent, and count as rejected.
         """
         self.rows = rows
         self._images = images
@@ -56,7 +56,7 @@ class Replay:
         return time.perf_counter() - self._origin
 
     def stop(self, key: str, why: str) -> None:
-        """Send nothing more; ``why`` stands among the messages, under ``key``."""
+        """Send nothing more; record ``why`` in the messages, under ``key``."""
         if not self._stopped.is_set():
             self.rows.messages[key] = f"{why}, {self.now():.1f} s after the start"
             self._stopped.set()
@@ -64,7 +64,7 @@ class Replay:
     def run(self, drain: float) -> None:
         """Send everything, then wait for the last answer, at most ``drain`` seconds.
 
-        It ends early when it is stopped, or when the server is dead.
+        Ends early when stopped, or when the server is dead.
         """
         watch = gevent.spawn(self._watch)
         try:
@@ -72,7 +72,7 @@ class Replay:
             if self._images:
                 gevent.wait([self._all_ended, self._stopped], timeout=drain, count=1)
             if self._stopped.is_set():
-                self._all_ended.wait(_LAST_S)
+                self._all_ended.wait(_STOP_S)
         finally:
             watch.kill()
 
@@ -94,9 +94,9 @@ class Replay:
                 self._ended(row, _REFUSED)
 
     def _watch(self) -> None:
-        """Stop when the server is silent and does not even say that it lives."""
+        """Stop when the server is silent and does not answer its liveness check either."""
         while True:
-            gevent.sleep(_LOOK_S)
+            gevent.sleep(_CHECK_EVERY_S)
             unheard = any(kind.name.lower() in self.rows.messages for kind in _UNHEARD)
             if not self._in_flight and not unheard:
                 self._heard = self.now()  # there was nothing to answer

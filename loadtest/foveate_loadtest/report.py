@@ -52,7 +52,7 @@ class Second:
 class Report:
     """One run. Latency counts from the intended send; a rejection, error or loss is a miss."""
 
-    # What was asked
+    # The load
     scenario: str
     seed: int
     cv2: float
@@ -61,7 +61,7 @@ class Report:
     seconds: float
     requests: int
     slo_ms: float
-    # What came back
+    # The answers
     offered_rate: float  # requests/s
     served_rate: float  # answers/s, of those that came while requests were due
     goodput: float  # answers in time/s
@@ -72,13 +72,13 @@ class Report:
     rejected: int
     errors: Mapping[str, int]  # by kind, without rejections
     messages: Mapping[str, str]  # first of each kind
-    interrupted: bool  # of a run that was stopped, only what was sent until then is here
-    # How good it was; over the answers in time
+    interrupted: bool  # the run was stopped; the report covers what was sent until then
+    # Quality, over the answers in time
     levels: tuple[LevelShare, ...]  # over all answers
     ladder_quality: float | None  # the ladder's quality of the levels served
-    measured_quality: float | None  # share of labelled images answered rightly
+    measured_quality: float | None  # share of labelled images classified correctly
     recovered: float | None  # ladder quality from cheapest (0) to exact (1)
-    # Whether the client can be believed
+    # Validity of the client's measurements
     send_lag_ms: Percentiles | None  # of the worker with the largest p99
     max_send_lag_ms: float  # limit on the p99
     max_in_flight: int
@@ -87,7 +87,7 @@ class Report:
 
     @property
     def problem(self) -> str | None:
-        """Why the numbers must not be used; None when they may."""
+        """Why the run is invalid; None if it is valid."""
         if DEAD in self.messages:
             return self.messages[DEAD]
         if self._failed > MAX_FAILED * self.requests:
@@ -101,7 +101,7 @@ class Report:
 
     @property
     def _failed(self) -> int:
-        """By no overload: an overloaded server rejects, or is late."""
+        """Failures not caused by overload: an overloaded server rejects, or is late."""
         return sum(self.errors.get(kind, 0) for kind in _FAILURES)
 
     @property
@@ -124,9 +124,9 @@ def summarise(
     max_send_lag_ms: float,
     environment: Mapping[str, str],
 ) -> Report:
-    """Judge the rows of a run. Without ``ladder`` the quality of levels is not known.
+    """Summarise the rows of a run. Without ``ladder`` the quality of levels is unknown.
 
-    A run that stopped early is judged by what was sent, as if it had been meant to end then.
+    A run that stopped early is treated as if it had been planned to end then.
     """
     seconds = schedule.seconds
     if DEAD in rows.messages or INTERRUPTED in rows.messages:

@@ -15,7 +15,7 @@ __all__ = ["write_page"]
 
 
 def write_page(report: Report, rows: Rows, path: Path) -> None:
-    """Write ``path``: what was asked, what came back, and whether it may be believed."""
+    """Write ``path``: the load, the answers, and whether the run is valid."""
     run = {"who": report.scenario, "take": 1, **curves(report, rows)}
     facts = [
         ("requests", f"{report.requests} in {report.seconds:g} s, {report.offered_rate:.1f}/s"),

@@ -30,7 +30,7 @@ class Outcome(IntEnum):
     TIMEOUT = 3  # the client gave up
     INVALID = 4  # the server blames the request
     FAILED = 5
-    LOST = 6  # nobody at the other end, or gone before the answer
+    LOST = 6  # no server, or the connection closed before the answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class Rows:
         return self.sent - self.intended
 
     def send_lag(self) -> Percentiles | None:
-        """Of the worker with the largest p99: one late worker must not hide in a crowd.
+        """Send lag of the worker with the largest p99: the others must not hide a late worker.
 
         None if nothing was sent.
         """
@@ -107,7 +107,7 @@ class Rows:
 
             parquet.write_table(pyarrow.table(columns), path)
         else:
-            with replacing(path) as scratch:  # whoever waits for it finds it whole
+            with replacing(path) as scratch:  # a waiting reader finds a complete file
                 scratch.write_bytes(self.pack())
 
     @staticmethod

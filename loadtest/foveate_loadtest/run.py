@@ -1,4 +1,4 @@
-"""Run one load test: send in a Locust process, or in several; judge here."""
+"""Run one load test: send from one or several Locust processes, and report."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def run(
             if interrupted:  # before anything was sent
                 raise KeyboardInterrupt
             tail = log_path.read_text(errors="replace")[-_LOG_TAIL:]
-            raise SenderError(f"Locust ended with {process.returncode}:\n{tail}")
+            raise SenderError(f"Locust exited with {process.returncode}:\n{tail}")
         rows = Rows.load(rows_path)
     if config.rows is not None:
         rows.save(config.rows)

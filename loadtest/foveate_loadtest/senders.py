@@ -59,7 +59,7 @@ class Sender(Protocol):
         """Send payload ``image``; each callback is called once, in this order."""
 
     def alive(self) -> bool:
-        """Does the server answer at all, within a second?"""
+        """Whether the server answers at all, within a second."""
 
     def close(self) -> None: ...
 

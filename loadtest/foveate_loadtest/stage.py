@@ -59,8 +59,8 @@ class Stage:
     ) -> tuple[Report, Rows]:
         """Send the schedule, served at level ``pin``, or adaptively for None.
 
-        With ``limiter`` the client keeps to an adaptive limit of requests in flight. Of a run
-        that was interrupted nothing is kept.
+        With ``limiter`` the client limits requests in flight adaptively. Keeps nothing of an
+        interrupted run.
         """
         with contextlib.ExitStack() as stack:
             if pin is not None:

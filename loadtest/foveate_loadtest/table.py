@@ -1,4 +1,4 @@
-"""Reports as a table for people."""
+"""Reports as a table on the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["report_table"]
 
 
 def report_table(reports: Mapping[str, Report]) -> Table:
-    """One row a report, named by its key."""
+    """One row per report, named by its key."""
     table = Table(box=None, header_style="bold")
     table.add_column("")
     for column in (

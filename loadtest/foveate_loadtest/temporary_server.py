@@ -1,4 +1,4 @@
-"""A server of our own for a while: what the demo and the benchmarks measure."""
+"""A temporary server, for the demo and the benchmarks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def cores_apart() -> int:
 def running(repository: Path, *options: str, core: int | None = None) -> Iterator[Addresses]:
     """``foveate serve`` on free ports, with a core for itself if one is given; stopped at the end.
 
-    SLOs stored on this machine are not its own: it has the default one, or that of the options.
+    Ignores SLOs stored on this machine: uses the default one, or that of the options.
     Raises :class:`ServerError` with its log if it does not become ready.
     """
     names = ("http", "grpc", "metrics", "adapter")
@@ -89,7 +89,7 @@ def running(repository: Path, *options: str, core: int | None = None) -> Iterato
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of 127.0.0.1 that nobody listens on."""
+    """Different free ports of 127.0.0.1."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
         for listener in listeners:

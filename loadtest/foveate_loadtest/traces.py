@@ -1,4 +1,4 @@
-"""Loads, defined by what the server can carry."""
+"""Loads, defined relative to the server's capacity."""
 
 from __future__ import annotations
 

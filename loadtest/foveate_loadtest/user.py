@@ -1,8 +1,8 @@
 """One Locust user that sends on a schedule: an open loop.
 
-It never waits for an answer before the next send, so a stalled server meets the load it would meet
-in life, and latency counts from the time a request *should* have been sent. Locust's own pacing
-(number of users, wait times) plays no part: one user sends it all, or one on each worker its share.
+It never waits for an answer before the next send, so a stalled server gets the load it would get in
+production, and latency counts from the time a request *should* have been sent. Locust's own pacing
+(number of users, wait times) is not used: one user sends everything, or one per worker its share.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from foveate_loadtest.replay import Replay
 from foveate_loadtest.rows import INTERRUPTED, Outcome, Rows
 from foveate_loadtest.senders import GrpcSender, HttpSender, Sender, address
 from foveate_loadtest.wishes import Wish, draw, share_out
-from foveate_loadtest.workers import UNFOLLOWED, Crew
+from foveate_loadtest.workers import ABANDONED, Crew
 
 __all__ = ["OpenLoopUser"]
 
@@ -121,7 +121,7 @@ def _sender(
 
 
 def _reporter(environment: Any, rows: Rows) -> Callable[[int], None]:
-    """Tells Locust's own statistics about a row that ended."""
+    """Reports a finished row to Locust's own statistics."""
     options = environment.parsed_options
     name = Target(options.target).model(options.model)
 
@@ -145,5 +145,5 @@ def _stream(options: Any, crew: Crew, replay: Replay) -> None:
         try:
             crew.progress(measure(replay.rows, replay.now(), options.slo_ms / 1000))
         except OSError:
-            replay.stop(INTERRUPTED, UNFOLLOWED)
+            replay.stop(INTERRUPTED, ABANDONED)
             return

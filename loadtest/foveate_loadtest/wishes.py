@@ -42,7 +42,7 @@ class Wish:
 
 
 def share_out(wishes: Sequence[Wish]) -> list[Wish]:
-    """With those that wish for nothing. Raises :class:`ScheduleError` for more than all."""
+    """Adds the share without a wish. Raises :class:`ScheduleError` if shares exceed 1."""
     rest = 1.0 - sum(wish.share for wish in wishes)
     if rest < -1e-9:
         raise ScheduleError(f"wishes of {1 - rest:g} of the requests: expected at most 1")

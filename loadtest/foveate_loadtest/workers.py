@@ -31,7 +31,7 @@ __all__ = [
     "ROWS",
     "START",
     "STOP",
-    "UNFOLLOWED",
+    "ABANDONED",
     "Alone",
     "Crew",
     "Share",
@@ -44,8 +44,8 @@ __all__ = [
 # Messages between workers and master.
 READY, START, STOP = "foveate-ready", "foveate-start", "foveate-stop"
 PROGRESS, ROWS, FAILED = "foveate-progress", "foveate-rows", "foveate-failed"
-UNFOLLOWED = "nobody follows it any more"  # why a run stops whose starter is gone
-_READIES = 5  # messages: the quickest of them tells the clock best
+ABANDONED = "the process that started it is gone"  # why a run stops
+_CLOCK_SAMPLES = 5  # messages; the fastest gives the best clock estimate
 _BETWEEN_S = 0.02
 _LEAD_S = 0.2  # from here to the origin of a schedule
 
@@ -67,7 +67,7 @@ class Share:
 
 
 class Crew(Protocol):
-    """What a user that sends has to do with the others."""
+    """How a sending user coordinates with the others."""
 
     def join(self) -> Share:
         """Say that the requests are built; wait for what to send, and when."""
@@ -76,7 +76,7 @@ class Crew(Protocol):
         """Call this when the run is to end early; None: it has ended."""
 
     def progress(self, progress: Progress) -> None:
-        """Tell how it goes."""
+        """Report progress."""
 
     def ended(self, rows: Rows) -> None:
         """Hand over the rows of the share."""
@@ -132,7 +132,7 @@ class Worker(_Interruptible):
 
     def join(self) -> Share:
         self._share = AsyncResult()
-        for left in reversed(range(_READIES)):
+        for left in reversed(range(_CLOCK_SAMPLES)):
             self._runner.send_message(READY, {"clock": time.perf_counter(), "left": left})
             gevent.sleep(_BETWEEN_S)
         share: Share = self._share.get()
@@ -158,7 +158,7 @@ class Worker(_Interruptible):
 def on_control_c(end_run: Callable[[], bool]) -> None:
     """Let Ctrl-C end the run or, if ``end_run`` says that there is none, Locust.
 
-    By itself it would strike whichever greenlet happens to run.
+    Otherwise Ctrl-C would interrupt whichever greenlet happens to run.
     """
     hub = gevent.get_hub()
 
@@ -175,6 +175,6 @@ def schedule_times(environment: Any) -> NDArray[np.float64]:
 
 
 def write_progress(environment: Any, progress: Progress) -> None:
-    """As a JSON line, to whoever started this process. Raises :class:`OSError` if nobody reads."""
+    """Write a JSON line to the process that started us. Raises :class:`OSError` if it is gone."""
     line = json.dumps(asdict(progress))
     os.write(environment.parsed_options.live_fd, f"{line}\n".encode())

@@ -83,7 +83,7 @@ def test_a_model_shows_what_is_known_of_it(client, controlled):
 def test_an_unknown_model_is_404_naming_those_known(client):
     reply = client.get("/v1/models/cats")
     assert reply.status_code == 404
-    assert reply.json()["detail"] == "model='cats': known are digits"
+    assert reply.json()["detail"] == "model='cats': expected one of digits"
 
 
 def test_the_slo_changes_key_by_key(client, model):
@@ -220,13 +220,13 @@ def test_no_page_with_scripts_from_elsewhere_is_served(client):
 
 
 def test_event_streams_are_counted(client, monkeypatch):
-    monkeypatch.setattr(app, "MOST_STREAMS", 0)
+    monkeypatch.setattr(app, "MAX_STREAMS", 0)
     reply = client.get("/v1/events")
-    assert (reply.status_code, reply.json()["detail"]) == (503, "0 event streams are open already")
+    assert (reply.status_code, reply.json()["detail"]) == (503, "0 event streams are already open")
 
 
 def test_an_event_stream_that_ends_makes_room(settings, model, monkeypatch):
-    monkeypatch.setattr(app, "MOST_STREAMS", 1)
+    monkeypatch.setattr(app, "MAX_STREAMS", 1)
     client = LocalClient(
         create_app(settings, [model], Metrics([model]), leaving=iter([False, True] * 3).__next__)
     )

@@ -20,7 +20,7 @@ from foveate_adapter.own_metrics import Metrics
 @pytest.fixture
 def port(settings, model, free_port: Callable[[], int], monkeypatch) -> Iterator[int]:
     """Of an API that serves four connections and is impatient."""
-    monkeypatch.setattr(__main__, "FIRST_REQUEST_S", 0.5)
+    monkeypatch.setattr(__main__, "FIRST_REQUEST_TIMEOUT_S", 0.5)
     port = free_port()
     config = uvicorn.Config(
         create_app(settings, [model], Metrics([model])),
@@ -57,7 +57,7 @@ def test_who_has_asked_is_left_alone(port: int) -> None:
     with httpx.stream("GET", f"http://127.0.0.1:{port}/v1/events") as events:
         start = time.monotonic()
         for _ in events.iter_lines():
-            if time.monotonic() - start > 2 * __main__.FIRST_REQUEST_S:
+            if time.monotonic() - start > 2 * __main__.FIRST_REQUEST_TIMEOUT_S:
                 break
         else:
             pytest.fail("the stream ended")

@@ -52,7 +52,7 @@ def test_a_calm_server_is_left_alone():
     decisions = run(CONFIG, *ticks(4, load=50))
     assert {(d.dearest, d.cheapest) for d in decisions} == {(0, 4)}
     assert {d.reason for d in decisions} == {Reason.HOLD, Reason.RECOVERING}
-    assert decisions[-1].margin == CONFIG.most_margin
+    assert decisions[-1].margin == CONFIG.max_margin
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_the_margin_returns_sooner_when_the_dense_model_could_carry_the_load():
     cut = State(margin=0.1, cut_at=0.0, at=0.0)
     calm = run(CONFIG, *ticks(5, load=50), state=cut)
     busy = run(CONFIG, *ticks(5, load=250), state=cut)
-    assert calm[-1].margin == CONFIG.most_margin
+    assert calm[-1].margin == CONFIG.max_margin
     assert 0.1 < busy[-1].margin < 0.4
 
 
@@ -161,7 +161,7 @@ def test_quality_spends_the_whole_error_budget():
 def test_the_margin_is_less_where_load_comes_in_clumps():
     even = run(CONFIG, *ticks(20, load=400))
     clumps = run(CONFIG, *(tick(i / 20, load=3200 * (i % 8 == 0)) for i in range(400)))
-    assert even[-1].margin == CONFIG.most_margin
+    assert even[-1].margin == CONFIG.max_margin
     assert clumps[-1].margin < 0.5
 
 
@@ -198,7 +198,7 @@ def test_whatever_is_seen_the_decision_is_valid(seen, floor):
     for decision in run(config, *seen):
         assert decision.dearest in config.levels
         assert decision.dearest <= decision.cheapest == config.levels[-1] <= floor
-        assert config.least_margin <= decision.margin <= config.most_margin
+        assert config.min_margin <= decision.margin <= config.max_margin
 
 
 @given(seen=observations)

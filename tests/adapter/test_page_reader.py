@@ -104,7 +104,7 @@ def test_a_page_comes_in_many_ways(site, page, reply, ends):
     [
         ([b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nlate"], "503 late"),
         ([b"SSH-2.0\r\n\r\n"], "BadStatusLine: SSH-2.0"),
-        ([PLAIN[:-2]], "ConnectionError: the connection ended within the answer"),
+        ([PLAIN[:-2]], "ConnectionError: the connection closed in the middle of the answer"),
     ],
     ids=["refused", "not HTTP", "half"],
 )

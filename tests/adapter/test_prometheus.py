@@ -127,7 +127,7 @@ def test_a_selector_that_fits_several_servers_is_refused_naming_them(prometheus,
     source = PrometheusSource(prometheus.url, ["digits"], "", SCRAPE_S)
     news(PrometheusSource(prometheus.url, ["digits"], 'job="copy"', SCRAPE_S))
     news(PrometheusSource(prometheus.url, ["digits"], 'job="triton"', SCRAPE_S))
-    with pytest.raises(ScrapeError, match=r'fits 2 servers: job="copy",.*; job="triton",'):
+    with pytest.raises(ScrapeError, match=r'matches 2 servers: job="copy",.*; job="triton",'):
         source.read()
 
 

@@ -162,7 +162,7 @@ def test_what_is_there_is_not_played_again(book, ladder, tmp_path) -> None:
     again = Book(tmp_path / "control.json", ladder, 1.0, SLO_MS, environment())
     assert again.missing(calm) == calm[1:]
     assert again.table == book.table
-    with pytest.raises(ResultsError, match=r"seconds=1.0, asked for 2.0"):
+    with pytest.raises(ResultsError, match=r"seconds=1.0, but this run has 2.0"):
         Book(tmp_path / "control.json", ladder, 2.0, SLO_MS, environment())
     assert Book(tmp_path / "control.json", ladder, 2.0, SLO_MS, environment(), fresh=True).missing
     again.data["levels"][0]["capacity"] = 111.0  # other arrivals

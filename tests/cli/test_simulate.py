@@ -119,7 +119,7 @@ def test_arrivals_that_cannot_be_used_are_named(tmp_path, name, text, message):
 
 
 def test_the_newest_table_of_the_ladder_is_taken(tmp_path, ladder, table):
-    with pytest.raises(LadderError, match="no latency table of this ladder"):
+    with pytest.raises(LadderError, match="no latency table for this ladder"):
         load_table(None, ladder, tmp_path)
     for name, saved in (("a", table), ("b", replace(table, device="newer"))):
         saved.save(tmp_path / "digits" / f"latency-{name}.json")

@@ -249,9 +249,9 @@ def test_results_of_other_inputs_are_not_mixed(repository: Path, tmp_path: Path)
     ladder = Ladder.load(repository / "digits" / "1" / "ladder.json")
     path = tmp_path / "serve.json"
     Book(path, ladder, 60.0, 200.0, {}).save()
-    with pytest.raises(ResultsError, match=r"slo_ms=200.0, asked for 100.0"):
+    with pytest.raises(ResultsError, match=r"slo_ms=200.0, but this run has 100.0"):
         Book(path, ladder, 60.0, 100.0, {})
-    with pytest.raises(ResultsError, match="images=None, asked for 'mine'"):
+    with pytest.raises(ResultsError, match="images=None, but this run has 'mine'"):
         Book(path, ladder, 60.0, 200.0, {}, more={"images": "mine"})
 
 

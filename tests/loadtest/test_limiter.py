@@ -17,11 +17,11 @@ def settled(round_trip_s: float, in_flight: int, state: State = START, windows: 
 
 
 def test_it_grows_while_round_trips_stay_as_they_are() -> None:
-    assert settled(0.05, 1000).limit == CONFIG.most
+    assert settled(0.05, 1000).limit == CONFIG.max_limit
 
 
 def test_it_does_not_grow_where_nobody_needs_it() -> None:
-    assert settled(0.05, 5).limit == CONFIG.least
+    assert settled(0.05, 5).limit == CONFIG.min_limit
 
 
 def test_it_shrinks_when_round_trips_grow() -> None:

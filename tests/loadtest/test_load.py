@@ -45,7 +45,7 @@ def test_a_folder_is_sent_as_it_is(tmp_path: Path) -> None:
         assert sorted(files) == sorted(sent)
         expected = [cat if sent[file] % 2 else 1 - cat for file in files]
         assert labels.tolist() == expected
-    with pytest.raises(ScheduleError, match=r"sub-folder 'cat' of .* is no class of the model"):
+    with pytest.raises(ScheduleError, match=r"sub-folder 'cat' of .* is not a class of the model"):
         load_images(str(tmp_path), 10, Target.CLASSIFY, Classes(2, ("dog", "cow")))
     flat, unknown = load_images(str(tmp_path / "cat"), 10, Target.CLASSIFY, Classes(2, ()))
     assert len(flat) == 2

@@ -116,7 +116,7 @@ def console(open_console: Callable[..., Console], guarded: Any) -> Console:
     console = open_console(guarded.adapter)
     console.page.locator("#access summary").click()
     console.fill(token="sesame")
-    console.press("Keep")
+    console.press("Save")
     return console
 
 
@@ -293,7 +293,7 @@ def test_it_is_for_everybody(
 def test_the_keyboard_reaches_everything(open_console: Callable[..., Console], server: Any) -> None:
     page = open_console(server.adapter).page
     page.keyboard.press("Tab")
-    expect(page.get_by_text("Skip to the figures")).to_be_focused()
+    expect(page.get_by_text("Skip to metrics")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#now")).to_be_focused()
     wanted = ["latency_ms", "objective", "min_quality", "goal", "level", "expires_s", "file"]

@@ -154,9 +154,9 @@ def test_what_is_not_genuine_fresh_or_next_in_turn_is_refused(
     body, _ = seal(later, SECRET.encode())
     forged = hmac.new(b"guess", body.encode(), "sha256").hexdigest()
     for sealed, reason in (
-        ((body, forged), "MAC is not that of POLICY"),
-        ((body, ""), "MAC is not that of POLICY"),
-        ((body.replace("0.4", "0.9"), seal(later, SECRET.encode())[1]), "MAC is not that"),
+        ((body, forged), "MAC does not match POLICY"),
+        ((body, ""), "MAC does not match POLICY"),
+        ((body.replace("0.4", "0.9"), seal(later, SECRET.encode())[1]), "MAC does not match"),
         (genuine, rf"sequence={last + 1}: expected {last + 2}"),
         (seal(message(last + 9), SECRET.encode()), rf"sequence={last + 9}: expected {last + 2}"),
         (seal(message(last + 2, sent_at=time.time() - 6), SECRET.encode()), r"\+6\.\d s from the"),
@@ -201,7 +201,7 @@ def test_an_adapter_with_another_secret_says_what_is_wrong(
     wrong = tmp_path / "wrong"
     wrong.write_text("x" * 64)
     adapter = start_remote(control_secret_file=wrong, ready=False)
-    eventually(lambda: "MAC is not that of POLICY" in (adapter.view["problem"] or ""), "it says so")
+    eventually(lambda: "MAC does not match POLICY" in (adapter.view["problem"] or ""), "it says so")
     assert not adapter.ready
 
 

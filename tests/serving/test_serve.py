@@ -17,7 +17,7 @@ import pytest
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from foveate_cli.host.watchdog import ailments
+from foveate_cli.host.watchdog import find_failures
 
 ROOT = Path(__file__).parents[2]
 ZEROS = bytes(96 * 96 * 3)
@@ -238,7 +238,7 @@ def test_stuck_model_process_returns(serve: Callable[..., Any]) -> None:
     """Triton itself would call the model ready and answer no request for ever."""
     victim = serve("--no-adapter")
     fault(victim, "digits", signal.SIGSTOP)
-    assert ailments(f"http://{victim.http}", ["digits"]), "a probe notices, too"
+    assert find_failures(f"http://{victim.http}", ["digits"]), "a probe notices, too"
     victim.await_log("restarting tritonserver: digits: no heartbeat of digits_0_0 for ")
     victim.await_log("tritonserver answers again")
     assert classify(victim) == 200
@@ -250,7 +250,7 @@ def test_dead_model_process_returns_unless_it_keeps_dying(start_server: Callable
     served.await_ready()
     for restarts, model in enumerate(("digits_decode", "digits", "digits")):
         fault(served, model, signal.SIGKILL)
-        assert ailments(f"http://{served.http}", [model]), "a probe notices, too"
+        assert find_failures(f"http://{served.http}", [model]), "a probe notices, too"
         served.await_log(f"restarting tritonserver: model process {model}_0_0 died")
         while served.log.count("tritonserver answers again") == restarts:
             assert served.process.poll() is None, served.log
@@ -258,7 +258,7 @@ def test_dead_model_process_returns_unless_it_keeps_dying(start_server: Callable
         assert classify(served) == 200
     fault(served, "digits", signal.SIGKILL)
     assert served.process.wait(60) == 1
-    assert "failed again after 3 restarts, none of which held for 60 s: model" in served.log
+    assert "failed again after 3 restarts, none of which lasted 60 s: model" in served.log
 
 
 def test_nothing_survives_a_killed_supervisor(start_server: Callable[..., Any]) -> None:

@@ -85,7 +85,7 @@ def test_installed_server_is_used_without_writing_to_it(tmp_path: Path) -> None:
 
 def test_installed_server_must_exist_and_have_a_python_backend(tmp_path: Path) -> None:
     binary = tmp_path / "bin" / "tritonserver"
-    with pytest.raises(ServerError, match="no executable"):
+    with pytest.raises(ServerError, match="not an executable"):
         installed_server(binary, tmp_path)
     binary.parent.mkdir()
     binary.touch(mode=0o755)

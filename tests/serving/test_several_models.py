@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from foveate.accuracy.measure import measure
 from foveate.control.policy import PolicyReader, policy_path
 from foveate.images.decode import decode_image
-from foveate.images.labelled_folder import FEWEST, class_names
+from foveate.images.labelled_folder import MIN_IMAGES, class_names
 from foveate.images.pairs import load_pair
 from foveate.images.preprocess import Preprocess, read_preprocess
 from foveate.importers.importer import import_checkpoint
@@ -180,21 +180,22 @@ def test_a_labelled_folder_means_the_same_to_everybody(served: Any, tmp_path: Pa
     vit, way = load_vit(model / "1" / "model.safetensors"), read_preprocess(model)
     for name in NAMES:
         (folder / name).mkdir(parents=True)
-    for seed in range(FEWEST):
+    for seed in range(MIN_IMAGES):
         pixels = decode_image(photo(seed), 224, 224, way)
         answer = int(vit(torch.from_numpy(pixels.copy()).unsqueeze(0)).argmax())
         (folder / NAMES[answer] / f"{seed}.jpg").write_bytes(photo(seed))
 
-    for half in load_pair(model, vit.config, folder, most=FEWEST, seed=0):  # calibrate, compress
+    # calibrate, compress
+    for half in load_pair(model, vit.config, folder, max_images=MIN_IMAGES, seed=0):
         assert half.labels is not None
         assert half.labels.tolist() == vit(half.pixels).argmax(1).tolist()
     assert [row.top1 for row in measure(model, folder)] == [1.0]  # bench accuracy
     pictures = gather(str(folder), tmp_path, model)  # bench serve
-    assert (pictures.target, pictures.count) == (Target.CLASSIFY, FEWEST)
+    assert (pictures.target, pictures.count) == (Target.CLASSIFY, MIN_IMAGES)
     report = run(  # loadtest, and bench serve again
         LoadtestConfig(
             server=served.grpc,
-            schedule=shape_schedule(Shape.STEADY, FEWEST, 1.0, cv2=0.0),
+            schedule=shape_schedule(Shape.STEADY, MIN_IMAGES, 1.0, cv2=0.0),
             slo_ms=10_000,
             model="fish",
             target=pictures.target,

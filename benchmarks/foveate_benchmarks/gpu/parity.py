@@ -37,7 +37,6 @@ TOLERANCE = {
 EXACT, CHOICE = "exact", "choice"
 OUTPUTS = {
     "add_layernorm": ("output", "output"),
-    "attention_colsum": ("score",),
     "bipartite_match": (CHOICE, EXACT, EXACT, EXACT),
     "cls_importance": ("score",),
     "compact_tokens": ("package", EXACT, EXACT),
@@ -51,8 +50,7 @@ OUTPUTS = {
     "vwt_assign": (CHOICE, "score"),
 }
 # Depend on lengths alone, not on a plan made for them.
-ANY_LENGTHS = {"cls_importance", "select_tokens", "bipartite_match"}
-ANY_LENGTHS |= {"attention_colsum", "varlen_attention"}
+ANY_LENGTHS = {"cls_importance", "select_tokens", "bipartite_match", "varlen_attention"}
 PLANNED = ("compact_tokens", "merge_groups")
 SINGLE = ("sizes", "weight")  # of their arguments: float32 whatever the rows are
 

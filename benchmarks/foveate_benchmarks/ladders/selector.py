@@ -105,7 +105,7 @@ def told(
             seconds = time.process_time() - began
             print(f"{label}: {stage}, step {step} of {steps}, {seconds:.0f} s", flush=True)
 
-    trained = train(vit, learning, validation, recipe, start=start, tell=show)
+    trained = train(vit, learning, validation, recipe, start=start, progress=show)
     return trained, time.process_time() - began
 
 

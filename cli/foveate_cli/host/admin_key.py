@@ -1,7 +1,7 @@
-"""The admin key: what opens the interfaces of the server that change it or read its memory.
+"""The admin key, which unlocks the server's interfaces that change it or read its memory.
 
-Triton takes such keys on its command line only, so whoever may list the processes of this machine
-can read it; SECURITY.md says what that means.
+Triton accepts such keys only on its command line, so anyone who can list this machine's processes
+can read it; SECURITY.md explains the consequences.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from foveate.errors import ServerError
 __all__ = ["ADMIN_HEADER", "RESTRICTED", "admin_key", "admin_key_path"]
 
 ADMIN_HEADER = "foveate-admin-key"  # over gRPC Triton prefixes it: triton-grpc-protocol-
-# What changes the server, its log, or maps memory into it. Metadata, configuration and statistics
-# stay open: stock clients ask for them before they send anything.
+# Interfaces that change the server or its log, or map memory into it. Metadata, configuration and
+# statistics stay open: stock clients read them before they send anything.
 RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
 
 
@@ -26,9 +26,9 @@ def admin_key_path(state_dir: Path) -> Path:
 
 
 def admin_key(state_dir: Path) -> str:
-    """The key of this state folder, made when first asked for; its file is for the owner only.
+    """The key of this state folder, created on first use; only the owner can read its file.
 
-    Raises :class:`ServerError` naming the file if it cannot be made, read, or kept private.
+    Raises :class:`ServerError` naming the file if it cannot be created, read, or kept private.
     """
     path = admin_key_path(state_dir)
     try:
@@ -40,7 +40,7 @@ def admin_key(state_dir: Path) -> str:
         path.chmod(0o600)
         key = path.read_text().strip()
     except OSError as error:
-        raise ServerError(f"{path}: cannot keep the admin key: {error.strerror}") from error
+        raise ServerError(f"{path}: cannot store the admin key: {error.strerror}") from error
     if len(key) < 32 or not key.isalnum():
-        raise ServerError(f"{path}: {len(key)} characters, expected 32 letters and digits or more")
+        raise ServerError(f"{path}: {len(key)} characters, expected at least 32 letters and digits")
     return key

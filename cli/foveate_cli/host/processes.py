@@ -1,7 +1,7 @@
-"""The two processes of a serving host, each started until it really works and kept alive.
+"""The two processes of a serving host: started, checked by a real request, and kept alive.
 
-Neither needs the other to live: without an adapter the governors go on with their defaults, and
-without a server the adapter waits for it.
+Neither needs the other: without an adapter the governors use their defaults, and without a server
+the adapter waits for it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _NOISE = re.compile(r"^([IW]\d{4} |\+[-=]|\| )")  # Triton's information, warnin
 class TritonProcess:
     """Tritonserver. Restarted when it or a model process dies, or a model stops answering.
 
-    A restart that did not hold for a minute is followed by one that waits longer; after three of
-    those it is over.
+    If a restart does not last for a minute, the next one waits longer; after three such restarts
+    we give up.
     """
 
     START_S = 300.0  # a first start also measures the latency of every level
     DRAIN_S = 15.0
     WEDGED_S = 2.0  # a server with a dead model process does not end by itself
-    RESTARTS, HOLDS_S = 3, 60.0
+    MAX_RESTARTS, STABLE_AFTER_S = 3, 60.0
     PAUSE_S = 1.0
 
     def __init__(
@@ -55,7 +55,7 @@ class TritonProcess:
         self._restarts = 0  # in a row
 
     def start(self) -> None:
-        """Returns when every model has answered. Raises :class:`ServerError` with the reason."""
+        """Return when every model has answered. Raises :class:`ServerError` with the reason."""
         self._child = child = Child("triton", self._command, self._environment)
         deadline = time.monotonic() + self.START_S
         for model in self._models:
@@ -74,7 +74,7 @@ class TritonProcess:
         self._well_since = time.monotonic()
 
     def keep(self) -> None:
-        """Restart it if it must be. Raises :class:`ServerError` if that happens too often."""
+        """Restart it if needed. Raises :class:`ServerError` if that happens too often."""
         assert self._child is not None
         if self._child.returncode is not None:
             reason: str | None = f"it died ({self._child.ending})"
@@ -82,18 +82,18 @@ class TritonProcess:
             reason = f"model process {dead[0]} died"
         else:
             reason = self._watchdog.trouble()
-        if reason is not None and time.monotonic() - self._well_since > self.HOLDS_S:
+        if reason is not None and time.monotonic() - self._well_since > self.STABLE_AFTER_S:
             self._restarts = 0
         while reason is not None:
             reason = self._restart(reason)
 
     def _restart(self, reason: str) -> str | None:
-        """Why it did not succeed, None if it did."""
+        """Why the restart failed; None if it succeeded."""
         assert self._child is not None
-        if self._restarts == self.RESTARTS:
+        if self._restarts == self.MAX_RESTARTS:
             raise ServerError(
-                f"tritonserver failed again after {self.RESTARTS} restarts, none of which held for "
-                f"{self.HOLDS_S:g} s: {reason}"
+                f"tritonserver failed again after {self.MAX_RESTARTS} restarts, none of which "
+                f"lasted {self.STABLE_AFTER_S:g} s: {reason}"
             )
         _report(f"restarting tritonserver: {reason}")
         self._child.stop(self.WEDGED_S)
@@ -116,7 +116,7 @@ class AdapterProcess:
 
     START_S = 30.0
     DRAIN_S = 5.0
-    FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+    FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 10.0
 
     def __init__(self, environment: Mapping[str, str], url: str) -> None:
         self._environment = environment
@@ -126,7 +126,7 @@ class AdapterProcess:
         self._due_at: float | None = None
 
     def start(self) -> None:
-        """Returns when it says it is ready. Raises :class:`ServerError` with the reason."""
+        """Return when it reports ready. Raises :class:`ServerError` with the reason."""
         child = self._spawn()
         deadline = time.monotonic() + self.START_S
         while child.returncode is None and time.monotonic() < deadline:
@@ -137,17 +137,17 @@ class AdapterProcess:
         raise ServerError(_obituary("the adapter", child))
 
     def keep(self) -> None:
-        """Start it again if it died and its pause is over; serving goes on without it."""
+        """Restart it if it died and its pause is over; serving continues without it."""
         assert self._child is not None
         if self._child.returncode is None:
             return
         now = time.monotonic()
         if self._due_at is None:
-            lived_long = now - self._spawned_at > self.LONGEST_PAUSE_S
+            lived_long = now - self._spawned_at > self.MAX_PAUSE_S
             pause = self.FIRST_PAUSE_S if lived_long else self._pause_s
             self._due_at = now + pause
-            self._pause_s = min(2 * pause, self.LONGEST_PAUSE_S)
-            _report(f"the adapter died ({self._child.ending}), starting it again in {pause:g} s")
+            self._pause_s = min(2 * pause, self.MAX_PAUSE_S)
+            _report(f"the adapter died ({self._child.ending}), restarting it in {pause:g} s")
         elif now >= self._due_at:
             self._spawn()
 
@@ -164,7 +164,7 @@ class AdapterProcess:
 
 
 def _obituary(name: str, child: Child) -> str:
-    """How a child failed to start, with the part of its output that tells why."""
+    """How a child failed to start, with the relevant part of its output."""
     state = "does not answer" if child.returncode is None else f"ended with {child.ending}"
     output = child.output()
     models = [f"{match[1]}: {match[2]}" for line in output if (match := _FAILED_MODEL.search(line))]

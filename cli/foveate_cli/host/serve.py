@@ -31,12 +31,12 @@ from foveate_cli.host.tritonserver import (
 
 __all__ = ["ServeOptions", "check_ports", "serve"]
 
-_LOOK_EVERY_S = 0.5
+_CHECK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """What ``foveate serve`` can be told."""
+    """Options of ``foveate serve``."""
 
     repository: Path = Path("model_repository")
     host: str = "127.0.0.1"
@@ -49,12 +49,12 @@ class ServeOptions:
     pin_cap: float = 0.1  # share of busy time for exact and pinned requests, 1 lifts the cap
     admission: bool = True
     threads: int = 1  # CPU threads of each model process
-    server_bin: Path | None = None  # another tritonserver than the embedded one
-    control: Path | None = None  # file of the secret with which remote adapters publish policies
+    server_bin: Path | None = None  # tritonserver to use instead of the embedded one
+    control: Path | None = None  # file with the secret that remote adapters seal policies with
 
     @property
     def ports(self) -> dict[str, int]:
-        """The ports it will listen on, by the option that sets them."""
+        """The ports to listen on, by the option that sets them."""
         ports = {
             "--http-port": self.http_port,
             "--grpc-port": self.grpc_port,
@@ -68,7 +68,7 @@ def serve(options: ServeOptions) -> int:
 
     Prints one line ``ready http=... grpc=... metrics=... adapter=...`` to stdout once every model
     has answered a real inference; everything else goes to stderr. Raises a
-    :class:`~foveate.errors.FoveateError` if it cannot start or cannot stay up.
+    :class:`~foveate.errors.FoveateError` if the server cannot start or stay up.
     """
     state = state_dir()
     if options.server_bin is None:
@@ -79,7 +79,7 @@ def serve(options: ServeOptions) -> int:
     key = admin_key(state)
     models = check_repository(options.repository)
     if options.control is not None:
-        read_secret(options.control)  # the model processes would fail less clearly
+        read_secret(options.control)  # fails here with a clearer error than in a model process
     check_ports(options.ports, host)
 
     local = "127.0.0.1" if host == "0.0.0.0" else host
@@ -88,7 +88,7 @@ def serve(options: ServeOptions) -> int:
     adapter = f"http://{local}:{options.adapter_port}"
     ports = Ports(http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port)
 
-    # A signal ends whatever is being waited for, as Ctrl-C does.
+    # SIGTERM interrupts whatever we wait for, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), _run_dir() as run_dir:
         repositories = [options.repository.absolute()]
@@ -115,7 +115,7 @@ def serve(options: ServeOptions) -> int:
                 process.start()
             print(ready, flush=True)
             while True:
-                time.sleep(_LOOK_EVERY_S)
+                time.sleep(_CHECK_EVERY_S)
                 for process in processes:
                     process.keep()
         finally:
@@ -127,7 +127,7 @@ def serve(options: ServeOptions) -> int:
 
 
 def check_ports(ports: dict[str, int], host: str) -> None:
-    """Raise :class:`ServerError` naming a port that is taken, or given twice."""
+    """Raise :class:`ServerError` naming a port that is in use, or given twice."""
     with contextlib.ExitStack() as stack:
         for option, port in ports.items():
             listener = stack.enter_context(socket.socket())
@@ -168,14 +168,14 @@ def _adapter_settings(
     }
     if options.slo_ms is not None:
         settings["FOVEATE_ADAPTER_SLO_MS"] = f"{options.slo_ms:g}"
-        # Newer than any SLO stored so far; what is set from now on is newer than this.
+        # Newer than any SLO stored so far, and older than any that is set from now on.
         settings["FOVEATE_ADAPTER_SLO_GIVEN_AT"] = datetime.now(UTC).isoformat()
     return settings
 
 
 @contextlib.contextmanager
 def _run_dir() -> Iterator[Path]:
-    """The folder the processes share: given, or made for this run and removed after it."""
+    """The folder the processes share: the given one, or one that is removed after this run."""
     if given := os.environ.get("FOVEATE_RUN_DIR"):
         folder = Path(given).absolute()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""One supervised process: its death with ours, its output, its end."""
+"""One supervised process: dies with us, has its output copied, and is stopped cleanly."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _libc = ctypes.CDLL(None)  # loaded here: after the fork it is too late to take 
 
 
 class Child:
-    """A process in a group of its own, its output copied to our stderr line by line.
+    """A process in its own process group, with its output copied to our stderr line by line.
 
-    The group keeps a terminal's Ctrl-C away from it: it is asked to stop by :meth:`stop` only. The
-    kernel sends it SIGTERM if we die without asking (``PR_SET_PDEATHSIG``), so that not even
-    ``kill -9`` of the supervisor leaves a server holding its ports.
+    The group shields it from a terminal's Ctrl-C: only :meth:`stop` stops it. If we die first, the
+    kernel sends it SIGTERM (``PR_SET_PDEATHSIG``), so that even after ``kill -9`` of the supervisor
+    no server keeps its ports.
     """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -77,10 +77,9 @@ class Child:
         return list(self._tail)
 
     def claim(self) -> None:
-        """Remember which model processes of Triton's Python backend are its, and their shared
-        memory files.
+        """Record its Triton Python-backend processes and their shared-memory files.
 
-        Others may not read those any more: Triton makes them 0644 whatever the umask, and they hold
+        Also makes those files private: Triton creates them 0644 whatever the umask, and they hold
         what clients send.
         """
         for pid in _children(self._process.pid) - self._models.keys():
@@ -96,12 +95,12 @@ class Child:
     def dead_models(self) -> list[str]:
         """Names of the claimed model processes that have died.
 
-        Tritonserver neither restarts nor even buries them.
+        Tritonserver neither restarts nor reaps them.
         """
         return [name for pid, name in self._models.items() if not _lives(pid)]
 
     def stop(self, grace_s: float) -> None:
-        """SIGTERM, ``grace_s`` seconds later SIGKILL; then remove what it may have left behind."""
+        """Send SIGTERM, ``grace_s`` seconds later SIGKILL; then remove what it left behind."""
         if self.returncode is None:
             self.claim()
             self._process.terminate()

@@ -1,4 +1,4 @@
-"""The Triton server Foveate runs: where it is, how it is laid out, what it is told.
+"""The Triton server Foveate runs: where it is, how it is laid out, and its command line.
 
 The *embedded* server is tritonserver 2.51 from the PyPI wheel ``nvidia-pytriton``. Its binaries
 find their libraries by a path relative to themselves and need a shared libpython beside them, so
@@ -121,13 +121,13 @@ def embedded_server(state_dir: Path) -> Server:
 
 
 def installed_server(binary: Path, state_dir: Path) -> Server:
-    """Use another installation, which is not written to: its backends and ours are linked together.
+    """Use another installation without writing to it: a new folder links its backends and ours.
 
     Raises :class:`ServerError` if ``binary`` or its Python backend is missing.
     """
     theirs = binary.resolve().parent.parent / "backends"
     if not os.access(binary, os.X_OK) or not binary.is_file():
-        raise ServerError(f"--server-bin {binary}: no executable file")
+        raise ServerError(f"--server-bin {binary}: not an executable file")
     if not (theirs / "python").is_dir():
         raise ServerError(f"--server-bin {binary}: no Python backend in {theirs}")
 
@@ -143,7 +143,7 @@ def installed_server(binary: Path, state_dir: Path) -> Server:
 
 
 def check_host(server: Server, host: str) -> str:
-    """The address to bind for ``host``. The embedded server must not leave the loopback."""
+    """The address to bind for ``host``. The embedded server must stay on loopback."""
     address = "127.0.0.1" if host == "localhost" else host
     try:
         loopback = ipaddress.IPv4Address(address).is_loopback
@@ -151,7 +151,7 @@ def check_host(server: Server, host: str) -> str:
         raise ServerError(f"--host {host}: expected an IPv4 address") from error
     if server.embedded and not loopback:
         raise ServerError(
-            f"--host {host}: the embedded Triton 2.51 only listens on the loopback, anyone who "
+            f"--host {host}: the embedded Triton 2.51 only listens on loopback, because anyone who "
             "reaches it can run code (CVE-2025-23310, -23311, -23319, -23320, -23334, fixed in "
             f"25.07): {ELSEWHERE} of 25.07 or newer"
         )
@@ -161,9 +161,9 @@ def check_host(server: Server, host: str) -> str:
 def server_command(
     server: Server, repositories: Sequence[Path], host: str, ports: Ports, admin_key: str
 ) -> list[str]:
-    """Command line of the server. Models are fixed for its life: no control interface.
+    """Command line of the server. Models cannot be loaded or unloaded later.
 
-    What is not inference, or reading about it, needs ``admin_key`` as a header.
+    Everything but inference and reading metadata needs ``admin_key`` as a header.
     """
     restricted = f"{','.join(RESTRICTED)}:{ADMIN_HEADER}={admin_key}"
     return [
@@ -179,7 +179,7 @@ def server_command(
         "--model-control-mode=none",
         f"--http-restricted-api={restricted}",
         f"--grpc-restricted-protocol={restricted}",
-        # Completing a configuration imports the model a second time, in a process of its own.
+        # Auto-completion imports each model a second time, in another process.
         "--disable-auto-complete-config",
         "--exit-timeout-secs=10",
         "--log-verbose=0",
@@ -191,9 +191,8 @@ def server_environment(
 ) -> dict[str, str]:
     """Environment of the server and its model processes, which use ``threads`` CPU threads each.
 
-    ``settings`` are all the ``FOVEATE_*`` variables they get, ``caller`` is the environment we were
-    started in. An installed server keeps it (a container's paths are in it), the embedded one
-    starts clean.
+    ``settings`` are all the ``FOVEATE_*`` variables they get; ``caller`` is our own environment. An
+    installed server inherits it (a container's paths are in it), the embedded one starts clean.
     """
     kept = {
         key: value
@@ -213,7 +212,7 @@ def _key(name: str, *paths: Path) -> str:
 
 
 def _publish(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make ``folder`` at once or not at all; whoever comes second uses the first one's."""
+    """Create ``folder`` atomically; a second process uses the first one's."""
     if folder.is_dir():
         return
     try:
@@ -253,7 +252,7 @@ def _link_plugin(backends: Path) -> None:
 
 
 def _place(source: Path, folder: Path) -> None:
-    """Hard link, never a symlink: a program's relative library path starts at its real place."""
+    """Hard link, never a symlink: relative library paths start at a program's real location."""
     target = folder / source.name
     try:
         os.link(source, target)

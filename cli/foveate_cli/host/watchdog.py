@@ -1,8 +1,8 @@
-"""Does the server still answer? Readiness says yes even when a model process is dead.
+"""Does the server still answer? Its readiness endpoint says yes even when a model process is dead.
 
-Tritonserver never restarts a dead model process, and before 26.01 keeps calling the model ready,
-so the only proof is an inference. It is made at start, and by the :class:`Watchdog` when a model
-has not answered anybody for a while, requests begin to fail, or its heartbeat stops.
+Tritonserver never restarts a dead model process, and before 26.01 still reports the model as ready,
+so only an inference proves that it works. We run one at start, and the :class:`Watchdog` runs one
+when a model has not answered anyone for a while, requests begin to fail, or its heartbeat stops.
 """
 
 from __future__ import annotations
@@ -22,13 +22,21 @@ import httpx
 
 from foveate.control.heartbeat import Heartbeats, Silence
 
-__all__ = ["PATIENCE_S", "REQUEST_ID", "Answer", "Watchdog", "ailments", "infer", "open_client"]
+__all__ = [
+    "PATIENCE_S",
+    "REQUEST_ID",
+    "Answer",
+    "Watchdog",
+    "find_failures",
+    "infer",
+    "open_client",
+]
 
 REQUEST_ID = "foveate-probe"
 TIMEOUT_S = 5.0
 PATIENCE_S = 30.0  # a full batch of the largest images we decode takes half of that
 _PROOF_LASTS_S = 5.0
-_STRIKES = 2
+_MAX_FAILURES = 2
 _COUNTER = re.compile(
     r'^nv_inference_request_(success|failure)\{.*?\bmodel="([^"]+)".*\} (\S+)$', re.MULTILINE
 )
@@ -38,28 +46,28 @@ _PNG = base64.b64decode(  # one black pixel
 
 
 class Answer(enum.Enum):
-    """What came back."""
+    """Outcome of one inference."""
 
     GOOD = "good"
-    BUSY = "busy"  # 503: refused by a model process that is alive
+    BUSY = "busy"  # 503: rejected by a live model process
     SILENT = "silent"
     BAD = "bad"
 
 
 def open_client(timeout_s: float = TIMEOUT_S) -> httpx.Client:
-    """A client for :func:`infer`, which gives an answer ``timeout_s`` seconds.
+    """A client for :func:`infer` with a timeout of ``timeout_s`` seconds.
 
-    Keeps no connection: each one open delays the server's end.
+    Keeps no connections open: each one delays the server's shutdown.
     """
     limits = httpx.Limits(max_keepalive_connections=0)
     return httpx.Client(timeout=timeout_s, limits=limits, trust_env=False)
 
 
 def infer(client: httpx.Client, url: str, model: str) -> tuple[Answer, str]:
-    """One inference of a blank image, over HTTP as any client would; and what went wrong, if so.
+    """Run one inference of a blank image over HTTP. Returns the outcome, and the error if any.
 
-    Works for every model whose inputs are images, encoded (BYTES) or pixels (UINT8), and for those
-    that answer to empty BYTES.
+    Works for every model that takes images, encoded (BYTES) or as pixels (UINT8), and for models
+    that accept empty BYTES.
     """
     timeout_s = client.timeout.read or TIMEOUT_S
     try:
@@ -98,11 +106,10 @@ def infer(client: httpx.Client, url: str, model: str) -> tuple[Answer, str]:
     return (Answer.BUSY if busy else Answer.BAD), response.text.strip()
 
 
-def ailments(url: str, models: Sequence[str], timeout_s: float = TIMEOUT_S) -> list[str]:
-    """What keeps each of ``models`` from answering within ``timeout_s`` seconds, one line each; a
-    busy one is well.
+def find_failures(url: str, models: Sequence[str], timeout_s: float = TIMEOUT_S) -> list[str]:
+    """One line for each of ``models`` that does not answer within ``timeout_s`` seconds.
 
-    All are asked at once.
+    A busy model counts as healthy. All models are probed at the same time.
     """
     with open_client(timeout_s) as client, ThreadPoolExecutor(len(models)) as pool:
         replies = list(pool.map(lambda model: infer(client, url, model), models))
@@ -116,15 +123,15 @@ def ailments(url: str, models: Sequence[str], timeout_s: float = TIMEOUT_S) -> l
 @dataclass(frozen=True)
 class _Counts:
     answered: float = 0.0
-    failed: float = 0.0  # of all models: a failed step is counted under its ensemble only
+    failed: float = 0.0  # by all models: Triton counts a failed step only for its ensemble
 
 
 class Watchdog:
-    """Calls for a restart when a model fails twice in a row to answer a blank image.
+    """Asks for a restart when a model fails to answer a blank image twice in a row.
 
-    Once is enough if its heartbeat has stopped, and none is needed if that lasts: another process
-    of the same model may answer. While the heartbeat goes on, a model that says nothing may be
-    busy, and is given time.
+    One failure is enough if its heartbeat has stopped. A heartbeat that stays away is enough by
+    itself, because another process of the same model may answer. While the heartbeat goes on, a
+    silent model may just be busy and gets more time.
     """
 
     def __init__(
@@ -140,7 +147,7 @@ class Watchdog:
         self._heartbeats = Heartbeats()
 
     def trouble(self) -> str | None:
-        """What is wrong with the server, None if nothing is known to be. Call about once a second.
+        """What is wrong with the server, or None. Call about once a second.
 
         Costs one scrape while requests succeed; blocks for a few seconds if a model hangs.
         """
@@ -151,12 +158,12 @@ class Watchdog:
                 return f"{model}: {silence}, {reason}"
             if silence and silence.seconds >= PATIENCE_S:
                 return f"{model}: {silence}"
-            if self._strikes[model] == _STRIKES:
+            if self._strikes[model] == _MAX_FAILURES:
                 return f"{model}: {reason}"
         return None
 
     def _look_at(self, model: str) -> tuple[Silence | None, str | None]:
-        """Whether its heartbeat has stopped, and what else is wrong with a model."""
+        """Whether the model's heartbeat has stopped, and what else is wrong with it."""
         try:
             text = self._client.get(self._metrics).raise_for_status().text
         except httpx.HTTPError as error:
@@ -168,7 +175,7 @@ class Watchdog:
         return silence, self._doubt(model, _counts(text, model), stopped=silence is not None)
 
     def _doubt(self, model: str, counts: _Counts, *, stopped: bool) -> str | None:
-        """Why it seems unable to answer; asks it if nobody else has of late."""
+        """Why the model seems unable to answer. Sends it a request if nobody else did lately."""
         before = self._counts[model]
         self._counts[model] = counts
         now = time.monotonic()

@@ -12,7 +12,7 @@ import torch
 
 from foveate.accuracy.interval import wilson
 from foveate.errors import InputError
-from foveate.images.folder import Tell, read_image
+from foveate.images.folder import Progress, read_image
 from foveate.images.labelled_folder import class_names, list_folder
 from foveate.images.preprocess import read_preprocess
 from foveate.inference.graphs import GraphEngine
@@ -43,7 +43,7 @@ def measure(
     batch: int = 8,
     workers: int = 2,
     levels: Sequence[int] | None = None,
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> list[Accuracy]:
     """Accuracy of ``levels`` (all, by default; level 0 is always among them).
 
@@ -53,7 +53,7 @@ def measure(
         device: ``cpu`` or ``cuda``.
         batch: images at once.
         workers: threads that read and decode.
-        tell: told stage, images done, and how many there are.
+        progress: called with stage, images done and total images.
 
     Raises :class:`InputError` naming what cannot be used.
     """
@@ -68,7 +68,7 @@ def measure(
         engine = GraphEngine(plain, torch.device(device), batch)
     paths, labels = list_folder(data, config.classes, names)
     if labels is None:
-        raise InputError(f"data={data}: no sub-folders, so no labels; expected one for each class")
+        raise InputError(f"data={data}: no sub-folders, so no labels; expected one per class")
     read = partial(read_image, config=config, preprocess=read_preprocess(model))
     top = min(5, config.classes)
     hits = torch.zeros(len(wanted), 3, dtype=torch.int64)  # top-1, top-5, agreement
@@ -83,7 +83,7 @@ def measure(
                 hits[row, 0] += (best[:, 0] == target).sum()
                 hits[row, 1] += (best == target.unsqueeze(1)).any(1).sum()
                 hits[row, 2] += (best[:, 0] == dense).sum()
-            tell("answer images", start + len(images), len(paths))
+            progress("classify images", start + len(images), len(paths))
     return [
         _accuracy(level, plain.ladder.levels[level].name, hits[row].tolist(), len(paths))
         for row, level in enumerate(wanted)

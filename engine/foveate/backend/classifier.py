@@ -1,4 +1,4 @@
-"""One instance of a served model: wishes in, answers out. Knows no server.
+"""One instance of a served model: requests in, answers out. Independent of the server.
 
 Joins the pure parts (engine, governor) with the impure ones (clock, policy word, telemetry).
 """
@@ -32,7 +32,7 @@ __all__ = ["Answer", "Classifier", "Refusal", "Request", "parse_wish"]
 
 @dataclass(frozen=True)
 class Request:
-    """What one client asks: images [b, H, W, 3] (uint8) and a wish."""
+    """One client's request: images [b, H, W, 3] (uint8) and a wish."""
 
     pixels: Tensor
     wish: Wish
@@ -50,7 +50,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A request that is not answered, and when it may be worth asking again."""
+    """A rejected request, and when to retry it."""
 
     reason: Rejection
     retry_after_ms: int | None
@@ -59,7 +59,7 @@ class Refusal:
 def parse_wish(parameters: Mapping[str, Any], ladder: Ladder, images: int = 1) -> Wish:
     """Read ``level``, ``quality`` and ``deadline_ms`` from request parameters.
 
-    Raises :class:`BadWish` naming key and value. Other parameters are not ours and are ignored.
+    Raises :class:`BadWish` naming key and value. Ignores other parameters.
     """
     pin = floor = deadline_ns = None
     if (level := parameters.get("level")) is not None:
@@ -72,7 +72,7 @@ def parse_wish(parameters: Mapping[str, Any], ladder: Ladder, images: int = 1) -
             raise BadWish(f"deadline_ms={deadline!r}: expected a number in (0, 3600000]")
         deadline_ns = int(milliseconds * 1e6)
     wish = Wish(pin=pin, floor=floor, deadline_ns=deadline_ns, images=images)
-    return PLAIN if wish == PLAIN else wish  # one object, which is quick to recognise
+    return PLAIN if wish == PLAIN else wish  # one shared object, which is fast to compare
 
 
 def _quality(value: object) -> float:
@@ -119,7 +119,7 @@ class Classifier:
         self._state = State()
         self._policy = PolicyReader(policy_path(settings.run_dir, name))
         self._telemetry = telemetry
-        # Batches since the last publication; appending is all a batch pays for its metrics.
+        # Batches since the last publication; a batch's only cost for metrics is to append here.
         self._batches: deque[tuple[tuple[Wish, ...], Decision, float]] = deque()
         telemetry.collect_with(self._collect)
         self._begin_counting(latency.device)
@@ -178,7 +178,7 @@ class Classifier:
         return answers
 
     def _begin_counting(self, device: str) -> None:
-        """Have every series from the start: a rate does not see how a new one began."""
+        """Create every series at once: a rate misses the first increase of a new series."""
         telemetry = self._telemetry
         telemetry.gauge(
             "foveate_build_info",
@@ -211,7 +211,7 @@ class Classifier:
     ) -> None:
         telemetry = self._telemetry
         ran = [level for level in decision.levels if not isinstance(level, Rejection)]
-        if ran:  # a batch of several levels counts as the one most requests ran at
+        if ran:  # a batch of several levels counts as its most frequent one
             level = str(max(set(ran), key=ran.count))
             telemetry.count("foveate_batches_total", level=level)
             telemetry.count("foveate_batch_seconds_total", seconds, level=level)

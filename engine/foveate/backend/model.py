@@ -1,10 +1,10 @@
 """The Triton plugin: a Python-based backend that translates between the server and Foveate.
 
-Copied (or linked) to ``<backends>/foveate/model.py``; every model whose ``config.pbtxt`` says
-``backend: "foveate"`` runs it. Parameter ``component`` says which part: ``decode``, ``classify`` or
+Copied or linked to ``<backends>/foveate/model.py``. Every model with ``backend: "foveate"`` in its
+``config.pbtxt`` runs it; the parameter ``component`` selects the part: ``decode``, ``classify``, or
 ``control``, through which a remote adapter publishes policies.
-Tensors of numbers cross by DLPack: the numpy way corrupts them silently when the server is older
-than 24.11 and numpy is 2 or newer.
+
+Numeric tensors cross by DLPack: numpy 2 silently corrupts them with servers before 24.11.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class TritonPythonModel:
             name, folder, config["max_batch_size"], settings, telemetry, device
         )
         self._answer = partial(classify, classifier=self._classifier, telemetry=telemetry)
-        gc.freeze()  # nothing built so far is garbage: keep collections short
+        gc.freeze()  # nothing created so far is garbage: keeps collections short
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return self._answer(requests)
@@ -99,7 +99,7 @@ def decode(
 
 
 def count_bad(answers: Sequence[Any], telemetry: Telemetry) -> None:
-    """Count error responses as what was wrong with the request, or with us."""
+    """Count error responses as invalid requests or as internal failures."""
     internal = sum(answer.error().code() == pb_utils.TritonError.INTERNAL for answer in answers)
     telemetry.count("foveate_errors_total", len(answers) - internal)
     telemetry.count("foveate_failures_total", internal)
@@ -112,7 +112,7 @@ def decode_one(request: Any, to_pixels: Callable[[bytes], Any]) -> Any:
 
 
 def publish(requests: list[Any], control: Control) -> list[Any]:
-    """POLICY, MAC -> SEQUENCE, LATENCY; nothing is published for an empty POLICY."""
+    """POLICY, MAC -> SEQUENCE, LATENCY; an empty POLICY publishes nothing."""
     return [guard(publish_one, request, control) for request in requests]
 
 
@@ -157,7 +157,7 @@ def parse(request: Any, classifier: Classifier) -> Request:
     pixels = from_dlpack(pb_utils.get_input_tensor_by_name(request, "PIXELS").to_dlpack())
     parameters = request.parameters()
     wish = Wish(images=len(pixels))
-    if len(parameters) > len("{}"):  # most requests wish for nothing
+    if len(parameters) > len("{}"):  # most requests have no wish
         wish = parse_wish(json.loads(parameters), classifier.ladder, len(pixels))
     return Request(pixels, wish, token_map="TOKEN_MAP" in request.requested_output_names())
 
@@ -176,7 +176,7 @@ def encode(request: Any, answer: Answer | Refusal) -> Any:
 
 
 def guard(step: Callable[..., Any], *args: Any) -> Any:
-    """Run one request's step; what goes wrong becomes that request's error response."""
+    """Run one request's step; an exception becomes that request's error response."""
     try:
         return step(*args)
     except RequestError as error:
@@ -191,8 +191,8 @@ def guard(step: Callable[..., Any], *args: Any) -> Any:
 def respond(tensors: Mapping[str, torch.Tensor]) -> Any:
     """A response of CPU tensors.
 
-    As capsules, which take half the time of handing over the tensor; a CUDA tensor would have to be
-    handed over itself, or nobody would wait for its stream.
+    Passed as capsules, which takes half the time of passing the tensor. A CUDA tensor would have to
+    be passed itself, or nothing would wait for its stream.
     """
     capsules = {name: to_dlpack(tensor.contiguous()) for name, tensor in tensors.items()}
     return pb_utils.InferenceResponse(

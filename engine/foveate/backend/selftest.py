@@ -1,4 +1,4 @@
-"""Refuse what cannot work before the first request comes."""
+"""Checks at start-up that refuse set-ups which cannot work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ __all__ = ["check_instances", "check_tensors"]
 
 
 def check_instances(config: Mapping[str, Any]) -> None:
-    """One instance per model and server: a second would take requests this one's ages count.
+    """Require one instance per model and server: a second one would take requests from the queue
+    whose ages this one estimates.
 
     Raises :class:`ServerError` naming the count.
     """
@@ -24,16 +25,16 @@ def check_instances(config: Mapping[str, Any]) -> None:
     count = sum(int(group["count"]) * max(1, len(group.get("gpus", []))) for group in groups)
     if count != 1:
         raise ServerError(
-            f"instance_group count={count}, over all GPUs: expected 1; name one in gpus, "
-            "and scale by servers"
+            f"instance_group count={count}, over all GPUs: expected 1; name one GPU in gpus, "
+            "and run more servers to scale"
         )
 
 
 def check_tensors(pb_utils: Any) -> None:
     """Send known tensors through the server's own types and compare.
 
-    Bytes have no way but numpy, and servers before 24.11 mangle it under numpy 2. Raises
-    :class:`ServerError` naming the versions.
+    BYTES tensors can only cross through numpy, and servers before 24.11 corrupt them under numpy 2.
+    Raises :class:`ServerError` naming the versions.
     """
     numbers = torch.arange(12, dtype=torch.float32).reshape(3, 4)
     there = pb_utils.Tensor.from_dlpack("numbers", numbers)

@@ -1,7 +1,7 @@
-"""Facts about batches, published a few times a second.
+"""Metrics of batches, published a few times a second.
 
-A metric call of the server costs tens of microseconds, so a batch makes none: a thread collects
-what happened since it last looked, adds it up, and publishes what changed.
+A metric call to the server costs tens of microseconds, so batches make none: a thread collects what
+happened since last time, adds it up, and publishes the changes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _EDGE_LABELS = (*map(str, AGE_EDGES_S), "+Inf")
 COUNTERS = {
     "foveate_answers_total": "Answers given, by level and by whether they met the SLO",
     "foveate_rejections_total": "Requests answered UNAVAILABLE, by reason",
-    "foveate_errors_total": "Requests that were wrong and answered with an error",
-    "foveate_failures_total": "Good requests answered with an internal error",
+    "foveate_errors_total": "Invalid requests answered with an error",
+    "foveate_failures_total": "Valid requests answered with an internal error",
     "foveate_batches_total": "Batches run, by the level most of their requests ran at",
     "foveate_batch_seconds_total": "Busy time of batches",
     "foveate_tokens_total": "Tokens left in the last block, summed over images",
@@ -34,7 +34,7 @@ COUNTERS = {
     "foveate_age_seconds_bucket": "Estimated time from queue to answer, cumulative buckets",
     "foveate_age_seconds_sum": "Estimated time from queue to answer, sum",
     "foveate_age_seconds_count": "Estimated time from queue to answer, answers",
-    "foveate_heartbeats_total": "Publications: the server keeps the numbers of a dead process",
+    "foveate_heartbeats_total": "Publications; stops increasing when the process dies",
 }
 GAUGES = {
     "foveate_build_info": "Always 1; versions and device of the model process",
@@ -50,17 +50,17 @@ _log = logging.getLogger(__name__)
 
 
 class Metric(Protocol):
-    """What the server's metric objects offer."""
+    """The interface of the server's metric objects."""
 
     def increment(self, value: float) -> None: ...
     def set(self, value: float) -> None: ...
 
 
 class Telemetry:
-    """Numbers of one model process and the thread that publishes them.
+    """Metrics of one model process and the thread that publishes them.
 
-    ``create(name, labels)`` makes a metric of the server; it is called once per label set.
-    ``process`` is the server's name of the instance, of which a model may have several.
+    ``create(name, labels)`` creates a metric on the server; it is called once per label set.
+    ``process`` is the server's name for the instance; a model may have several.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Telemetry:
     def age(self, seconds: float) -> None:
         """Add one answer to the age histogram."""
         with self._lock:
-            # Only the bucket it falls in; publishing makes the buckets cumulative.
+            # Only its own bucket; publishing makes the buckets cumulative.
             label = _EDGE_LABELS[bisect_left(AGE_EDGES_S, seconds)]
             self._counts["foveate_age_seconds_bucket", (("le", label),)] += 1
             self._counts["foveate_age_seconds_sum", ()] += seconds
@@ -108,8 +108,7 @@ class Telemetry:
         """Publish what is left and end the thread."""
         self._stop.set()
         self._thread.join()
-        # The server's objects must go while there is a server: freed at the very end of the process
-        # they crash it.
+        # Free the server's objects while the server is there: freed at process exit, they crash it.
         self._metrics.clear()
         del self._create
 
@@ -117,7 +116,7 @@ class Telemetry:
         while not self._stop.wait(self._period_s):
             try:
                 self._publish()
-            except Exception:  # metrics must not end with one failed call to the server
+            except Exception:  # one failed call to the server must not stop the metrics
                 _log.exception("metrics of %s were not published", self._model)
         self._publish()
 

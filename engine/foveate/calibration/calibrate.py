@@ -1,7 +1,7 @@
-"""From a model and images to its ladder: the order of events.
+"""From a model and images to its ladder: all steps in order.
 
-Levels are searched and chosen on one set of images and reported on another, so that the qualities
-in ``ladder.json`` are not the luck of the choice. Nothing in a ladder is estimated.
+Levels are searched and chosen on one set of images and reported on another, so that the choice does
+not bias the qualities in ``ladder.json``. Everything in a ladder is measured, not estimated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from foveate.calibration.seeds import find_seeds
 from foveate.calibration.settings import Settings
 from foveate.calibration.vocabulary import WORDS, save_words
 from foveate.images.dataset import Images
-from foveate.images.folder import Tell
+from foveate.images.folder import Progress
 from foveate.inference.block_times import BlockTimes, measure_blocks
 from foveate.inference.latency import device_name, measure
 from foveate.levels.ladder import Quality
@@ -36,10 +36,8 @@ from foveate.reduce.selector_file import load_selectors
 
 __all__ = ["calibrate"]
 
-"""Told a stage, how much of it is done and how much there is."""
-
-_CONTEST = 500  # images that every uniform schedule is judged on
-_SAMPLES = 6  # images whose token maps are kept
+_CONTEST = 500  # images to measure every uniform schedule on
+_SAMPLES = 6  # images whose token maps go into the report
 
 
 def calibrate(
@@ -53,24 +51,24 @@ def calibrate(
     vocabulary: str | None = None,
     variants: Sequence[str] = (),
     selector: str | None = None,
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
     clock: Callable[[], float] = time.process_time,
 ) -> Calibration:
     """Write ``ladder.json`` (and a vocabulary, if a level uses one just learned) into ``folder``.
 
-    Deterministic, given the times that were measured. What an interrupted run has measured is found
-    in ``state`` and not measured again.
+    Deterministic for given measured times. Reuses what an interrupted run has measured, from
+    ``state``.
 
     Args:
         folder: version folder that holds ``model.safetensors``.
         model: name of the model.
         choose, report: images to choose levels on, and to measure the chosen ones on.
-        settings: what is asked for.
-        state: folder to remember measurements in.
+        settings: budgets, limits and search effort.
+        state: folder to store measurements in.
         vocabulary: file of visual words in ``folder``; learned from ``choose`` if None.
         variants: further weights files in ``folder``: slimmer models of the same task.
         selector: file of token selectors in ``folder``; without, no level has a learned score.
-        tell: told of progress.
+        progress: called with stage, steps done and total steps.
         clock: seconds; of the process, to count work alone.
 
     Raises :class:`~foveate.errors.InputError` or :class:`~foveate.errors.WeightsError` before
@@ -102,14 +100,14 @@ def calibrate(
     }
     bench = Bench(scratch, model, configs, sets, journal, batch=settings.batch, clock=clock)
 
-    tell("time blocks and uniform schedules", 0, 1)
+    progress("time blocks and uniform schedules", 0, 1)
     blocks = {name: _block_times(name, vit, journal, settings, clock) for name, vit in vits.items()}
     named = {"vocabulary": words} | ({"selector": selector} if selector else {})
     seeds = find_seeds(bench, blocks, named, settings, trained)
-    points = {p.key: p for p in (DENSE, *explore(bench, seeds, settings, deadline, tell))}
+    points = {p.key: p for p in (DENSE, *explore(bench, seeds, settings, deadline, progress))}
     finalists = list(points.values())
     for done, point in enumerate(finalists):
-        tell("judge finalists", done, len(finalists))
+        progress("measure finalists", done, len(finalists))
         bench.outcome(point, "choose")
     seconds = bench.seconds(finalists)
     outcomes = [bench.outcome(point, "choose") for point in finalists]
@@ -121,18 +119,18 @@ def calibrate(
 
     reported = []
     for done, index in enumerate(chosen):
-        tell("measure levels", done, len(chosen))
+        progress("measure levels", done, len(chosen))
         reported.append(bench.outcome(finalists[index], "report"))
     kept = [i for i, o in enumerate(reported) if reported[0].score - o.score <= settings.max_loss]
     chosen, reported = [chosen[i] for i in kept], [reported[i] for i in kept]
     levels = [finalists[index] for index in chosen]
-    contests = hold_contests(bench, seeds, levels, tell)
+    contests = hold_contests(bench, seeds, levels, progress)
 
     ladder = bench.ladder(levels, _monotone([outcome.quality for outcome in reported]))
     ladder.save(folder / "ladder.json")
     if vocabulary is None and any(level.vocabulary for level in ladder.levels):
         shutil.copy2(scratch / words, folder / words)
-    tell("time the ladder", 0, 1)
+    progress("time the ladder", 0, 1)
     latency = measure(bench.engine(levels[1:]), clock=clock)
     best = set(front(seconds, nearness))
     journal.close()
@@ -163,8 +161,8 @@ def calibrate(
 def _digest(
     folder: Path, files: Sequence[str], choose: Images, report: Images, settings: Settings
 ) -> str:
-    """Fingerprint of all that a measurement depends on. What is sought is no part of it: with other
-    budgets, what has been measured stays true."""
+    """Fingerprint of everything that a measurement depends on. Excludes what is searched for, such
+    as budgets, so that other searches can reuse measurements."""
     sha = hashlib.sha256()
     for name in files:
         sha.update(name.encode() + (folder / name).read_bytes())
@@ -190,7 +188,7 @@ def _block_times(
 
 
 def _monotone(qualities: Sequence[Quality]) -> list[Quality]:
-    """Lower a measured quality to that of the dearer level before it, if it is above."""
+    """Lower a measured quality to the previous, dearer level's if it is above that."""
     out = [qualities[0]]
     for quality in qualities[1:]:
         last = out[-1]

@@ -1,4 +1,4 @@
-"""What is refused before work starts."""
+"""Input checks before any work starts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check_images(config: ViTConfig, choose: Images, report: Images) -> None:
                 f"expected 0..{config.classes - 1}, the classes of the head"
             )
     if (choose.labels is None) != (report.labels is None):
-        raise InputError("labels: given for one of choose and report; expected both or none")
+        raise InputError("labels: only choose or report has them; expected both or neither")
 
 
 def _check_vocabulary(path: Path, config: ViTConfig) -> None:

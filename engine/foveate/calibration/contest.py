@@ -8,7 +8,7 @@ from foveate.calibration.candidate import Point
 from foveate.calibration.measurements import Bench
 from foveate.calibration.result import Contest, Rival
 from foveate.calibration.seeds import Seeds
-from foveate.images.folder import Tell
+from foveate.images.folder import Progress
 
 __all__ = ["hold_contests"]
 
@@ -16,7 +16,7 @@ _TOLERANCE = 1.03  # of a budget: the same schedule differs by as much from minu
 
 
 def hold_contests(
-    bench: Bench, seeds: Seeds, levels: Sequence[Point], tell: Tell
+    bench: Bench, seeds: Seeds, levels: Sequence[Point], progress: Progress
 ) -> tuple[Contest, ...]:
     """Judge all on the same images ("contest"), none of which a level was chosen on.
 
@@ -26,7 +26,7 @@ def hold_contests(
     """
     every = seeds.points
     for done, point in enumerate(every):
-        tell("compare with uniform schedules", done, len(every))
+        progress("compare with uniform schedules", done, len(every))
         bench.outcome(point, "contest")
     uniform = {}
     for family, line in seeds.families.items():

@@ -19,7 +19,7 @@ __all__ = ["Cost", "learn_overheads"]
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Predicted seconds of a batch. Good enough to search by; what is kept is measured whole."""
+    """Predicted seconds of a batch. Good enough for searching; results are measured."""
 
     configs: Mapping[str, ViTConfig]  # by weights file
     blocks: Mapping[str, BlockTimes]

@@ -13,7 +13,7 @@ from foveate.calibration.moves import moves
 from foveate.calibration.search import descend
 from foveate.calibration.seeds import Seeds, predicted_budget
 from foveate.calibration.settings import Settings
-from foveate.images.folder import Tell
+from foveate.images.folder import Progress
 
 __all__ = ["explore"]
 
@@ -26,7 +26,7 @@ def explore(
     seeds: Seeds,
     settings: Settings,
     deadline: float | None,
-    tell: Tell,
+    progress: Progress,
 ) -> list[Point]:
     """Finalists of each budget: its best uniform schedule, and what searches found.
 
@@ -35,7 +35,7 @@ def explore(
     """
     uniform = seeds.points
     for done, point in enumerate(uniform):
-        tell("judge uniform schedules", done, len(uniform))
+        progress("measure uniform schedules", done, len(uniform))
         bench.outcome(point, "glance")
     dearest_first = sorted(range(len(seeds.budgets)), key=lambda i: seeds.budgets[i], reverse=True)
     ranked = {budget: _ranked(bench, seeds.at(budget), settings) for budget in dearest_first}
@@ -43,7 +43,7 @@ def explore(
     for place in range(settings.starts):
         last: Point | None = None
         for done, (budget, points) in enumerate(ranked.items(), place * len(ranked)):
-            tell("search schedules", done, settings.starts * len(ranked))
+            progress("search schedules", done, settings.starts * len(ranked))
             if deadline is not None and time.monotonic() > deadline:
                 return found
             # Also from what was found for more time: the best uniform schedule of a small budget is
@@ -58,7 +58,7 @@ def explore(
 
 
 def _ranked(bench: Bench, points: Sequence[Point], settings: Settings) -> list[Point]:
-    """The better half, best first: all are looked at on a few images, these on more."""
+    """The better half, best first: all are measured on a few images, these on more."""
 
     def rank(points: Sequence[Point], on: str) -> list[Point]:
         return sorted(points, key=lambda point: bench.outcome(point, on).loss)
@@ -82,7 +82,7 @@ def _search(bench: Bench, seeds: Seeds, budget: int, start: Point, settings: Set
     seconds = predicted_budget(bench, seeds, budget, start)
 
     def neighbours(point: Point, step: int) -> list[Point]:
-        """In an order drawn anew for each point, so that no count is always tried first."""
+        """In a new random order for each point, so that no count is always tried first."""
         near = list(
             moves(
                 point,

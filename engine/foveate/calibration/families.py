@@ -20,7 +20,7 @@ __all__ = ["FAMILIES", "Family"]
 # as published, or after one and two thirds: early pruning is what costs quality.
 QUARTERS = (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4))
 THIRDS = (Fraction(1, 3), Fraction(2, 3))
-_FEWEST = 4  # tokens a reducer may leave
+_MIN_TOKENS = 4  # tokens a reducer may leave
 _SHARES = 256  # resolution of the share of tokens kept at each stage
 
 
@@ -79,7 +79,7 @@ class Family:
         reducers = []
         for later, stage in zip(reversed(range(len(stages))), stages, strict=True):
             # However small the share, each later stage has something left to remove.
-            left = max(tokens * share, Fraction(_FEWEST + later * multiple))
+            left = max(tokens * share, Fraction(_MIN_TOKENS + later * multiple))
             name, dearer = COUNTS[stage["kind"]]
             count = left if dearer > 0 else tokens - left
             reducer = {**stage, name: max(1, round(count / multiple)) * multiple}

@@ -1,4 +1,4 @@
-"""What has been measured, so that an interrupted calibration goes on where it stopped."""
+"""A journal of measurements, so that an interrupted calibration can resume."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Journal:
         self.added += 1
 
     def once(self, key: str, compute: Callable[[], Any]) -> Any:
-        """The value of ``key``, computed if it is not known yet."""
+        """The value of ``key``, computed on first use."""
         if key not in self._values:
             self.add(key, compute())
         return self._values[key]

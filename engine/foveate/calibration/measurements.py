@@ -1,4 +1,4 @@
-"""Where points are measured, each once: bound to an engine, timed, and judged on images."""
+"""Measure points, each once: bind them to an engine, time them, and compare answers on images."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ class Outcome:
 def difference(first: Outcome, second: Outcome) -> tuple[float, float, float]:
     """By how much ``first`` scores more on the same images: the value and its 95 % interval.
 
-    Paired: only images that one of them answers and the other does not tell anything (the variance
-    is McNemar's, the interval Wald's).
+    Paired: only images that exactly one of them answers correctly count (McNemar's variance, Wald's
+    interval).
     """
     a, b = int(first.hits, 16), int(second.hits, 16)
     gained, lost, n = (a & ~b).bit_count(), (b & ~a).bit_count(), first.n

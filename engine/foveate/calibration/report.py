@@ -1,4 +1,4 @@
-"""A calibration as one HTML file that needs no network, and its figure as PNG beside it."""
+"""A calibration as one self-contained HTML file, with its figure as PNG next to it."""
 
 from __future__ import annotations
 

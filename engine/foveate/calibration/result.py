@@ -18,7 +18,7 @@ __all__ = ["Calibration", "Contest", "Rival", "Trial"]
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A point that was timed whole and judged on all images that levels are chosen on."""
+    """A point that was timed as a whole and measured on all images for choosing levels."""
 
     point: Point
     seconds: float  # of a batch

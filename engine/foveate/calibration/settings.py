@@ -1,4 +1,4 @@
-"""What a calibration is asked for."""
+"""Settings of a calibration."""
 
 from __future__ import annotations
 

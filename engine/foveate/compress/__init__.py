@@ -4,12 +4,12 @@ SNP, Structured Neuron-level Pruning (arXiv 2404.11630), with the closed-form co
 (arXiv 2602.05243) in place of its 300 epochs of training. In the order in which it happens:
 
 ``criteria``       which neurons matter: pure functions of tensors
-``ranking``        those functions asked about every block of a model, on calibration images
+``ranking``        those functions, applied to every block of a model on calibration images
 ``search``         sizes of every block that cost a share of the multiply-accumulates and lose least
 ``cut``            removal of indices, consistently through everything connected
-``fit``            least squares: what is left learns to do the work of what is gone
+``fit``            least squares: the remaining weights compensate for the removed ones
 ``distill``        optional training against the dense model
-``command``        all of it: ``foveate compress``
+``slim``           all of it but the training, as ``foveate compress`` runs it
 
-``counts`` is arithmetic of sizes alone, ``images`` reads folders.
+``counts`` is arithmetic of sizes alone.
 """

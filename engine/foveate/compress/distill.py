@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.atomic_file import replacing
-from foveate.images.folder import Tell
+from foveate.images.folder import Progress
 from foveate.model.vit import ViT, patchify
 
 __all__ = ["distill"]
@@ -33,7 +33,7 @@ def distill(
     epochs: int,
     seed: int,
     checkpoint: Path,
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> None:
     """Train ``slim`` in place so that its answers come near those of ``dense``.
 
@@ -50,7 +50,7 @@ def distill(
         seed: of the order of the images.
         checkpoint: file that holds the state after each epoch, taken up again if it is of the same
             training; removed at the end.
-        tell: told stage and loss, steps done, and steps in all.
+        progress: called with stage and loss, steps done and total steps.
     """
     parameters = [parameter.requires_grad_(True) for parameter in slim.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=_LR, weight_decay=0.0)
@@ -68,7 +68,7 @@ def distill(
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
-            tell(f"distil: loss {loss.item():.4f}", step + 1, steps)
+            progress(f"distil: loss {loss.item():.4f}", step + 1, steps)
         _save(checkpoint, key, epoch + 1, slim, optimiser)
     checkpoint.unlink(missing_ok=True)
     slim.requires_grad_(False)
@@ -126,7 +126,7 @@ def _resume(path: Path, key: str, slim: ViT, optimiser: torch.optim.Optimizer) -
     """Take up an interrupted training, if the file is of this one; how many epochs it had done."""
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError):  # absent or damaged: begin anew
+    except (OSError, RuntimeError, EOFError, ValueError):  # missing or damaged: start over
         return 0
     if state.get("key") != key:
         return 0

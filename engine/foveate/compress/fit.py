@@ -1,4 +1,4 @@
-"""Least squares through a whole model: every layer of the slim one makes up for what is gone.
+"""Least squares through a whole model: every layer of the slim one compensates for what is gone.
 
 Layers that read the residual stream are fitted to what the dense ones put out, which also makes up
 for the statistics a LayerNorm has over fewer channels; layers that write to it are fitted to bring

@@ -1,4 +1,4 @@
-"""Closed-form compensation: what is left learns to do the work of what is gone.
+"""Closed-form compensation: the remaining weights take over the work of the removed ones.
 
 CORP (arXiv 2602.05243): units that were removed are predicted from those that are left by ridge
 regression on a few unlabelled images, and the prediction is folded into the next weights. Only the

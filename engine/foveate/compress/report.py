@@ -1,4 +1,4 @@
-"""What a slim model costs and is worth beside the dense one."""
+"""Cost and quality of a slim model, compared with the dense one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from foveate.model.vit import ViT
 
 __all__ = ["Report", "examine", "times"]
 
-_SWEEP = 16  # images per forward pass; more only leave the cache
+_BATCH = 16  # images per forward pass; more only leave the cache
 _ROUNDS = 15
 
 
@@ -38,7 +38,7 @@ def examine(
     vits: Sequence[ViT], pixels: Tensor, labels: Tensor | None, rounds: int = _ROUNDS
 ) -> list[Report]:
     """Reports of several models on the same images [n, H, W, 3] (uint8); the first is the dense."""
-    guesses = [torch.cat([vit(p).argmax(1) for p in torch.split(pixels, _SWEEP)]) for vit in vits]
+    guesses = [torch.cat([vit(p).argmax(1) for p in torch.split(pixels, _BATCH)]) for vit in vits]
     by_batch = [times(vits, [pixels[:batch]] * (rounds + 1)) for batch in (1, 8)]
     return [
         Report(

@@ -21,7 +21,7 @@ from foveate.compress.cut import cut_block
 from foveate.compress.fit import fit_attention, fit_mlp
 from foveate.compress.ranking import Ranking, keep
 from foveate.errors import InputError
-from foveate.images.folder import Tell
+from foveate.images.folder import Progress
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import Block, BlockShape, ViT, ViTConfig
 
@@ -95,7 +95,7 @@ def measure_losses(
     inputs: Sequence[Tensor],
     judged: Sequence[Tensor],
     options: Sequence[Mapping[str, Sequence[int]]],
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Losses:
     """Divergence (mean KL, nats) of the answers when one part of one block has another size.
 
@@ -103,7 +103,7 @@ def measure_losses(
         inputs: [B, n, C] of every block of the dense model, and of its final norm, to fit on.
         judged: the same of other images, to measure on.
         options: the sizes to try of every part of every block.
-        tell: told stage, sizes tried, and how many there are.
+        progress: called with stage, steps done and total steps.
     """
     blocks = list(cast(Iterable[Block], dense.blocks))
     channels = torch.arange(dense.config.dim)
@@ -127,7 +127,7 @@ def measure_losses(
                 answers = dense.classify(dense.norm(y[:, 0])).log_softmax(1)
                 loss = F.kl_div(answers, expected, log_target=True, reduction="batchmean")
                 losses[index, part, size] = max(0.0, loss.item())
-                tell("search", len(losses), total)
+                progress("search", len(losses), total)
     return losses
 
 

@@ -21,13 +21,13 @@ from foveate.compress.search import (
     measure_losses,
     sizes,
 )
-from foveate.images.folder import Tell
+from foveate.images.folder import Progress
 from foveate.model.vit import Block, ViT
 
 __all__ = ["compress"]
 
 _SEARCH_IMAGES = 96  # to rank and to fit on in the search; SNP ranks on 64
-_JUDGED = 1 / 4  # of the images: nothing is fitted on them, they say what is lost
+_HELD_OUT_SHARE = 1 / 4  # of the images: not fitted on, they measure the loss
 # Losses of parts do not quite add up. The sums of their powers spread the cuts more or less evenly
 # over the parts; each is tried, and the fitted results are judged.
 _POWERS = (0.5, 1.0, 2.0)
@@ -43,7 +43,7 @@ def compress(
     heads: bool = False,
     residual: bool = False,
     criterion: Criterion = "loss",
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> ViT:
     """A slim variant of ``dense`` with at most ``target`` of its multiply-accumulates.
 
@@ -56,13 +56,13 @@ def compress(
         heads: also remove whole heads.
         residual: also remove channels of the residual stream.
         criterion: how values, hidden units, heads and channels are ranked.
-        tell: told stage, steps done, steps of the stage.
+        progress: called with stage, steps done and total steps.
 
     Raises :class:`~foveate.errors.InputError` for a target out of reach, before any work.
     """
     config = dense.config
     check_target(config, target, multiple=multiple, heads=heads, residual=residual)
-    held = round(_JUDGED * len(pixels))
+    held = round(_HELD_OUT_SHARE * len(pixels))
     judged, pixels = pixels[:held], pixels[held:]
     inputs = block_inputs(dense, pixels[:_SEARCH_IMAGES])
     judged_inputs = block_inputs(dense, judged[:_SEARCH_IMAGES])
@@ -70,9 +70,9 @@ def compress(
     rankings = []
     for block, x in zip(blocks, inputs[:-1], strict=True):
         rankings.append(rank_block(block, x, criterion))
-        tell("rank", len(rankings), len(blocks))
+        progress("rank", len(rankings), len(blocks))
     options = [sizes(shape, multiple=multiple, heads=heads) for shape in config.shapes]
-    losses = measure_losses(dense, rankings, inputs, judged_inputs, options, tell)
+    losses = measure_losses(dense, rankings, inputs, judged_inputs, options, progress)
     order, counts = torch.arange(config.dim), [config.dim]
     if residual:
         order = rank_channels(dense, inputs, criterion)
@@ -97,6 +97,6 @@ def compress(
         loss = F.kl_div(answers, expected, log_target=True, reduction="batchmean").item()
         if best is None or loss < best[0]:
             best = loss, slim
-        tell("fit", done + 1, len(tries))
+        progress("fit", done + 1, len(tries))
     assert best is not None, "the target was checked"
     return best[1]

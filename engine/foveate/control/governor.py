@@ -3,13 +3,13 @@
 Pure functions: ``decide`` before a batch, ``settle`` after it. No clock, no I/O, no randomness; the
 time is a field of the observation. Two rules (``docs/design.md``):
 
-* **Calm**: level 0, as long as it could have carried all arrivals of late.
+* **Calm**: level 0, as long as it could have carried all recent arrivals.
 * **Pressure**: the dearest level k with ``age + W <= share_k * margin * SLO``, where W is the time
-  to answer this batch and all that waits at the cheapest level. A second costs the more, the less
-  of the SLO is left; ``share_k`` is what a second at level k buys of quality, as a share of what it
+  to answer this batch and the whole queue at the cheapest level. The less of the SLO is left, the
+  more a second costs; ``share_k`` is the quality that a second buys at level k, relative to what it
   buys at the step above the cheapest. If no level qualifies, the cheapest.
 
-Either way this batch at its level, and all that waits at the cheapest, must fit ``margin * SLO``.
+Either way, this batch at its level plus the queue at the cheapest must fit ``margin * SLO``.
 
 Ages and queue come from :mod:`foveate.control.queue_ages`.
 """
@@ -46,42 +46,42 @@ _MS = 1_000_000
 class Reason(StrEnum):
     """Why a batch runs at its level."""
 
-    CALM = "calm"  # the dearest allowed level will do
-    PRESSURE = "pressure"  # a cheaper one was needed
-    OVERLOAD = "overload"  # not all that waits can be in time even at the cheapest
-    REJECTED = "rejected"  # a rejection not long ago: the cheapest, whatever the queue says
-    PINNED = "pinned"  # the policy allows one level only
+    CALM = "calm"  # the dearest allowed level suffices
+    PRESSURE = "pressure"  # a cheaper level was needed
+    OVERLOAD = "overload"  # even the cheapest cannot answer the whole queue in time
+    REJECTED = "rejected"  # a recent rejection: the cheapest level, whatever the queue says
+    PINNED = "pinned"  # the policy allows only one level
 
 
 class Rejection(StrEnum):
     """Why a request is answered UNAVAILABLE."""
 
-    DEADLINE = "deadline"  # it cannot be answered in time any more
-    PIN_CAP = "pin-cap"  # dear wishes have used their share of the time
+    DEADLINE = "deadline"  # it can no longer be answered in time
+    PIN_CAP = "pin-cap"  # requests for dearer levels have used their share of the time
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # by identity: what is derived of it is cached
+@dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity, to cache derived values
 class Config:
     """What is known at start."""
 
     latency: LatencyTable
-    quality: tuple[float, ...]  # of every level, falling
+    quality: tuple[float, ...]  # of every level, descending
     max_batch: int
-    slo_ns: int  # until a policy says otherwise
-    # Without a live policy, and the most without a view of the queue: aiming at the edge leaves
-    # nothing for a clump.
+    slo_ns: int  # until a policy sets another one
+    # Margin without a live policy, and upper limit without a recent queue depth: a larger one would
+    # leave no room for a burst.
     margin: float = 0.5
-    # Calm ends when level 0, with a tenth to spare, would be this share of margin and SLO behind.
-    # Less would react sooner to a burst and take chance for one.
+    # Calm ends when level 0, with a tenth to spare, would lag by this share of margin * SLO. A
+    # smaller share would react sooner to bursts, but also to noise.
     calm_share: float = 1.0
     admission: bool = True
-    admit_share: float = 0.9  # of a deadline: ages do not see the way to the queue and back
-    # In an overload that lasts somebody must be refused anyway, and had better learn it soon; but
-    # not sooner than what happens below capacity, or the overload would never end.
+    admit_share: float = 0.9  # of a deadline: ages exclude the way to the queue and back
+    # In a lasting overload some requests must be rejected anyway, better early than late; but not
+    # earlier than would happen below capacity, or the overload would never end.
     shed_share: float = 0.45
     shed_after_ns: int = 600 * _MS
-    pin_cap: float = 0.1  # share of the time for wishes dearer than the batch's level; 1 = no cap
-    rejection_hold_ns: int = 500 * _MS  # how long a rejection is a sign of overload
+    pin_cap: float = 0.1  # share of time for wishes dearer than the batch's level; 1 = no cap
+    rejection_hold_ns: int = 500 * _MS  # how long a rejection counts as a sign of overload
 
     @property
     def levels(self) -> int:
@@ -106,32 +106,32 @@ class Wish:
     """What one request asks for."""
 
     pin: int | None = None  # exactly this level
-    floor: int | None = None  # no cheaper level than this index
+    floor: int | None = None  # no level cheaper than this index
     deadline_ns: int | None = None  # instead of the SLO
     images: int = 1
 
 
-PLAIN = Wish()  # what nearly every request asks for: nothing
+PLAIN = Wish()  # nothing special, as for almost every request
 
 
 class State(NamedTuple):
-    """What is remembered between batches."""
+    """What the governor remembers between batches."""
 
     curve: Curve = Curve()
-    dense_backlog: float = 0.0  # images, had level 0 answered all so far with a tenth to spare
+    dense_backlog: float = 0.0  # images waiting if level 0 had answered all, with a tenth to spare
     correction: float = 1.0  # measured over predicted batch time
     gap_s: float = 0.0  # from the end of a batch to the next one while requests wait
     left_queue: bool = False  # requests waited behind the last batch
-    seconds: float = 0.0  # the last batch took
-    rejected_at_ns: int | None = None  # last time a request was too late because of the load
-    shedding_since_ns: int | None = None  # first time, without a longer pause than the hold
-    pin_credit_s: float = 0.0  # busy seconds dear wishes may still use
+    seconds: float = 0.0  # duration of the last batch
+    rejected_at_ns: int | None = None  # last time the load made a request too late
+    shedding_since_ns: int | None = None  # first such time without a pause longer than the hold
+    pin_credit_s: float = 0.0  # compute seconds that dear wishes may still use
     last_ns: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What is seen when a batch arrives."""
+    """What is known when a batch arrives."""
 
     now_ns: int
     wishes: tuple[Wish, ...]  # one per request, oldest first
@@ -146,19 +146,19 @@ class Decision(NamedTuple):
     levels: tuple[int | Rejection, ...]  # one per request
     ages_ns: tuple[int, ...]  # one per request, estimated
     slo_ns: int
-    predicted_s: float  # batch time of what will run, corrected
-    retry_after_ms: int | None = None  # advice to those rejected; None: nobody was
+    predicted_s: float  # corrected time of the accepted requests
+    retry_after_ms: int | None = None  # hint for rejected requests; None if there are none
 
 
 class _Batch(NamedTuple):
     """The requests a decision is about."""
 
     wishes: tuple[Wish, ...]
-    plain: bool  # nobody wishes for anything: what holds for the oldest holds for all
+    plain: bool  # no wishes: what holds for the oldest request holds for all
     ages_ns: list[int]
     limits_ns: list[int]  # deadline of each, counted from its arrival
     images: int
-    full: bool  # without room for one more like these
+    full: bool  # no room for another request of this size
     queue: int  # images waiting behind
     slo_ns: int
     margin: float
@@ -167,13 +167,13 @@ class _Batch(NamedTuple):
     gap_s: float
 
 
-_SPARE = 1.1  # level 0 carries a load with a tenth to spare, or not at all
-_BACKLOG_CAP_S = 1.0  # how long it takes to come back is bounded
+_SPARE = 1.1  # level 0 must carry the load with a tenth to spare
+_BACKLOG_CAP_S = 1.0  # bounds the time to return to level 0
 _CORRECTION_BOUNDS = (0.5, 3.0)
 _CORRECTION_WEIGHT = 0.1
 _DRIFT_WEIGHT = 0.02
 _GAP_WEIGHT = 0.1
-_LONGEST_GAP_S = 0.02
+_MAX_GAP_S = 0.02
 _CARRIED_CYCLES = 3  # a request waits for one batch and runs in the next, or in the one after
 
 
@@ -245,8 +245,8 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
 def settle(state: State, decision: Decision, seconds: float) -> State:
     """Learn from the measured time of the batch just answered. Pure.
 
-    A batch of rejections teaches nothing; the correction then drifts back to 1, or a slow moment
-    could reject everything for ever.
+    A batch of rejections teaches nothing, so the correction drifts back to 1; otherwise one slow
+    moment could reject everything for ever.
     """
     ratio, weight = 1.0, _DRIFT_WEIGHT
     if decision.predicted_s > 0:
@@ -258,11 +258,11 @@ def settle(state: State, decision: Decision, seconds: float) -> State:
 
 
 def _gap_s(state: State, now: int) -> float:
-    """Time between batches, of which the last one may tell."""
+    """Time between batches, updated if the last batch allows it."""
     if not state.left_queue or state.last_ns is None:
         return state.gap_s
     sample = (now - state.last_ns) / 1e9 - state.seconds
-    if sample > _LONGEST_GAP_S:  # the queue was shorter than it seemed
+    if sample > _MAX_GAP_S:  # the queue was shorter than it seemed
         return state.gap_s
     return state.gap_s + _GAP_WEIGHT * (sample - state.gap_s)
 
@@ -287,15 +287,15 @@ def _choose(config: Config, batch: _Batch, backlog: float) -> tuple[int, Reason]
 
 
 def _oldest(batch: _Batch) -> Collection[tuple[int, int]]:
-    """Every deadline that counts, and the age of the oldest request that has it."""
+    """Every deadline that matters, and the age of the oldest request with it."""
     if batch.plain:
         return ((batch.slo_ns, batch.ages_ns[0]),)
     oldest: dict[int, int] = {}
     if batch.queue:
-        # Who waits behind has the SLO, whatever the deadlines here, and is younger than the last.
+        # Requests still queued have the SLO as deadline, and are younger than the last one here.
         oldest[batch.slo_ns] = batch.ages_ns[-1]
     for limit, age in zip(batch.limits_ns, batch.ages_ns, strict=True):
-        # A deadline shorter than the SLO is its owner's affair: it makes nobody else cheaper.
+        # A deadline shorter than the SLO must not lower the level of other requests.
         end = limit if limit > batch.slo_ns else batch.slo_ns
         if age > oldest.get(end, -1):
             oldest[end] = age
@@ -303,7 +303,7 @@ def _oldest(batch: _Batch) -> Collection[tuple[int, int]]:
 
 
 def _shedding_since_ns(config: Config, state: State, now: int) -> int | None:
-    """When the overload began that still goes on; None if there is none."""
+    """When the current overload began; None if there is none."""
     last = state.rejected_at_ns
     ended = last is None or now - last >= config.rejection_hold_ns
     return None if ended else state.shedding_since_ns
@@ -312,12 +312,13 @@ def _shedding_since_ns(config: Config, state: State, now: int) -> int | None:
 def _alive(
     config: Config, batch: _Batch, since_ns: int | None, now: int
 ) -> tuple[list[bool], bool]:
-    """Which requests can still be in time at the cheapest level they accept; whether it is load.
+    """Which requests can still be in time at the cheapest level they accept; and whether any of the
+    others are late because of the load.
 
-    The youngest first: a request is answered with all the younger ones of its batch, and of the
-    oldest, who are nearest to their end, as many are dropped as make the batch too long. At the
-    edge every batch would be half dead and run half full; so in an overload a full batch whose
-    oldest is late is dropped whole. ``since_ns`` is when the overload began.
+    Goes from the youngest to the oldest, adding requests while all stay in time: the oldest ones,
+    closest to their deadline, are dropped if they make the batch too long. At the edge every batch
+    would lose half of its requests and run half full; so in an overload a full batch whose oldest
+    request is late is dropped as a whole. ``since_ns`` is when the overload began.
     """
     count = len(batch.wishes)
     if not config.admission:
@@ -332,7 +333,7 @@ def _alive(
         return min(latest, max(config.shed_share * end, carried_ns)) if lasting else latest
 
     usual_ns = until_ns(batch.slo_ns)
-    # Measured times need not rise: where they are nearly equal, fewer images may take longer.
+    # Measured times need not increase: where nearly equal, fewer images may take longer.
     longest_ns = scale * max(config.seconds[cheapest][: batch.images + 1])
     if batch.plain and batch.ages_ns[0] + longest_ns <= usual_ns:
         return [True] * count, False
@@ -350,7 +351,7 @@ def _alive(
         end = max(limit, batch.slo_ns)
         late = age + scale * config.seconds[cheapest][together] > until_ns(end)
         overloaded |= late
-    if late and batch.full and since_ns is not None:  # the oldest was looked at last
+    if late and batch.full and since_ns is not None:  # ``late`` is the oldest request's
         alive = [False] * count
     return alive, overloaded
 
@@ -362,7 +363,7 @@ def _grant(
     cheapest = batch.allowed[-1]
     batch_ns = 1e9 * state.correction * config.seconds[level][batch.images]
     since_s = 0.0 if state.last_ns is None else (now - state.last_ns) / 1e9
-    # At most what one second accrues.
+    # Cap the credit at what one second accrues.
     credit_s = min(config.pin_cap, state.pin_credit_s + config.pin_cap * since_s)
     if batch.plain and all(alive) and batch.ages_ns[0] + batch_ns <= batch.slo_ns:
         return [level] * len(alive), credit_s
@@ -376,7 +377,7 @@ def _grant(
         wanted = _wanted(config, wish, cheapest if age + batch_ns > limit else level)
         if wanted >= level or config.pin_cap == 1:
             levels.append(wanted)
-        elif credit_s > 0:  # into debt by one request at most, however dear
+        elif credit_s > 0:  # may go into debt by one request, however dear
             image_s = state.correction * config.seconds[wanted][-1] / config.max_batch
             credit_s -= wish.images * image_s
             levels.append(wanted)
@@ -395,7 +396,7 @@ def _wanted(config: Config, wish: Wish, level: int) -> int:
 
 
 def _work_s(config: Config, batch: _Batch, images: int) -> float:
-    """Time of ``images`` of this batch and of all that waits behind it, at the cheapest level."""
+    """Time of ``images`` of this batch and of the queue behind it, at the cheapest level."""
     seconds = config.seconds[batch.allowed[-1]]
     full, rest = divmod(batch.queue, config.max_batch)
     busy_s = batch.correction * (seconds[images] + full * seconds[-1] + seconds[rest])
@@ -408,7 +409,7 @@ def _dense_s(config: Config, batch: _Batch) -> float:
 
 
 def _dense_backlog(config: Config, state: State, batch: _Batch, now: int) -> float:
-    """Images level 0 would be behind with this batch, had it answered all so far."""
+    """Images that level 0 would lag behind, including this batch, had it answered everything."""
     since_s = 0.0 if state.last_ns is None else (now - state.last_ns) / 1e9
     dense_s = _dense_s(config, batch)
     left = max(0.0, state.dense_backlog - since_s / dense_s)
@@ -416,7 +417,7 @@ def _dense_backlog(config: Config, state: State, batch: _Batch, now: int) -> flo
 
 
 def _table_s(config: Config, batch: _Batch, levels: list[int | Rejection]) -> float:
-    """Uncorrected time of what will run."""
+    """Uncorrected time of the accepted requests."""
     first = levels[0]
     if batch.plain and levels.count(first) == len(levels):
         return 0.0 if isinstance(first, Rejection) else config.seconds[first][len(levels)]
@@ -426,14 +427,14 @@ def _table_s(config: Config, batch: _Batch, levels: list[int | Rejection]) -> fl
             images[level] = images.get(level, 0) + wish.images
     if config.latency.padded:  # level by level
         return sum([config.seconds[level][n] for level, n in images.items()])
-    total = sum(images.values())  # one pass, of which each level takes its share, or all of it
+    total = sum(images.values())  # one pass, in which each level takes its share of the time
     return sum([config.seconds[level][total] * (n / total) for level, n in images.items()])
 
 
 def _retry_after_ms(
     config: Config, batch: _Batch, levels: list[int | Rejection], credit_s: float
 ) -> int | None:
-    """When the queue of now is gone, served at the cheapest level, and dear wishes have credit."""
+    """Time until the current queue is served at the cheapest level and dear wishes have credit."""
     if Rejection.DEADLINE not in levels and Rejection.PIN_CAP not in levels:
         return None
     runs = [
@@ -461,18 +462,17 @@ def _allowed(config: Config, policy: Policy | None, live: bool) -> tuple[int, ..
 
 @lru_cache(maxsize=1024)
 def _range(config: Config, dearest: int, cheapest: int) -> tuple[int, ...]:
-    """Useful levels from ``dearest`` to ``cheapest``; the next dearer one if there is none."""
+    """Useful levels from ``dearest`` to ``cheapest``; if there is none, the next dearer one."""
     allowed = tuple(k for k in config.useful if dearest <= k <= cheapest)
     return allowed or (max((k for k in config.useful if k <= cheapest), default=0),)
 
 
 @lru_cache(maxsize=1024)
 def _shares(config: Config, allowed: tuple[int, ...]) -> tuple[float, ...]:
-    """What a second buys at each level but the cheapest, as a share of the step above that.
+    """Quality that a second buys at each level but the cheapest, relative to the best step.
 
-    A second at level k buys the gain in quality over the next cheaper level by the time it takes
-    more, for full batches. Levels that a mix of two others beats get nothing: only the upper hull
-    of quality over time counts.
+    For full batches: the gain in quality over the next cheaper level, divided by the extra time.
+    Levels that a mix of two others beats get 0: only the upper hull of quality over time counts.
     """
     hull, slopes = [allowed[-1]], [math.inf]
     for level in reversed(allowed[:-1]):

@@ -1,7 +1,7 @@
-"""Does every model process on a server still live? Told from the text of its ``/metrics``.
+"""Is every model process of a server alive? Answered from the text of its ``/metrics``.
 
-The server keeps the numbers of a dead process, and calls its model ready, so only a heartbeat that
-moves is a sign of life. Standard library only: the supervisor and the adapter both look.
+The server keeps a dead process's metrics and still reports its model as ready, so only a heartbeat
+that moves proves life. Standard library only: both the supervisor and the adapter use it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 __all__ = ["HEARTBEAT", "Heartbeats", "Silence"]
 
 HEARTBEAT = "foveate_heartbeat_timestamp_seconds"
-SILENT_S = 2.0  # a process that lives has a heartbeat every 0.15 s
+SILENT_S = 2.0  # a live process has a heartbeat every 0.15 s
 
 _LABEL = re.compile(r'(model|process)="([^"]*)"')
 
 
 @dataclass(frozen=True)
 class Silence:
-    """A process without a sign of life."""
+    """A process whose heartbeat has stopped."""
 
     model: str
     process: str  # the server's name of the instance: digits_0_0
@@ -31,18 +31,18 @@ class Silence:
 
 
 class Heartbeats:
-    """The heartbeats of one server's processes, and since when each has not moved.
+    """The heartbeats of one server's processes, and when each last changed.
 
-    Only changes count, by the clock of the observer: the clock of the server may be another one.
+    Only changes count, timed by the observer's clock, which may differ from the server's.
     """
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], tuple[str, float]] = {}  # value, since when
 
     def see(self, text: str, at: float) -> None:
-        """Take in the text of one scrape, made at ``at`` (seconds, monotonic).
+        """Record the text of one scrape, made at ``at`` (seconds, monotonic).
 
-        Processes it does not name are forgotten: a restarted server starts without any.
+        Forgets processes that are not in it: a restarted server starts without any.
         """
         seen = {}
         for key, value in _series(text):
@@ -60,7 +60,7 @@ class Heartbeats:
 
 
 def _series(text: str) -> Iterator[tuple[tuple[str, str], str]]:
-    """Model and process, and the value; most lines are never looked at: this is done often."""
+    """Model and process, and the value. Skips all other lines quickly: this runs often."""
     for part in text.split(f"\n{HEARTBEAT}{{")[1:]:
         labels, _, value = part.partition("\n")[0].rpartition("} ")
         names = dict(_LABEL.findall(labels))

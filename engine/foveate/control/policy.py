@@ -1,12 +1,12 @@
-"""The policy word: how an adapter tells every governor on its host what to aim at.
+"""The policy word: the file through which an adapter steers every governor on its host.
 
 One small file per model, ``$FOVEATE_RUN_DIR/NAME.policy``, mode 0600. The writer fills the slot
-nobody reads, then publishes it by writing its sequence number into the header; a reader checks that
-sequence and a checksum, retries a few times, and otherwise keeps the last good policy. Standard
-library only. All times are ``time.monotonic_ns()``, which every process of a host shares.
+nobody reads, then publishes it by writing its sequence number into the header. A reader checks the
+sequence number and a checksum, retries a few times, and otherwise keeps the last good policy.
+Standard library only. All times are ``time.monotonic_ns()``, which all processes of a host share.
 
-The file is read and written, not mapped: touching a mapped page of a file that was truncated, or
-that a full disk has no room for, kills the process (SIGBUS), and the model must outlive both.
+The file is read and written, not memory-mapped: touching a mapped page of a truncated file, or with
+a full disk, kills the process (SIGBUS), and the model must survive both.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _HEADER = struct.Struct("<8sQ")  # magic, sequence
 _SLOT_SIZE = 128
 _SIZE = _SLOT_SIZE * 3  # header, two slots
 _RETRIES = 8
-_LONGEST_LEASE_NS = 60_000_000_000  # beyond that it is the word of an earlier boot
+_MAX_LEASE_NS = 60_000_000_000  # a longer one was written before the last boot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What a governor obeys. SLO and floor outlive the lease, everything else expires with it."""
+    """What a governor obeys. SLO and quality floor outlive the lease; the rest expires with it."""
 
-    epoch: int  # which writer; a new adapter starts a new one
-    sequence: int  # grows by one with every publication
+    epoch: int  # identifies the writer; a new adapter starts a new one
+    sequence: int  # increases by one with every publication
     lease_expires_ns: int
     slo_ns: int
-    quality_floor_level: int  # no level above this index, ever: quality would be under min_quality
+    quality_floor_level: int  # last level index that reaches min_quality; never use a cheaper one
     margin: float  # share of the SLO the governor may plan for, 0..1
     dearest: int  # allowed level range; a pin sets both ends to one level
     cheapest: int
@@ -50,8 +50,8 @@ class Policy:
     queue_depth_at_ns: int
 
     def live(self, now_ns: int) -> bool:
-        """Whether the lease still runs."""
-        return 0 < self.lease_expires_ns - now_ns <= _LONGEST_LEASE_NS
+        """Whether the lease is still valid."""
+        return 0 < self.lease_expires_ns - now_ns <= _MAX_LEASE_NS
 
 
 def policy_path(run_dir: Path, model: str) -> Path:

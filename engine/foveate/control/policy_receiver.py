@@ -1,8 +1,8 @@
-"""The receiving end of a remote adapter: sealed messages in, the policy word out. Knows no server.
+"""The receiving end of a remote adapter: sealed messages in, the policy word out. Server-agnostic.
 
-The word is its memory: a message must carry the number that follows the word's, so neither a
-restart of this process nor of the server makes an old message good again. One adapter publishes at
-a time: another one, known by its epoch, is refused until the lease of the first has run out.
+The policy word is its only memory: a message must carry the next sequence number, so no restart, of
+this process or of the server, makes an old message valid again. One adapter publishes at a time:
+another one, identified by its epoch, is refused until the first one's lease has expired.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from foveate.settings import ModelSettings
 
 __all__ = ["Control"]
 
-_MOST_SKEW_S = 5.0  # between the clocks of the two hosts, and the longest way of a message
-_LONGEST_BODY = 4096  # bytes
+_MAX_CLOCK_SKEW_S = 5.0  # between the two hosts' clocks, including the message's transit time
+_MAX_BODY_BYTES = 4096  # bytes
 
 
 class Control:
@@ -25,7 +25,7 @@ class Control:
 
     def __init__(self, model: str, settings: ModelSettings) -> None:
         """Raises :class:`FoveateError` without a usable secret, :class:`PolicyError` without a
-        usable word. A word that a local adapter holds is asked for again with every message.
+        usable policy word. While a local adapter holds the word, every message tries again.
         """
         if settings.control_secret_file is None:
             raise FoveateError(
@@ -42,7 +42,7 @@ class Control:
             self._own()
 
     def sequence(self) -> int:
-        """The number of the last message; the next must carry one more."""
+        """Number of the last message; the next one must carry one more."""
         return self._own().sequence
 
     def latency(self) -> str:
@@ -53,27 +53,27 @@ class Control:
             return ""
 
     def publish(self, body: bytes, mac: bytes, *, wall_s: float, now_ns: int) -> int:
-        """Put a message in force and return its number.
+        """Publish a message's policy and return its number.
 
         ``wall_s`` is seconds since 1970, ``now_ns`` monotonic time. Raises :class:`BadMessage` for
-        a message that is not genuine, not well formed, of another model, out of date or out of
-        turn, and :class:`PolicyTaken` while another adapter publishes.
+        a message that is forged, malformed, for another model, stale or out of sequence, and
+        :class:`PolicyTaken` while another adapter publishes.
         """
-        if len(body) > _LONGEST_BODY:
-            raise BadMessage(f"POLICY has {len(body)} bytes, expected at most {_LONGEST_BODY}")
+        if len(body) > _MAX_BODY_BYTES:
+            raise BadMessage(f"POLICY has {len(body)} bytes, expected at most {_MAX_BODY_BYTES}")
         message = unseal(body, mac, self._secret)
         if message.model != self._model:
-            raise BadMessage(f"model={message.model!r}: this is {self._model!r}")
-        if abs(message.sent_at - wall_s) > _MOST_SKEW_S:
+            raise BadMessage(f"model={message.model!r}: expected {self._model!r}")
+        if abs(message.sent_at - wall_s) > _MAX_CLOCK_SKEW_S:
             raise BadMessage(
                 f"sent_at={message.sent_at:.3f}: {wall_s - message.sent_at:+.1f} s from the clock "
-                f"of this host, expected at most {_MOST_SKEW_S:g}"
+                f"of this host, expected at most {_MAX_CLOCK_SKEW_S:g}"
             )
         writer, current = self._own(), self._reader.read()
         if current is not None and current.live(now_ns) and current.epoch != message.epoch:
             raise PolicyTaken(
                 f"epoch={message.epoch}: another adapter (epoch {current.epoch}) publishes this "
-                "policy, and its lease has not run out"
+                "policy, and its lease has not expired"
             )
         if message.sequence != writer.sequence + 1:
             raise BadMessage(f"sequence={message.sequence}: expected {writer.sequence + 1}")
@@ -86,7 +86,7 @@ class Control:
             self._writer.close()
 
     def _own(self) -> PolicyWriter:
-        """The word, ours as soon as nobody else has it."""
+        """The policy word, acquired as soon as no one else holds it."""
         if self._writer is None:
             self._writer = PolicyWriter(self._path)
         return self._writer

@@ -1,8 +1,8 @@
-"""Ages and queue depth without time stamps: one cumulative curve of arrivals.
+"""Estimate ages and queue depth without time stamps, from one cumulative curve of arrivals.
 
 The queue is first in, first out. With D(t) requests taken and Q(t) waiting, arrivals are
 A = D + Q, and the head of the queue arrived at A^-1(D). Q is sampled now and then and known a
-little later. Pure: a :class:`Curve` is never changed, times are nanoseconds of a monotonic clock.
+little later. Pure: a :class:`Curve` is immutable, times are nanoseconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ __all__ = ["Curve", "is_full"]
 
 _LENGTH = 64  # samples, and batches, remembered
 _RATE_OVER = 8  # samples
-_STALE_NS = 200_000_000  # older samples say nothing about now: four missed scrapes
+_STALE_NS = 200_000_000  # older samples are outdated: four missed scrapes
 
 Point = tuple[int, int]  # time, requests so far
 
 
 def is_full(requests: int, images: int, max_batch: int) -> bool:
-    """Whether a batch has no room for one more request like those in it."""
+    """Whether a batch has no room for one more request of the mean size in it."""
     return images * (requests + 1) > max_batch * requests
 
 
 class Curve(NamedTuple):
-    """What is known of the arrivals before the next batch."""
+    """What is known about arrivals before the next batch."""
 
     taken: int = 0  # D: requests taken so far
     batches: tuple[Point, ...] = ()  # (time, taken before), newest last
-    points: tuple[Point, ...] = ()  # (time, arrived), newest last, never falling
+    points: tuple[Point, ...] = ()  # (time, arrived), newest last, never decreasing
     full_batches: int = 0  # consecutive
-    emptied_at_ns: int | None = None  # when a batch last took all that waited
-    largest: int = 1  # images of the largest request of late
-    since_largest: int = 0  # batches
+    emptied_at_ns: int | None = None  # when a batch last took the whole queue
+    largest: int = 1  # images of the largest recent request
+    since_largest: int = 0  # batches since the largest request
 
     def sampled(self, depth: int, at_ns: int, now_ns: int) -> Curve:
-        """With ``depth`` requests seen waiting at ``at_ns``; unchanged if that is no news."""
+        """The curve with ``depth`` requests waiting at ``at_ns``; unchanged if that is not new."""
         newest = self.points[-1][0] if self.points else 0
         if depth < 0 or not (newest < at_ns <= now_ns and now_ns - at_ns <= _STALE_NS):
             return self
@@ -45,8 +45,8 @@ class Curve(NamedTuple):
                 break
             taken = before
         arrived = taken + depth
-        # What has arrived by now bounds what had arrived before: a wrong point lasts until the
-        # next.
+        # Current arrivals are an upper bound for earlier ones, so a wrong point lasts only until
+        # the next.
         points = self.points[1 - _LENGTH :]
         if points and points[-1][1] > arrived:
             points = tuple((time, min(count, arrived)) for time, count in points)
@@ -61,7 +61,7 @@ class Curve(NamedTuple):
         )
 
     def took(self, now_ns: int, requests: int, images: int, largest: int, max_batch: int) -> Curve:
-        """After a batch was taken, whose largest request held ``largest`` images."""
+        """The curve after taking a batch whose largest request held ``largest`` images."""
         since = self.since_largest + 1
         if largest >= self.largest or since > _LENGTH:
             since = 0
@@ -81,11 +81,11 @@ class Curve(NamedTuple):
         )
 
     def waiting(self, requests: int, images: int, max_batch: int, now_ns: int) -> int:
-        """Images behind a batch that is being taken, if requests there are as large as in it."""
+        """Images queued behind the batch being taken, assuming requests of its mean size."""
         if images <= max_batch - self.largest:
-            return 0  # one more would have been taken too
+            return 0  # another request would have been in the batch
         if not self.fresh(now_ns):
-            # Blind: every full batch in a row is evidence of one more behind it.
+            # Without samples: every consecutive full batch is evidence of one more behind it.
             return max_batch * self.full_batches if is_full(requests, images, max_batch) else 0
         at, arrived = self.points[-1]
         expected = arrived + self._rate() * (now_ns - at)
@@ -94,13 +94,13 @@ class Curve(NamedTuple):
     def ages(self, requests: int, now_ns: int) -> list[int]:
         """Nanoseconds since the next ``requests`` arrived, oldest first.
 
-        Never more than the time since a batch last emptied the queue: what is here arrived later.
-        Unknown (0) without recent points: an old rate says nothing about the requests of now.
+        At most the time since a batch last emptied the queue, because these arrived later. Unknown
+        (0) without recent points: an old rate says nothing about current requests.
         """
         points = self.points
         if len(points) < 2 or not self.fresh(now_ns):
             return [0] * requests
-        most = now_ns if self.emptied_at_ns is None else now_ns - self.emptied_at_ns
+        limit = now_ns if self.emptied_at_ns is None else now_ns - self.emptied_at_ns
         newest, arrived = points[-1]
         rate, right, ages = self._rate(), len(points) - 1, []
         for number in range(self.taken + requests - 1, self.taken - 1, -1):
@@ -116,12 +116,12 @@ class Curve(NamedTuple):
                 else:
                     arrival = points[0][0]
             age = now_ns - arrival
-            ages.append(0 if age < 0 else most if age > most else age)
+            ages.append(0 if age < 0 else limit if age > limit else age)
         ages.reverse()
         return ages
 
     def fresh(self, now_ns: int) -> bool:
-        """Whether the queue was seen lately."""
+        """Whether the queue depth was sampled recently."""
         return bool(self.points) and now_ns - self.points[-1][0] <= _STALE_NS
 
     def _rate(self) -> float:

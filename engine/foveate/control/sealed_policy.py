@@ -1,9 +1,9 @@
-"""A policy on its way over a network: JSON, sealed with a secret both ends know.
+"""A policy sent over a network: JSON, sealed with a secret both ends know.
 
-Absolute times mean nothing on another host, so the message carries durations: how much longer the
-lease runs, how old the queue depth is. The receiver counts them from its own clock. The seal is an
-HMAC-SHA256 over the exact bytes of the JSON; the JSON names the model and carries the sequence
-number and the time of sending, so a message cannot be replayed, kept back or sent to another model.
+Monotonic times mean nothing on another host, so the message carries durations: the remaining lease
+and the age of the queue depth. The receiver adds them to its own clock. The seal is an HMAC-SHA256
+over the exact bytes of the JSON. The JSON names the model and carries the sequence number and the
+time of sending, so a message cannot be replayed, delayed or redirected to another model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from foveate.errors import BadMessage, FoveateError
 
 __all__ = ["PolicyMessage", "read_secret", "seal", "unseal"]
 
-_LEAST_SECRET = 16  # bytes
+_MIN_SECRET_BYTES = 16  # bytes
 _MS = 1_000_000
 
 _Level = Annotated[int, Field(ge=0, lt=2**31)]
@@ -27,7 +27,7 @@ _Number = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class PolicyMessage(BaseModel):
-    """What crosses the network. Every key is required, unknown ones are refused."""
+    """The message. Every key is required, unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -87,17 +87,18 @@ class PolicyMessage(BaseModel):
 
 
 def seal(message: PolicyMessage, secret: bytes) -> tuple[str, str]:
-    """The message as JSON, and the hexadecimal seal of exactly that text."""
+    """The message as JSON, and the hexadecimal seal over exactly that text."""
     body = message.model_dump_json()
     return body, _mac(body.encode(), secret)
 
 
 def unseal(body: bytes, mac: bytes, secret: bytes) -> PolicyMessage:
-    """Raises :class:`BadMessage` for a wrong seal, before looking at anything else, and for a
-    message that is malformed, naming the key and the value.
+    """Verify the seal, then parse.
+
+    Raises :class:`BadMessage` for a wrong seal, and for a malformed message, naming key and value.
     """
     if not hmac.compare_digest(_mac(body, secret).encode(), mac):
-        raise BadMessage("MAC is not that of POLICY under the secret of this server")
+        raise BadMessage("MAC does not match POLICY under this server's secret")
     try:
         return PolicyMessage.model_validate_json(body)
     except ValidationError as error:
@@ -108,17 +109,17 @@ def unseal(body: bytes, mac: bytes, secret: bytes) -> PolicyMessage:
 
 
 def read_secret(path: Path) -> bytes:
-    """The secret in a file, without the white space around it.
+    """The secret in a file, without surrounding white space.
 
-    Raises :class:`FoveateError` naming the file if there is none, or less than 16 bytes.
+    Raises :class:`FoveateError` naming the file if it cannot be read or holds less than 16 bytes.
     """
     try:
         secret = path.read_bytes().strip()
     except OSError as error:
         raise FoveateError(f"{path}: cannot read the secret: {error.strerror}") from error
-    if len(secret) < _LEAST_SECRET:
+    if len(secret) < _MIN_SECRET_BYTES:
         raise FoveateError(
-            f"{path}: the secret has {len(secret)} bytes, expected at least {_LEAST_SECRET} "
+            f"{path}: the secret has {len(secret)} bytes, expected at least {_MIN_SECRET_BYTES} "
             "(openssl rand -hex 32)"
         )
     return secret

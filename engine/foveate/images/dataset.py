@@ -22,13 +22,13 @@ class Images:
         return len(self.pixels)
 
     def __getitem__(self, rows: Tensor | slice) -> Images:
-        """Those at ``rows``: a slice, or indices [m] (int64)."""
+        """The images at ``rows``: a slice, or indices [m] (int64)."""
         return Images(self.pixels[rows], None if self.labels is None else self.labels[rows])
 
-    def draw(self, most: int, seed: int) -> Images:
-        """At most ``most`` of them, at random."""
+    def draw(self, count: int, seed: int) -> Images:
+        """At most ``count`` images, at random."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        return self[order[:most]]
+        return self[order[:count]]
 
     @property
     def halves(self) -> tuple[Images, Images]:

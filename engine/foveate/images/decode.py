@@ -27,9 +27,9 @@ def decode_image(
     width: int,
     preprocess: Preprocess = Preprocess(),  # noqa: B008 (it is frozen)
 ) -> npt.NDArray[np.uint8]:
-    """Decode to RGB, resize and cut to [height, width, 3].
+    """Decode to RGB, resize and crop to [height, width, 3].
 
-    Size, parts and header are checked before a pixel is decoded. Raises :class:`BadImage` with the
+    Checks size, parts and header before it decodes any pixel. Raises :class:`BadImage` with the
     reason.
     """
     if not data:
@@ -39,13 +39,13 @@ def decode_image(
     check_parts(data)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a client's file is no reason to write to our log
+            warnings.simplefilter("ignore")  # clients' files must not fill our log
             file = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
             columns, rows = file.size
-            most = MAX_PNG_PIXELS if file.format == "PNG" else MAX_PIXELS
-            if columns * rows > most:
+            limit = MAX_PNG_PIXELS if file.format == "PNG" else MAX_PIXELS
+            if columns * rows > limit:
                 raise BadImage(
-                    f"IMAGE: {columns}x{rows} pixels; the limit of a {file.format} file is {most}"
+                    f"IMAGE: {columns}x{rows} pixels; the limit of a {file.format} file is {limit}"
                 )
             if preprocess.reduces:
                 file.draft("RGB", (width, height))  # JPEG: decode at the nearest larger scale

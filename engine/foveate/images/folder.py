@@ -1,4 +1,4 @@
-"""Images of a folder, drawn at random and brought to a model's size."""
+"""Images from a folder, drawn at random and resized for a model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from foveate.images.labelled_folder import list_folder
 from foveate.images.preprocess import Preprocess
 from foveate.model.vit import ViTConfig
 
-__all__ = ["Tell", "read_folder", "read_image"]
+__all__ = ["Progress", "read_folder", "read_image"]
 
-Tell = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 
 
 def read_folder(
@@ -27,27 +27,27 @@ def read_folder(
     names: Sequence[str],
     preprocess: Preprocess = Preprocess(),  # noqa: B008 (it is frozen)
     *,
-    most: int,
+    max_images: int,
     seed: int = 0,
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Images:
-    """JPEG and PNG files of :func:`list_folder`, drawn at random and brought to the model's size.
+    """JPEG and PNG files of :func:`list_folder`, drawn at random and resized for the model.
 
     Args:
-        folder, config, names: as there.
-        preprocess: what the model's images go through.
-        most: images to read.
-        seed: of the drawing.
-        tell: told stage, images read, images to read.
+        folder, config, names: as for :func:`list_folder`.
+        preprocess: the model's preprocessing.
+        max_images: maximum number of images to read.
+        seed: random seed of the draw.
+        progress: called with stage, images read and images to read.
 
     Raises :class:`InputError` naming folder, label or file and what was expected.
     """
     paths, labels = list_folder(folder, config.classes, names)
-    order = np.random.default_rng(seed).permutation(len(paths))[:most]
+    order = np.random.default_rng(seed).permutation(len(paths))[:max_images]
     pixels = torch.empty(len(order), config.height, config.width, 3, dtype=torch.uint8)
     for row, index in enumerate(order):
         pixels[row] = read_image(paths[index], config, preprocess)
-        tell("read images", row + 1, len(order))
+        progress("read images", row + 1, len(order))
     return Images(pixels, None if labels is None else torch.tensor(labels)[order])
 
 

@@ -1,4 +1,4 @@
-"""The one reading of a folder of images: which files, and the class of each. Imports no torch."""
+"""List the images of a folder, and the class of each. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from pathlib import Path
 
 from foveate.errors import InputError
 
-__all__ = ["FEWEST", "class_names", "list_folder"]
+__all__ = ["MIN_IMAGES", "class_names", "list_folder"]
 
-FEWEST = 16  # images of a folder
+MIN_IMAGES = 16  # in a folder
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
-_WORDNET = re.compile(r"n\d{8}")  # how ImageNet calls its folders
+_WORDNET = re.compile(r"n\d{8}")  # names of ImageNet's folders
 
 
 def class_names(model: Path) -> list[str]:
-    """Names of the head's classes in order: lines of ``labels.txt``; empty if there is none."""
+    """Names of the head's classes in order: the lines of ``labels.txt``; empty without one."""
     path = model / "labels.txt"
     return [line.strip() for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def list_folder(
-    folder: Path, classes: int | None, names: Sequence[str], fewest: int = FEWEST
+    folder: Path, classes: int | None, names: Sequence[str], min_images: int = MIN_IMAGES
 ) -> tuple[list[Path], list[int] | None]:
     """JPEG and PNG files of ``folder`` and the class of each.
 
-    Sub-folders, if there are any, are classes; without them images have no labels.
+    Sub-folders, if any, are classes; without them images have no labels.
 
     Args:
-        folder: flat, or one tree of images a class.
-        classes: of the model's head; None if unknown, and then not checked.
-        names: of the head's classes in order, as sub-folders must be called. If unknown (empty), or
-            if sub-folders are called by WordNet numbers that are not among them, as ImageNet's are,
-            they must be as many as classes and count in alphabetical order.
-        fewest: images that must be there.
+        folder: flat, or with one sub-folder per class.
+        classes: number of classes of the model's head; None if unknown, and then not checked.
+        names: names of the head's classes in order, which sub-folders must have. Without names, or
+            if sub-folders are named by WordNet IDs that are not among them (ImageNet), there must
+            be one sub-folder for each class, and their alphabetical order is the class order.
+        min_images: required number of images.
 
     Raises :class:`InputError` naming folder or label and what was expected.
     """
@@ -43,10 +43,10 @@ def list_folder(
     numbers = _numbers(folder, classes, names)
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
     if numbers and (loose := [path for path in paths if path.parent == folder]):
-        raise InputError(f"{loose[0]}: has no label; expected in a sub-folder of its class")
-    if len(paths) < fewest:
+        raise InputError(f"{loose[0]}: has no label; expected it in a sub-folder of its class")
+    if len(paths) < min_images:
         raise InputError(
-            f"data={folder}: {len(paths)} JPEG or PNG files; expected at least {fewest}"
+            f"data={folder}: {len(paths)} JPEG or PNG files; expected at least {min_images}"
         )
     if not numbers:
         return paths, None
@@ -54,7 +54,7 @@ def list_folder(
 
 
 def _numbers(folder: Path, classes: int | None, names: Sequence[str]) -> dict[str, int]:
-    """Class of every sub-folder; empty if there is none."""
+    """Class of every sub-folder; empty without sub-folders."""
     found = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if not found:
         return {}
@@ -69,7 +69,7 @@ def _numbers(folder: Path, classes: int | None, names: Sequence[str]) -> dict[st
     if unknown := [name for name in found if name not in expected]:
         some = ", ".join(expected[:20]) + (", ..." if len(expected) > 20 else "")
         raise InputError(
-            f"labels: sub-folder {unknown[0]!r} of {folder} is no class of the model; expected "
+            f"labels: sub-folder {unknown[0]!r} of {folder} is not a class of the model; expected "
             f"one of {some}; or no sub-folders, for images without labels"
         )
     return {name: expected.index(name) for name in found}

@@ -1,7 +1,7 @@
-"""From an image of any size to the pixels a checkpoint was trained on: resize, then cut the centre.
+"""From an image of any size to the pixels a checkpoint expects: resize, then crop the centre.
 
-Stated as parameters of ``NAME_decode`` in its ``config.pbtxt``, from where the server and the
-commands read it alike. What a model without them gets is its own size, whatever the proportions.
+Configured by parameters of ``NAME_decode`` in its ``config.pbtxt``, which the server and the
+commands both read. Without them, images are resized to the model's size, whatever their shape.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-_MOST = 32 * 10**6  # pixels after the resize: a line of pixels would become a huge image
+_MAX_RESIZED_PIXELS = 32 * 10**6  # a very long image would become huge when resized
 _PARAMETER = re.compile(
     r'parameters\s*\{\s*key\s*:\s*"(\w+)"\s*value\s*:?\s*\{\s*string_value\s*:\s*"([^"]*)"'
 )
@@ -32,9 +32,9 @@ _PARAMETER = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """How an image is resized before its centre is cut out; antialiased, by Pillow."""
+    """How an image is resized before its centre is cropped; antialiased, by Pillow."""
 
-    resize: int | tuple[int, int] | None = None  # shorter edge, or (height, width); None: cut size
+    resize: int | tuple[int, int] | None = None  # shorter edge, or (height, width); None: crop size
     interpolation: str = "bilinear"
 
     @property
@@ -51,7 +51,7 @@ class Preprocess:
         resize: int | tuple[int, int] | None = None
         if (text := parameters.get("resize")) is not None:
             if re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", text) is None:
-                raise ServerError(f"resize={text!r}: expected an edge as 256, or 256x256")
+                raise ServerError(f"resize={text!r}: expected an edge such as 256, or 256x256")
             edges = [int(edge) for edge in text.split("x")]
             resize = edges[0] if len(edges) == 1 else (edges[0], edges[1])
         interpolation = parameters.get("interpolation", "bilinear")
@@ -62,8 +62,8 @@ class Preprocess:
 
     @property
     def reduces(self) -> bool:
-        """Whether a JPEG may be decoded at a lower scale, which is quicker: not where the pixels of
-        a checkpoint's own pipeline are to be met."""
+        """Whether a JPEG may be decoded at a lower scale, which is faster: not where pixels must
+        match a checkpoint's own pipeline."""
         return self.resize is None
 
     def apply(self, image: Image.Image, height: int, width: int) -> Image.Image:
@@ -71,13 +71,13 @@ class Preprocess:
 
         An odd margin loses its extra pixel at the end, as in transformers.
 
-        Raises :class:`BadImage` if the image is too long for its shorter edge.
+        Raises :class:`BadImage` if the image is too long relative to its shorter edge.
         """
         columns, rows = self._resized(image.size, height, width)
-        if columns * rows > _MOST:
+        if columns * rows > _MAX_RESIZED_PIXELS:
             raise BadImage(
                 f"IMAGE: {image.width}x{image.height} pixels, resized to {columns}x{rows}; "
-                f"the limit is {_MOST}"
+                f"the limit is {_MAX_RESIZED_PIXELS}"
             )
         if image.size != (columns, rows):
             image = image.resize((columns, rows), INTERPOLATIONS[self.interpolation])

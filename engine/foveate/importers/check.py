@@ -1,4 +1,4 @@
-"""Ours and the original, side by side: files in, classes out, each by its own means."""
+"""Compare our answers with the original's: each reads the image files in its own way."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""From the tensors of any family to ours: one form, with whatever is linear folded into weights.
+"""Convert the tensors of any family to our form, with everything linear folded into weights.
 
 * Mean and std of each channel go into the patch embedding: pixels are normalised with 0.5 and 0.5.
-* LayerScale goes into the projections before it, a bias that is missing becomes zero.
-* CLS, distillation and register tokens are one tensor; who has no position embedding gets zero.
-* DeiT's two heads, of which the mean is the answer, are one head over both tokens.
-* The query of an attention pooling is projected once and for all.
+* LayerScale goes into the projections before it; a missing bias becomes zero.
+* CLS, distillation and register tokens become one tensor; missing position embeddings become zero.
+* DeiT's two heads, whose mean is the answer, become one head over both tokens.
+* The query of an attention pooling is projected in advance.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def convert(
     size: tuple[int, int],
     make_head: Callable[[], Head] | None = None,
     *,
-    asked: bool = False,
+    interpolate_positions: bool = False,
 ) -> tuple[ViTConfig, Iterator[tuple[str, Tensor]]]:
     """The shape of the model, and its tensors, float32, one by one.
 
@@ -42,13 +42,13 @@ def convert(
         tensors: of the checkpoint.
         recipe: how to read them.
         size: height and width of the images to serve.
-        make_head: where classes are texts, makes the head of them.
-        asked: whether somebody wants position embeddings interpolated if ``size`` needs it.
+        make_head: makes the head if classes are texts.
+        interpolate_positions: whether to interpolate position embeddings if ``size`` needs it.
 
     Raises :class:`~foveate.errors.WeightsError` or :class:`InputError` naming key and value; so may
     the iterator.
     """
-    reader = _Reader(tensors, recipe, size, asked or recipe.unasked)
+    reader = _Reader(tensors, recipe, size, interpolate_positions or recipe.unasked)
     head = None if make_head is None else make_head()
     return reader.config(head), reader.tensors(head)
 
@@ -79,14 +79,14 @@ class _Reader:
         if head is None and not self._has("head.weight"):
             name = recipe.layout.name("head.weight")
             raise WeightsError(
-                f"{self.source.where}: key {name!r} is missing: without a classifier there are no "
-                "classes to serve"
+                f"{self.source.where}: key {name!r} is missing: a model without a classifier has "
+                "no classes to serve"
             )
         classes = self._shape("head.weight")[0] if head is None else len(head[1])
         if classes < 2 and not recipe.sigmoid:
             raise InputError(
-                f"{self.source.where}: classes={classes}: expected two or more, for the "
-                "probabilities of one are always 1"
+                f"{self.source.where}: classes={classes}: expected two or more, as the "
+                "probability of a single class is always 1"
             )
         return ViTConfig(
             height=self.size[0],
@@ -112,8 +112,8 @@ class _Reader:
         )
 
     def tensors(self, head: Head | None) -> Iterator[tuple[str, Tensor]]:
-        """Ends with :class:`~foveate.errors.WeightsError` if something of the checkpoint is left,
-        for then it is another model than was thought."""
+        """Raises :class:`~foveate.errors.WeightsError` at the end if tensors are left over, because
+        then this is another model than assumed."""
         c = self.config(head)
         yield from self._embedding(c)
         if c.norm_first:
@@ -153,8 +153,8 @@ class _Reader:
         if grid != new and not self.may_interpolate:
             raise WeightsError(
                 f"{self.source.where}: position embeddings of {grid[0]}x{grid[1]} patches for "
-                f"images of {c.height}x{c.width}, which are {new[0]}x{new[1]}; --image-size says "
-                f"which size is meant, such as {grid[0] * c.patch}"
+                f"images of {c.height}x{c.width}, which are {new[0]}x{new[1]}; set --image-size, "
+                f"for example to {grid[0] * c.patch}"
             )
         patches = interpolate(
             positions[positioned:],

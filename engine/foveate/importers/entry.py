@@ -1,8 +1,8 @@
-"""An entry of a model repository: five folders, complete or not there at all.
+"""An entry of a model repository: five folders, added completely or not at all.
 
-They are made in a folder of their own beside the repository, where no server looks, and renamed
-into it at the end, the classifier last. What fails between two renames is taken back. A kill there
-leaves ensembles without their classifier, which :func:`foveate.repository.check_repository` names.
+They are built in a folder next to the repository, where no server looks, and renamed into it at the
+end, the classifier last. A failure between two renames is rolled back. A kill at that moment leaves
+ensembles without their classifier, which :func:`foveate.repository.check_repository` reports.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def check_name(repository: Path, name: str) -> None:
         raise InputError(f"name={name!r}: expected letters, digits, - and _")
     for suffix in (*SUFFIXES[1:], "_control"):
         if name.endswith(suffix):
-            raise InputError(f"name={name!r}: {suffix!r} at the end names a part of an entry")
+            raise InputError(f"name={name!r}: the ending {suffix!r} is reserved")
     for suffix in SUFFIXES:
         if (path := repository / f"{name}{suffix}").exists():
             raise InputError(f"name={name!r}: already taken by {path}")
@@ -100,14 +100,14 @@ def new_entry(repository: Path, name: str) -> Iterator[Entry]:
         repository.mkdir(parents=True, exist_ok=True)
         scratch = _scratch(repository, name)
     except OSError as error:
-        raise InputError(f"{repository}: cannot be written: {error}") from error
+        raise InputError(f"{repository}: cannot write: {error}") from error
     try:
         entry = Entry(scratch, name)
         yield entry
         try:
             entry.move_to(repository)
         except OSError as error:
-            raise InputError(f"{repository}: cannot be written: {error}") from error
+            raise InputError(f"{repository}: cannot write: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -115,8 +115,8 @@ def new_entry(repository: Path, name: str) -> Iterator[Entry]:
 def _scratch(repository: Path, name: str) -> Path:
     """A folder from which files can be renamed into the repository.
 
-    Beside it, for a server that starts meanwhile looks into every folder it finds in there, hidden
-    or not; in it where the repository is a file system of its own, as volumes of containers are.
+    Next to it, because a starting server looks into every folder inside, hidden or not; but inside
+    if the repository is a separate file system, such as a container volume.
     """
     prefix = f".{repository.name}-{name}-"
     try:

@@ -1,4 +1,4 @@
-"""What is this? By its configuration or, without one, by the names of its tensors."""
+"""Recognise a checkpoint by its configuration or, without one, by the names of its tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_recipe(source: Source, tensors: Tensors) -> Recipe:
         return _read(source, tensors)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"{source.name}: its configuration cannot be read: {type(error).__name__}: {error}"
+            f"{source.name}: cannot read its configuration: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -37,6 +37,6 @@ def _read(source: Source, tensors: Tensors) -> Recipe:
     if "patch_embed.proj.weight" in tensors and "pos_embed" in tensors:
         return from_timm.bare_recipe(tensors)
     raise WeightsError(
-        f"{tensors.where}: no Vision Transformer that is known by its tensors "
-        f"({', '.join([*tensors][:4])}, ...), and there is no config.json beside it"
+        f"{tensors.where}: its tensors are not those of a known Vision Transformer "
+        f"({', '.join([*tensors][:4])}, ...), and there is no config.json next to it"
     )

@@ -1,7 +1,7 @@
 """timm's ``vit_*``, ``deit*`` and ``flexivit_*``, and checkpoints whose tensors are called alike.
 
-What the names of tensors cannot tell (heads, activation, epsilon) follows from the architecture's
-name and the arguments in ``config.json``, as timm writes it to the hub.
+Tensor names do not show heads, activation and epsilon; these follow from the architecture's name
+and the arguments in ``config.json``, as timm writes it to the hub.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def recipe(config: Mapping[str, Any], tensors: Tensors) -> Recipe:
     name = str(config["architecture"])
     if _HIERARCHICAL.search(name):
         raise WeightsError(
-            f"{tensors.where}: architecture={name!r}: tokens of hierarchical models change their "
-            "number and width between stages, and the packed engine cannot serve them; "
-            "docs/models.md says what can"
+            f"{tensors.where}: architecture={name!r}: hierarchical models change the number and "
+            "width of tokens between stages, which the packed engine cannot serve; "
+            "docs/models.md lists supported models"
         )
     if not _NAME.fullmatch(name) or not _FAMILY.match(name) or _OTHER.search(name):
         raise WeightsError(
@@ -63,8 +63,8 @@ def recipe(config: Mapping[str, Any], tensors: Tensors) -> Recipe:
     arguments = {**config.get("model_args", {})}
     if unknown := sorted(arguments.keys() - _ARGUMENTS):
         raise WeightsError(
-            f"{tensors.where}: model_args: {unknown[0]}={arguments[unknown[0]]!r} is not known; "
-            f"expected {', '.join(sorted(_ARGUMENTS))}"
+            f"{tensors.where}: model_args: {unknown[0]}={arguments[unknown[0]]!r} is not "
+            f"supported; expected {', '.join(sorted(_ARGUMENTS))}"
         )
     if "embed_dim" in arguments and "num_heads" not in arguments:  # timm keeps the architecture's
         raise WeightsError(
@@ -145,8 +145,8 @@ def _heads(name: str, tensors: Tensors) -> int:
         return 16
     if dim not in _HEADS:
         raise WeightsError(
-            f"{tensors.where}: embed_dim={dim}: the number of heads is not known for it; "
-            "a config.json with model_args.num_heads says so"
+            f"{tensors.where}: embed_dim={dim}: unknown number of heads; "
+            "set model_args.num_heads in config.json"
         )
     return _HEADS[dim]
 

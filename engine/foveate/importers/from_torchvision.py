@@ -1,4 +1,4 @@
-"""torchvision's ``vit_b_16`` and its like: a state dict, and nothing that says what it is."""
+"""torchvision's ``vit_b_16`` and similar: a state dict without a configuration."""
 
 from __future__ import annotations
 

@@ -85,12 +85,12 @@ def recipe(
     if kind not in known:
         raise WeightsError(
             f"{tensors.where}: model_type={kind!r}: expected one of {', '.join(known)}; "
-            "docs/models.md says what can be served"
+            "docs/models.md lists supported models"
         )
     if processor is None:
         raise WeightsError(
-            f"{tensors.where}: no preprocessor_config.json beside config.json, so nobody knows "
-            "what its images go through"
+            f"{tensors.where}: no preprocessor_config.json next to config.json, so its "
+            "preprocessing is unknown"
         )
     vision = config.get("vision_config", config)
     if (activation := vision.get("hidden_act", _DEFAULT_ACT[kind])) not in _ACTIVATIONS:
@@ -101,7 +101,7 @@ def recipe(
     for key, value in (("image_size", image), ("patch_size", patch)):
         if not isinstance(value, int):
             raise WeightsError(
-                f"{tensors.where}: {key}={value!r}: expected one number, of a square"
+                f"{tensors.where}: {key}={value!r}: expected one number, the edge of a square"
             )
     if (problem := config.get("problem_type")) == "regression":
         raise WeightsError(f"{tensors.where}: problem_type={problem!r}: expected classes")
@@ -226,9 +226,7 @@ def _preprocess(
         if not processor.get(key, True):
             raise WeightsError(f"{where}: {key}={processor[key]!r}: expected true")
     if abs(float(processor.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-6:
-        raise WeightsError(
-            f"{where}: rescale_factor={processor['rescale_factor']}: expected 1/255, for bytes"
-        )
+        raise WeightsError(f"{where}: rescale_factor={processor['rescale_factor']}: expected 1/255")
     resample = processor.get("resample", 2)
     if resample not in _RESAMPLES:
         raise WeightsError(f"{where}: resample={resample!r}: expected 0, 1, 2 or 3, as Pillow's")
@@ -244,7 +242,7 @@ def _preprocess(
         return crop, Preprocess(resize=resize, interpolation=interpolation)
     if isinstance(resize, int):
         raise WeightsError(
-            f"{where}: size={size!r} without do_center_crop: images of different "
+            f"{where}: size={size!r} without do_center_crop would give images of different "
             "shapes; expected height and width"
         )
     return resize, Preprocess(resize=resize, interpolation=interpolation)
@@ -277,6 +275,6 @@ def _labels(config: Mapping[str, Any], where: str) -> list[str] | None:
     if missing := [index for index in range(len(names)) if str(index) not in names]:
         raise WeightsError(
             f"{where}: id2label: {len(names)} names, none for class {missing[0]}; expected one for "
-            f"each of 0..{len(names) - 1}"
+            f"each class in 0..{len(names) - 1}"
         )
     return [str(names[str(index)]) for index in range(len(names))]

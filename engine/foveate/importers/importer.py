@@ -1,4 +1,4 @@
-"""Import a checkpoint: the order of events."""
+"""Import a checkpoint: all steps in order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from foveate.errors import InputError
-from foveate.images.folder import Tell
+from foveate.images.folder import Progress
 from foveate.images.preprocess import Preprocess
 from foveate.importers.convert import Head, convert
 from foveate.importers.entry import WEIGHTS, new_entry
@@ -26,7 +26,7 @@ __all__ = ["Imported", "Wishes", "import_checkpoint"]
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What a checkpoint does not decide."""
+    """The user's options."""
 
     size: int | None = None  # edge of the images to serve; None: that of the checkpoint
     labels: Sequence[str] | None = None  # names of the classes; of a zero-shot head, its texts
@@ -49,9 +49,9 @@ def import_checkpoint(
     repository: Path,
     name: str,
     wishes: Wishes = Wishes(),
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Imported:
-    """Make an entry ``name`` of the repository. It is there as a whole, or not at all.
+    """Add an entry ``name`` to the repository, atomically.
 
     Raises :class:`~foveate.errors.WeightsError` or :class:`InputError` naming what cannot be used.
     """
@@ -59,9 +59,11 @@ def import_checkpoint(
         tensors = open_tensors(source.weights, stack)
         recipe = read_recipe(source, tensors)
         size, preprocess = _resize(recipe, wishes.size)
-        make_head = _zero_shot(source, tensors, recipe, wishes, tell) if recipe.zero_shot else None
-        asked = wishes.size is not None
-        config, parts = convert(tensors, recipe, size, make_head, asked=asked)
+        make_head = (
+            _zero_shot(source, tensors, recipe, wishes, progress) if recipe.zero_shot else None
+        )
+        resized = wishes.size is not None
+        config, parts = convert(tensors, recipe, size, make_head, interpolate_positions=resized)
         labels = wishes.labels or recipe.labels
         if labels is not None and len(labels) != config.classes:
             raise InputError(
@@ -77,7 +79,7 @@ def import_checkpoint(
             shapes,
             parts,
             describe(config),
-            tell,
+            progress,
         )
         entry.describe(config, labels, preprocess, _facts(source, recipe, config))
     return Imported(recipe=recipe, config=config, preprocess=preprocess, labels=labels, named=named)
@@ -99,23 +101,23 @@ def _resize(recipe: Recipe, edge: int | None) -> tuple[tuple[int, int], Preproce
 
 
 def _zero_shot(
-    source: Source, tensors: Tensors, recipe: Recipe, wishes: Wishes, tell: Tell
+    source: Source, tensors: Tensors, recipe: Recipe, wishes: Wishes, progress: Progress
 ) -> Callable[[], Head]:
     if not wishes.labels:
         raise InputError(
             f"{source.name}: {recipe.family} has no classes of its own; expected --labels, a file "
-            "of their names, one a line"
+            "of class names, one per line"
         )
     if source.folder is None:
         raise InputError(
-            f"{source.name}: expected a folder with the tokenizer, for the class names"
+            f"{source.name}: expected a folder with a tokenizer, to embed the class names"
         )
     folder, names = source.folder, wishes.labels
 
     def make() -> Head:
         from foveate.importers.zero_shot import text_head
 
-        return text_head(source, folder, tensors, names, wishes.prompts, tell)
+        return text_head(source, folder, tensors, names, wishes.prompts, progress)
 
     return make
 

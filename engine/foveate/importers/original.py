@@ -45,12 +45,11 @@ def open_original(
         if source.config is not None:
             return _timm(source)
     except ImportError as error:
-        raise InputError(f"check: {source.name} needs {error.name}, which is not there") from error
+        raise InputError(f"check: {source.name} needs {error.name}, not installed") from error
     except (OSError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"check: {source.name}: its own library says: {error}") from error
+        raise WeightsError(f"check: {source.name}: error from its own library: {error}") from error
     raise InputError(
-        f"check: {source.name} has no configuration, so nobody knows which model of which library "
-        "it is"
+        f"check: {source.name} has no configuration, so its original implementation is unknown"
     )
 
 
@@ -101,9 +100,9 @@ def _zero_shot(
 
     siglip = config.model_type == "siglip"
     if not labels:
-        raise InputError(f"check: {folder}: expected --labels, the names of its classes")
+        raise InputError(f"check: {folder}: expected --labels, the class names")
     if len(prompts) > 1:
-        raise InputError(f"check: {len(prompts)} prompts; the original answers to one a class")
+        raise InputError(f"check: {len(prompts)} prompts; the original takes one per class")
     prompts = prompts or (PROMPTS[config.model_type],)
     model: Any = transformers.AutoModel.from_pretrained(
         folder, config=config, dtype=torch.float32

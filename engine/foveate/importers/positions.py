@@ -29,8 +29,8 @@ def find_grid(
             return (edge, edge), positioned
     expected = "a square" if grid is None else f"{grid[0]}x{grid[1]}"
     raise WeightsError(
-        f"{where}: position embeddings: {count}, expected {expected}, and up to {prefix} for first "
-        "tokens"
+        f"{where}: position embeddings: {count}, expected {expected}, and up to {prefix} for "
+        "prefix tokens"
     )
 
 

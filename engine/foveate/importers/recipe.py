@@ -1,4 +1,4 @@
-"""What a family says of a checkpoint: names of tensors, and what cannot be seen in them."""
+"""What a family knows about a checkpoint: names of tensors, and what they do not show."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def find_source(text: str, config: Path | None = None) -> Source:
         own = path.parent if given is not None and config is None else None
         return Source(text, (path,), given, processor, own)
     else:
-        raise InputError(f"{text}: no such file or folder; a hub's is named {HUB}OWNER/NAME")
+        raise InputError(f"{text}: no such file or folder; name a hub model {HUB}OWNER/NAME")
     return Source(
         text,
         _weights(folder),
@@ -78,7 +78,7 @@ def _weights(folder: Path) -> tuple[Path, ...]:
         if index.exists():
             shards = sorted({*_read_json(index)["weight_map"].values()})
             return tuple(folder / shard for shard in shards)
-    raise WeightsError(f"{folder}: no weights; expected {' or '.join(_WHOLE)}, or an index of them")
+    raise WeightsError(f"{folder}: no weights; expected {' or '.join(_WHOLE)}, or their index")
 
 
 def _download(text: str) -> Path:
@@ -104,7 +104,7 @@ def _download(text: str) -> Path:
                 return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{text}: cannot be fetched from the hub: {reason}") from error
+        raise InputError(f"{text}: cannot fetch it from the hub: {reason}") from error
     raise WeightsError(f"{text}: no weights; expected model*.safetensors or pytorch_model*.bin")
 
 

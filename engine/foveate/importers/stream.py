@@ -1,5 +1,5 @@
-"""A safetensors file written tensor by tensor: the library's own writer wants all of them at once,
-and a large checkpoint would be in memory twice."""
+"""Write a safetensors file tensor by tensor. The library's own writer needs all of them at once,
+which would hold a large checkpoint in memory twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from foveate.errors import WeightsError
-from foveate.images.folder import Tell
+from foveate.images.folder import Progress
 
 __all__ = ["write_safetensors"]
 
@@ -23,12 +23,12 @@ def write_safetensors(
     shapes: Mapping[str, tuple[int, ...]],
     tensors: Iterable[tuple[str, Tensor]],
     metadata: Mapping[str, str],
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> None:
     """Write float32 ``tensors``, which are those of ``shapes`` in any order.
 
-    ``tell`` is told stage, tensors written, and how many there are. Raises :class:`WeightsError`
-    naming a tensor that is missing, unknown, of another shape or not finite.
+    ``progress`` is called with stage, tensors written and total tensors. Raises
+    :class:`WeightsError` naming a tensor that is missing, unknown, of another shape or not finite.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     starts, end = {}, 0
@@ -52,10 +52,10 @@ def write_safetensors(
                     f"{name}: shape {list(tensor.shape)}, expected {shapes.get(name)}"
                 )
             if not tensor.isfinite().all():  # by a division by zero, or beyond the range of fp32
-                raise WeightsError(f"{name}: NaN or infinity came of the conversion")
+                raise WeightsError(f"{name}: the conversion gives NaN or infinity")
             file.seek(data + left.pop(name))
             tensor.detach().contiguous().numpy().tofile(file)
-            tell("convert tensors", len(shapes) - len(left), len(shapes))
+            progress("convert tensors", len(shapes) - len(left), len(shapes))
         file.flush()
         os.fsync(file.fileno())  # or a rename could come through without what was written
     if left:

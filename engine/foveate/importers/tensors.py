@@ -1,8 +1,7 @@
-"""The tensors of a checkpoint by name, read when they are asked for and checked as they are read.
+"""The tensors of a checkpoint by name, read on demand and checked when read.
 
-safetensors files and zipped pickles are mapped, so that a checkpoint is in memory once at most.
-Pickles can run code when they are read; only what ``torch.load(weights_only=True)`` lets through,
-which runs none, is read.
+safetensors files and zipped pickles are memory-mapped, so that a checkpoint is in memory at most
+once. Reading a pickle can run code, so we read only what ``torch.load(weights_only=True)`` accepts.
 """
 
 from __future__ import annotations
@@ -75,11 +74,11 @@ class Tensors:
             del self._left[name]
 
     def finish(self) -> None:
-        """Raise :class:`WeightsError` naming tensors that nobody asked for."""
+        """Raise :class:`WeightsError` naming tensors that were not used."""
         if self._left:
             raise WeightsError(
-                f"{self.where}: unexpected keys, so this is another model than its configuration "
-                f"says: {_few([*self._left])}"
+                f"{self.where}: unexpected keys, so the model does not match its configuration: "
+                f"{_few([*self._left])}"
             )
 
     def _hint(self) -> str:
@@ -124,8 +123,8 @@ def _open_pickle(path: Path) -> _Opened:
         )
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path}: a pickle that holds more than weights; reading it could run code, so it is "
-            "refused. Save its state dict as safetensors where you trust it"
+            f"{path}: a pickle that holds more than weights, refused because reading it could run "
+            "code. If you trust it, save its state dict as safetensors"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(f"{path}: cannot read weights: {error}") from error

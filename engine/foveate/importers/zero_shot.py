@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.errors import InputError, WeightsError
-from foveate.images.folder import Tell
+from foveate.images.folder import Progress
 from foveate.importers.convert import Head
 from foveate.importers.source import Source
 from foveate.importers.tensors import Tensors
@@ -24,7 +24,7 @@ from foveate.importers.tensors import Tensors
 __all__ = ["PROMPTS", "fill", "read_config", "text_head"]
 
 PROMPTS = {"clip": "a photo of a {}.", "siglip": "This is a photo of {}."}
-_AT_ONCE = 64  # texts
+_TEXT_BATCH = 64  # texts
 
 
 def text_head(
@@ -33,7 +33,7 @@ def text_head(
     tensors: Tensors,
     names: Sequence[str],
     prompts: Sequence[str] = (),
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Head:
     """Weight [classes, E] and bias [classes], float32.
 
@@ -44,7 +44,7 @@ def text_head(
             them.
         names: of the classes.
         prompts: texts in which ``{}`` stands for the name; by default the one of ``PROMPTS``.
-        tell: told stage, classes done, and how many there are.
+        progress: called with stage, classes done and total classes.
 
     Raises :class:`InputError` if a prompt has no place for the name, or without transformers;
     :class:`WeightsError` naming tensors that the text tower lacks, or does not know.
@@ -54,13 +54,13 @@ def text_head(
     fill(prompts, "")  # before anything takes long
     embed = _text_tower(source, folder, tensors)
     rows: list[Tensor] = []
-    at_once = max(1, _AT_ONCE // len(prompts))
+    at_once = max(1, _TEXT_BATCH // len(prompts))
     for start in range(0, len(names), at_once):
         some = names[start : start + at_once]
         texts = [text for name in some for text in fill(prompts, name)]
         embedded = F.normalize(embed(texts).float(), dim=1).view(len(some), len(prompts), -1)
         rows.append(F.normalize(embedded.mean(1), dim=1))
-        tell("embed class names", start + len(some), len(names))
+        progress("embed class names", start + len(some), len(names))
     scale = tensors.take("logit_scale").exp()
     bias = tensors.take("logit_bias") if "logit_bias" in tensors else torch.zeros(1)
     return torch.cat(rows) * scale, bias.expand(len(names)).contiguous()
@@ -70,7 +70,7 @@ def fill(prompts: Sequence[str], name: str) -> list[str]:
     """The prompts with ``name`` in the place of ``{}``. Raises :class:`InputError` without one."""
     for prompt in prompts:
         if prompt.count("{}") != 1:
-            raise InputError(f"prompt={prompt!r}: expected one {{}}, where the name goes")
+            raise InputError(f"prompt={prompt!r}: expected one {{}} in place of the class name")
     return [prompt.replace("{}", name) for prompt in prompts]
 
 

@@ -1,8 +1,8 @@
 """One level as a fixed sequence of kernels: every shape is known before the images are.
 
-What a GPU runs, inside a CUDA graph. Counts are fixed by the level, so the rows of a batch are a
-constant; ``cu_seqlens`` on the device says which of them are in use, and a batch that is not full
-has images without rows at its end. Runs on a CPU too, where the operators are their references.
+A GPU runs this inside a CUDA graph. The level fixes all counts, so a batch has a constant number of
+rows; ``cu_seqlens`` on the device says which rows are in use, and a partial batch ends with images
+without rows. Also runs on a CPU, with the operators' reference implementations.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Maker = Literal["torch", "foveate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Routes:
-    """Who computes what both PyTorch and we can: who was faster on an H100, when
-    ``foveate_benchmarks.gpu model`` measured both."""
+    """Which implementation computes what both PyTorch and we provide: the faster one on an H100, as
+    ``foveate_benchmarks.gpu model`` measured."""
 
     attention: Maker = "foveate"  # fused with the importance where a block prunes
     gelu: Maker = "torch"  # fused with the product before it

@@ -1,4 +1,4 @@
-"""Measure how long each level takes on this device, once, and remember it."""
+"""Measure how long each level takes on this device, once, and store it."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ _ROUNDS = 7
 
 
 def device_name(device: torch.device) -> str:
-    """What a measured time depends on besides the ladder: processor, threads, torch."""
+    """Everything but the ladder that measured times depend on: processor, threads, torch."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def load_or_measure(engine: Engine | GraphEngine, state_dir: Path) -> LatencyTable:
-    """The table of this device from ``state_dir``; measured (seconds) and saved if absent.
+    """This device's table from ``state_dir``; if missing, measures it (takes seconds) and saves it.
 
-    Models of one state folder, which start together, measure one after the other.
+    Models that share a state folder and start together measure one after the other.
     """
     path = table_path(engine.ladder, engine.device, state_dir)
     try:
         return _load(path, engine)
-    except LadderError:  # absent, or damaged: measuring repairs it
+    except LadderError:  # missing or damaged: measuring repairs it
         pass
     with _alone(state_dir):
         try:
-            return _load(path, engine)  # another instance of the model came first
+            return _load(path, engine)  # another instance of the model was first
         except LadderError:
             table = measure(engine)
             table.save(path)
@@ -52,15 +52,15 @@ def load_or_measure(engine: Engine | GraphEngine, state_dir: Path) -> LatencyTab
 def _load(path: Path, engine: Engine | GraphEngine) -> LatencyTable:
     table = LatencyTable.load(path)
     if table.ladder != engine.ladder.digest or len(table.seconds) != len(engine.levels):
-        raise LadderError(f"{path}: of another ladder")
+        raise LadderError(f"{path}: measured for another ladder")
     if table.batches != engine.batches:
-        raise LadderError(f"{path}: of batches {table.batches}, expected {engine.batches}")
+        raise LadderError(f"{path}: batches={table.batches}, expected {engine.batches}")
     return table
 
 
 @contextmanager
 def _alone(state_dir: Path) -> Iterator[None]:
-    """Wait for other processes that measure; the lock ends with this one, however it ends."""
+    """Wait for other measuring processes. The lock is released even if this process dies."""
     state_dir.mkdir(parents=True, exist_ok=True)
     with (state_dir / "measuring.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -68,7 +68,7 @@ def _alone(state_dir: Path) -> Iterator[None]:
 
 
 def table_path(ladder: Ladder, device: torch.device, state_dir: Path) -> Path:
-    """Where the table of a ladder on a device is kept."""
+    """File of a ladder's table for a device."""
     key = hashlib.sha256(f"{device_name(device)} {ladder.digest}".encode()).hexdigest()[:16]
     return state_dir / ladder.model / f"latency-{key}.json"
 
@@ -79,10 +79,10 @@ def measure(
     rounds: int = _ROUNDS,
     clock: Callable[[], float] | None = None,
 ) -> LatencyTable:
-    """Least batch time of every level and batch size: a noisy neighbour only ever adds time.
+    """Minimum batch time of every level and batch size: noisy neighbours only ever add time.
 
-    Rounds interleave the levels. A single thread is timed by its own clock, which stands still
-    while a neighbour has its processor: the table is believed for as long as it is kept.
+    Rounds interleave the levels. A single thread is timed by its own CPU clock, which stops while
+    another process has the CPU, because the table stays in use for a long time.
     """
     batches = batches or engine.batches
     samples = sample(engine, batches, rounds, clock or _own_clock(engine.device))

@@ -1,8 +1,8 @@
 """The packed forward pass: images of one batch, each at its own level, in one pass.
 
-Rows of all images lie behind one another, so every linear layer is one product whatever the lengths
-are; attention runs per level, where lengths are equal. Counts are fixed by the level: nothing is
-read back from the device to know a shape.
+The rows of all images are concatenated, so every linear layer is one product whatever the lengths;
+attention runs per level, where lengths are equal. The level fixes all counts, so no shape has to be
+read back from the device.
 
 An image's answer does not depend on its batch mates, to the bit: on one thread BLAS computes a row
 the same way for any number of rows from four up, every level keeps at least four tokens, and scores
@@ -68,7 +68,7 @@ class Prepared:
 def choose(
     levels: Sequence[Prepared], wanted: Sequence[int], pixels: Tensor
 ) -> list[tuple[int, int]]:
-    """The level and the variant of each image; the variant is 0 but where a level is adaptive."""
+    """The level and the variant of each image; the variant is 0 unless the level is adaptive."""
     chosen = [(level, 0) for level in wanted]
     for level in {*wanted}:
         adaptive = levels[level].schedule.input
@@ -265,7 +265,7 @@ def _reduce_group(
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:
-    """Concatenate; a single part is itself, which saves a copy of everything."""
+    """Concatenate; returns a single part as it is, which saves a copy."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
@@ -275,7 +275,7 @@ def _prepare(folder: Path, level: Level, vit: ViT, words: Mapping[str, Tensor]) 
     schedule = Schedule.parse(level.reducers, config)
     if isinstance(schedule.input, VwtInter):
         if level.vocabulary is None:
-            raise LadderError("vocabulary=null, vwt-inter needs one")
+            raise LadderError("vocabulary=null: vwt-inter needs one")
         width, expected = words[level.vocabulary].shape[1], 3 * config.patch**2
         if width != expected:
             raise LadderError(
@@ -284,16 +284,16 @@ def _prepare(folder: Path, level: Level, vit: ViT, words: Mapping[str, Tensor]) 
             )
     counts = schedule.tokens(config)[1]
     if tuple(counts) != level.tokens:
-        raise LadderError(f"tokens={list(level.tokens)}, its reducers give {counts}")
+        raise LadderError(f"tokens={list(level.tokens)}: its reducers give {counts}")
     selectors: Mapping[int, Selector] = {}
     if schedule.selectors:
         if level.selector is None:
-            raise LadderError("selector=null, score 'selector' needs one")
+            raise LadderError("selector=null: score 'selector' needs one")
         selectors = load_selectors(folder / level.selector, config)
         if missing := [block for block in schedule.selectors if block not in selectors]:
             raise LadderError(
-                f"selector={level.selector!r}: none for block {missing[0]}, "
-                f"it has {', '.join(map(str, selectors)) or 'none'}"
+                f"selector={level.selector!r}: no selector for block {missing[0]}, "
+                f"only for {', '.join(map(str, selectors)) or 'none'}"
             )
     return Prepared(schedule, vit, words.get(level.vocabulary or ""), selectors)
 

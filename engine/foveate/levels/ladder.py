@@ -1,7 +1,7 @@
 """The ladder of levels. Standard library only.
 
-``ladder.json`` holds what is true everywhere: names, reducers, counts and measured quality. What is
-true on one device only, the time of a batch, is in :mod:`foveate.levels.latency_table`.
+``ladder.json`` holds what does not depend on the device: names, reducers, counts and measured
+quality. The time of a batch, which does, is in :mod:`foveate.levels.latency_table`.
 Level 0 is the dense model; a higher index is cheaper and never of higher quality.
 """
 
@@ -37,12 +37,12 @@ class Level:
 
     name: str
     reducers: tuple[Mapping[str, Any], ...]  # {"kind": ..., counts}, in the order they act
-    weights: str  # safetensors file beside the ladder
-    vocabulary: str | None  # safetensors file of visual words beside the ladder
+    weights: str  # safetensors file next to the ladder
+    vocabulary: str | None  # safetensors file of visual words next to the ladder
     tokens: tuple[int, ...]  # rows in the MLP of each block, for one image
     macs: int  # multiply-accumulates of one image
     quality: Quality
-    selector: str | None = None  # safetensors file of token selectors beside the ladder
+    selector: str | None = None  # safetensors file of token selectors next to the ladder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Ladder:
     def cheapest_at_least(self, quality: float) -> int:
         """Highest level index whose quality is at least ``quality`` (0..1).
 
-        Raises :class:`BadWish` if not even level 0 has it.
+        Raises :class:`BadWish` if even level 0 is below it.
         """
         for index in reversed(range(len(self.levels))):
             if self.quality(index) >= quality:
@@ -91,7 +91,7 @@ class Ladder:
 
     @property
     def digest(self) -> str:
-        """Fingerprint of everything that changes the time of a level."""
+        """Fingerprint of everything that affects the time of a level."""
         facts = [(level.reducers, level.weights, level.tokens, level.macs) for level in self.levels]
         text = json.dumps(facts, default=dict, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -115,7 +115,7 @@ class Ladder:
         except (TypeError, ValueError, OverflowError) as error:
             raise LadderError(f"{path}: {error}") from error
         if not ladder.levels or ladder.levels[0].reducers:
-            raise LadderError(f"{path}: levels[0] must be the dense model (no reducers)")
+            raise LadderError(f"{path}: levels[0]: expected the dense model (no reducers)")
         return ladder
 
     def save(self, path: Path) -> None:
@@ -150,5 +150,5 @@ def _level(item: Mapping[str, Any]) -> Level:
             agreement=float(quality["agreement"]),
             n=int(quality["n"]),
         ),
-        selector=item.get("selector"),  # ladders of before selectors say nothing of them
+        selector=item.get("selector"),  # missing in ladders from before selectors existed
     )

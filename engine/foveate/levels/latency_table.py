@@ -76,10 +76,14 @@ class LatencyTable:
             raise LadderError(f"{path}: {error}") from error
         rising = all(a < b for a, b in pairwise((0, *table.batches)))
         if not rising or not table.batches or table.batches[0] != 1:
-            raise LadderError(f"{path}: batches={list(table.batches)}: expected 1, then rising")
+            raise LadderError(
+                f"{path}: batches={list(table.batches)}: expected ascending sizes from 1"
+            )
         for row in table.seconds:
             if len(row) != len(table.batches) or not all(0 < s < math.inf for s in row):
-                raise LadderError(f"{path}: seconds={list(row)}: expected positive, one per batch")
+                raise LadderError(
+                    f"{path}: seconds={list(row)}: expected one positive number per batch size"
+                )
         return table
 
     def save(self, path: Path) -> None:

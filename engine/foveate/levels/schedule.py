@@ -61,7 +61,7 @@ class Schedule:
         return schedule
 
     def dump(self) -> tuple[dict[str, Any], ...]:
-        """The inverse of :meth:`parse`; what is as by default is left out."""
+        """The inverse of :meth:`parse`; leaves out default values."""
         names = {kind: name for name, kind in KINDS.items()}
         reducers = [r for r in (self.input, *self.blocks.values()) if r is not None]
         return tuple(
@@ -72,14 +72,14 @@ class Schedule:
 
     @property
     def variants(self) -> tuple[Schedule, ...]:
-        """Schedules of fixed counts, of which each image gets one; more than one if adaptive."""
+        """Schedules with fixed counts, one of which applies to each image; several if adaptive."""
         if isinstance(self.input, Adaptive):
             return tuple(replace(self, input=variant) for variant in self.input.variants)
         return (self,)
 
     @property
     def selectors(self) -> tuple[int, ...]:
-        """Blocks that ask a learned selector."""
+        """Blocks with a learned selector."""
         return tuple(
             block
             for block, reducer in self.blocks.items()
@@ -88,13 +88,13 @@ class Schedule:
 
     @property
     def sized(self) -> bool:
-        """Whether tokens carry sizes: a reducer merges some that stay."""
+        """Whether tokens carry sizes, because a reducer merges tokens that stay."""
         return any(reducer.sized for reducer in self.blocks.values())
 
     def tokens(self, config: ViTConfig) -> tuple[list[int], list[int]]:
         """Tokens per block of one image: (in the attention, in the MLP).
 
-        Of an adaptive schedule those of the busiest images: no image has more.
+        For an adaptive schedule, those of the busiest images: the maximum.
         """
         attention, mlp = [], []
         for reducer, n, packaged in self._steps(config):

@@ -1,8 +1,7 @@
 """Multiply-accumulates of a Vision Transformer from its sizes and token counts.
 
-The arithmetic that the papers of the field print as "FLOPs": products of matrices only, a multiply
-and an add counted once. Norms, GELU, softmax and the scoring or matching of tokens are left out, as
-they leave them.
+Counted as papers in this field count "FLOPs": matrix products only, a multiply and an add as one.
+Like the papers, this leaves out norms, GELU, softmax and the scoring or matching of tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a head reads where it is no CLS token: the mean of the patches, or an attention to them."""
+"""Pooling for heads without a CLS token: the mean of the patches, or an attention to them."""
 
 from __future__ import annotations
 

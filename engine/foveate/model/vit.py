@@ -1,9 +1,9 @@
 """A Vision Transformer with timm's state-dict names.
 
-What checkpoints of the world differ in is brought to one form by ``foveate.importers``; the few
-choices that remain are fields of :class:`ViTConfig`. This is the dense model: what training uses,
-what a checkpoint is loaded into, and what level 0 must equal. The packed pass that serves reduced
-levels is in ``engine.py`` and uses these weights.
+``foveate.importers`` converts other checkpoints to this form; the few differences that remain are
+fields of :class:`ViTConfig`. This is the dense model: training uses it, checkpoints are loaded into
+it, and level 0 must equal it. The packed pass that serves reduced levels uses its weights and is in
+``foveate.inference.packed``.
 
 A *slim* variant (``foveate.compress``) has the same names but blocks of other sizes; its file says
 which in its metadata.
@@ -76,10 +76,10 @@ class BlockShape:
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    """Shape of a Vision Transformer; stored as safetensors metadata beside its weights.
+    """Shape of a Vision Transformer; stored as safetensors metadata with its weights.
 
-    In a slim variant ``dim`` is what is left of the residual stream and ``blocks`` holds the sizes
-    of every block; ``heads`` and ``mlp_dim`` then say what the dense model had.
+    In a slim variant, ``dim`` is the remaining width of the residual stream and ``blocks`` holds
+    the sizes of every block; ``heads`` and ``mlp_dim`` are then those of the dense model.
     """
 
     height: int = 96
@@ -133,7 +133,7 @@ class ViTConfig:
         for key in _CHOICES:
             if (own := getattr(self, key)) != (expected := getattr(plain, key)):
                 raise WeightsError(
-                    f"{command}: the model has {key}={own!r}; {command} knows {expected!r} only"
+                    f"{command}: the model has {key}={own!r}; {command} supports only {expected!r}"
                 )
 
     @property
@@ -417,7 +417,7 @@ def load_vit(path: Path, dtype: torch.dtype = torch.float32) -> ViT:
     return model.eval().requires_grad_(False)
 
 
-# Fields that files of before they existed do not have.
+# Fields that older files do not have.
 _CHOICES = (
     "prefix",
     "pool",
@@ -454,9 +454,9 @@ def _parse_blocks(text: str, depth: int) -> tuple[BlockShape, ...]:
     """Sizes of the blocks of a slim variant. Raises :class:`TypeError` or :class:`ValueError`."""
     shapes = tuple(BlockShape(**item) for item in json.loads(text))
     if shapes and len(shapes) != depth:
-        raise ValueError(f"{len(shapes)} of them, expected depth={depth}")
+        raise ValueError(f"{len(shapes)} blocks, expected depth={depth}")
     for index, shape in enumerate(shapes):
         for key, size in asdict(shape).items():
             if type(size) is not int or size < 1:
-                raise ValueError(f"block {index}: {key}={size!r}, expected an integer from 1 up")
+                raise ValueError(f"block {index}: {key}={size!r}, expected a positive integer")
     return shapes

@@ -1,4 +1,4 @@
-"""Adaptive: busy images keep more patches than flat ones, and everybody knows how many beforehand.
+"""Adaptive: busy images keep more patches than flat ones, with counts known beforehand.
 
 Methods that stop at a threshold (SPViT, ATS, VWT) give every image a length only the device knows.
 Here each image gets one of a few fixed counts, chosen from its pixels before anything runs, so the

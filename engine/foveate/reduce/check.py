@@ -1,4 +1,4 @@
-"""What a ladder says of a reducer, checked before anything runs."""
+"""Check a reducer's fields in a ladder before anything runs."""
 
 from __future__ import annotations
 

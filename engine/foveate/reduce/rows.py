@@ -1,4 +1,4 @@
-"""What reducers act on: packed rows of equal images, and what is known of them."""
+"""What reducers act on: packed rows of equally long images, and facts about them."""
 
 from __future__ import annotations
 

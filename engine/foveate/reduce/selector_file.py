@@ -1,4 +1,4 @@
-"""The selectors of a model as one safetensors file beside its weights."""
+"""The selectors of a model as one safetensors file next to its weights."""
 
 from __future__ import annotations
 

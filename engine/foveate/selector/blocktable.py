@@ -1,6 +1,6 @@
-"""How long one block takes for how many tokens: measured here, or on another device, as CSV.
+"""Time of one block by number of tokens: measured here, or read from another device's CSV.
 
-The latency-sparsity table of SPViT. A phone's or an FPGA's is a CSV file with the columns
+This is SPViT's latency-sparsity table. For a phone or an FPGA, pass a CSV file with the columns
 ``tokens,ms``.
 """
 
@@ -77,7 +77,7 @@ def read_block_table(path: Path, tokens: int) -> BlockTable:
 
     Args:
         path: one row per count, ascending; ms of one block for one batch.
-        tokens: what the table must reach, CLS included: the dense model's.
+        tokens: the dense model's tokens, CLS included, which the table must cover.
 
     Raises :class:`InputError`, naming file, row and column.
     """
@@ -99,7 +99,7 @@ def read_block_table(path: Path, tokens: int) -> BlockTable:
         if len(counts) > 1 and counts[-1] <= counts[-2]:
             raise InputError(
                 f"{path}: row {number}: tokens={counts[-1]}: expected more than {counts[-2]}, "
-                "rows must ascend"
+                "as rows must ascend"
             )
     _check_range(path, counts, tokens)
     return BlockTable(tuple(counts), tuple(times))

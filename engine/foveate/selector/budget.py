@@ -1,4 +1,4 @@
-"""From a budget of milliseconds to how many tokens each selector keeps."""
+"""From a time budget to the number of tokens each selector keeps."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from foveate.errors import InputError
 from foveate.selector.blocktable import BlockTable
 
-__all__ = ["LEAST", "fit_counts", "geometric"]
+__all__ = ["MIN_TOKENS", "fit_counts", "geometric"]
 
-LEAST = 4  # patch tokens: what the engine keeps at least
+MIN_TOKENS = 4  # patch tokens the engine always keeps
 _EXPONENTS = [1.01**step for step in range(-700, 1000)]  # from next to all tokens to next to none
 
 
@@ -48,6 +48,6 @@ def _counts(shape: Mapping[int, float], exponent: float, patches: int) -> dict[i
     counts: dict[int, int] = {}
     left = patches
     for later, block in reversed(list(enumerate(sorted(shape, reverse=True)))):
-        left = max(LEAST + later, min(left - 1, math.ceil(patches * shape[block] ** exponent)))
+        left = max(MIN_TOKENS + later, min(left - 1, math.ceil(patches * shape[block] ** exponent)))
         counts[block] = left
     return counts

@@ -1,4 +1,4 @@
-"""Training state on disk, so that an interrupted run goes on where it was, to the bit."""
+"""Training state on disk, so that an interrupted run resumes bit-exactly."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | No
         state: dict[str, Any] = torch.load(path, weights_only=True)
         before: dict[str, Any] = state["settings"]
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
-        raise InputError(f"{path}: cannot resume: {error!r}; begin anew with --restart") from error
+        raise InputError(f"{path}: cannot resume: {error!r}; start over with --restart") from error
     check_same(path, before, settings)
     return state
 
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise :class:`InputError`, naming ``path`` and key, if its run was begun otherwise."""
+    """Raise :class:`InputError`, naming ``path`` and key, if its run had other settings."""
     for key, value in now.items():
         if before.get(key) != value:
             raise InputError(
-                f"{path}: cannot resume: it was begun with {key}={before.get(key)!r}, now "
-                f"{key}={value!r}; begin anew with --restart"
+                f"{path}: cannot resume: it was started with {key}={before.get(key)!r}, not "
+                f"{key}={value!r}; start over with --restart"
             )

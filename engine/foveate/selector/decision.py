@@ -1,4 +1,4 @@
-"""Keep or drop, differentiably, and what becomes of the dropped."""
+"""Keep or drop tokens, differentiably, and what happens to dropped ones."""
 
 from __future__ import annotations
 

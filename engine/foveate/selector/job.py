@@ -1,4 +1,4 @@
-"""Training selectors for a model of a repository, from the checks to the files and the report."""
+"""Train selectors for a model in a repository: checks, training, files and report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from foveate.errors import InputError
 from foveate.images.dataset import Images
 from foveate.images.digit_sets import training_images
-from foveate.images.folder import Tell, read_folder
+from foveate.images.folder import Progress, read_folder
 from foveate.images.labelled_folder import class_names
 from foveate.images.pairs import check_data
 from foveate.images.preprocess import read_preprocess
@@ -39,7 +39,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What ``foveate train-selector`` was asked; see its ``--help``."""
+    """Options of ``foveate train-selector``; see its ``--help``."""
 
     repository: Path
     model: str
@@ -67,7 +67,7 @@ class Options:
         return self.repository / self.model / "1"
 
     def check(self) -> None:
-        """Raise :class:`InputError` naming an option that has no such value."""
+        """Raise :class:`InputError` naming an option with an invalid value."""
         for key, value, choices in (
             ("method", self.method, get_args(Method)),
             ("fate", self.fate, get_args(Fate)),
@@ -79,19 +79,21 @@ class Options:
             ("learn-ratios", self.learn_ratios),
         ):
             if given and self.method != "gumbel":
-                raise InputError(f"{key}: expected with method=gumbel only")
+                raise InputError(f"{key}: needs method=gumbel")
         if Path(self.out).name != self.out or not self.out.endswith(".safetensors"):
             raise InputError(f"out={self.out!r}: expected a file name NAME.safetensors")
         if self.out == WEIGHTS:
-            raise InputError(f"out={self.out!r}: expected another name than the weights'")
+            raise InputError(f"out={self.out!r}: this is the weights file; choose another name")
         check_data(self.model, self.data)
 
 
-def run(options: Options, tell: Tell = lambda *_: None, *, restart: bool = False) -> dict[str, Any]:
+def run(
+    options: Options, progress: Progress = lambda *_: None, *, restart: bool = False
+) -> dict[str, Any]:
     """Train, write the selectors (and weights, if they learned) beside the model, and report.
 
-    An interrupted run leaves files ``OUT.checkpoint``, ``OUT.problem.json``, ``OUT.warm-up``; one
-    with the same options goes on from there. ``restart`` forgets them.
+    An interrupted run leaves files ``OUT.checkpoint``, ``OUT.problem.json``, ``OUT.warm-up``; a run
+    with the same options resumes from them. ``restart`` deletes them.
 
     Raises a :class:`~foveate.errors.FoveateError` before work starts if something cannot be used.
     """
@@ -100,7 +102,7 @@ def run(options: Options, tell: Tell = lambda *_: None, *, restart: bool = False
     vit.config.require_plain("train-selector")
     blocks = parse_blocks(options.blocks, vit.config)
     times = block_table(options, vit)
-    if blocks is not None:  # an impossible budget is refused before any image is read
+    if blocks is not None:  # reject an impossible budget before reading any image
         _counts(options, Problem(times, geometric(blocks)), vit.config)
     learning, validation = split(_images(options, vit.config), options.seed)
 
@@ -114,7 +116,7 @@ def run(options: Options, tell: Tell = lambda *_: None, *, restart: bool = False
     if blocks is not None:
         pose = functools.partial(Problem, times, geometric(blocks))
     else:
-        pose = functools.partial(_search, options, vit, times, learning, validation, tell)
+        pose = functools.partial(_search, options, vit, times, learning, validation, progress)
     asked = {
         key: value if isinstance(value, int | float | bool) else str(value)
         for key, value in asdict(options).items()
@@ -133,7 +135,7 @@ def run(options: Options, tell: Tell = lambda *_: None, *, restart: bool = False
 
     def learn(recipe: Recipe, checkpoint: Path, start: Mapping[int, Selector] | None) -> Trained:
         return train(
-            vit, learning, validation, recipe, checkpoint=checkpoint, start=start, tell=tell
+            vit, learning, validation, recipe, checkpoint=checkpoint, start=start, progress=progress
         )
 
     start = None
@@ -170,8 +172,8 @@ def parse_blocks(text: str, config: ViTConfig) -> list[int] | None:
     rising = blocks == sorted(set(blocks))
     if not blocks or not rising or blocks[0] < 0 or blocks[-1] >= config.depth:
         raise InputError(
-            f"blocks={text!r}: expected auto, or different numbers in 0..{config.depth - 1}, "
-            "ascending, with commas"
+            f"blocks={text!r}: expected auto, or ascending numbers in 0..{config.depth - 1} "
+            "separated by commas"
         )
     return blocks
 
@@ -196,7 +198,7 @@ def _images(options: Options, config: ViTConfig) -> Images:
             config,
             class_names(model),
             read_preprocess(model),
-            most=options.images,
+            max_images=options.images,
             seed=options.seed,
         )
 
@@ -209,22 +211,20 @@ def _search(
     times: BlockTable,
     learning: Images,
     validation: Images,
-    tell: Tell,
+    progress: Progress,
 ) -> Problem:
     """The layer-to-phase schedule; raises :class:`InputError` if it finds no block."""
     plans = itertools.count(1)
 
     def show(plan: Mapping[int, float], agreement: float) -> None:
         tried = ", ".join(f"{block}: {ratio:g}" for block, ratio in plan.items())
-        tell(f"insert selectors: {{{tried}}} agrees {agreement:.4f}", next(plans), 0)
+        progress(f"insert selectors: {{{tried}}} agrees {agreement:.4f}", next(plans), 0)
 
     shape = search_plan(
         vit, learning, validation, max_drop=options.max_drop, seed=options.seed, progress=show
     )
     if not shape:
-        raise InputError(
-            f"max_drop={options.max_drop:g}: no block may lose a token; expected a larger one"
-        )
+        raise InputError(f"max_drop={options.max_drop:g}: too small for any block to lose a token")
     problem = Problem(times, shape)
     _counts(options, problem, vit.config)
     return problem

@@ -1,4 +1,4 @@
-"""What training minimises: few tokens, the answers of the dense model, its attention."""
+"""Training losses: number of tokens, the dense model's answers, its attention."""
 
 from __future__ import annotations
 

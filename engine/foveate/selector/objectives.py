@@ -24,7 +24,7 @@ from foveate.selector.teacher import teach
 
 __all__ = ["OBJECTIVES", "Objective"]
 
-_LEAST_SHARE = 0.5  # of a count, in distillation
+_MIN_TOKEN_SHARE = 0.5  # minimum share of a count, in distillation
 
 Objective = Callable[[ViT, ViT, Mapping[int, Selector], Images, Recipe, torch.Generator], Tensor]
 """(dense teacher, student, selectors, batch, recipe, noise) -> loss."""
@@ -40,14 +40,14 @@ def attention_objective(
 ) -> Tensor:
     """Each selector learns the dense model's deep CLS attention on the tokens that reach it.
 
-    Tokens are really removed, so a step costs less than a dense one. How many is drawn anew each
-    time, from half the recipe's counts up to all: one set of selectors serves many levels.
+    Tokens are really removed, so a step costs less than a dense one. Each step draws how many, from
+    half the recipe's counts up to all, so that one set of selectors serves many levels.
     """
     taught = teach(vit, images.pixels)
     stretch = float(torch.rand((), generator=noise))
     patches = vit.config.patches
     counts = {
-        block: round(n * _LEAST_SHARE + (patches - n * _LEAST_SHARE) * stretch)
+        block: round(n * _MIN_TOKEN_SHARE + (patches - n * _MIN_TOKEN_SHARE) * stretch)
         for block, n in recipe.counts.items()
     }
     pruned = pruned_forward(student, images.pixels, counts, by_selector(selectors), recipe.fate)
@@ -68,7 +68,7 @@ def gumbel_objective(
 ) -> Tensor:
     """SPViT's: classes, sparsity, and distillation of classes and surviving tokens (§4.4).
 
-    Without labels the first term is missing and the teacher's classes alone lead.
+    Without labels the first term is missing, and only the teacher's classes guide training.
     """
     taught = teach(vit, images.pixels)
     masked = masked_forward(

@@ -1,7 +1,7 @@
-"""What a run of training was asked and what it found out before its first step.
+"""The options of a training run, and what it measured before its first step.
 
-Times that are measured differ a little from one measurement to the next, and so may the counts that
-fit a budget. They are written down, so that an interrupted run goes on with the same.
+Measured times vary a little, and so may the counts that fit a budget. They are stored, so that an
+interrupted run resumes with the same ones.
 """
 
 from __future__ import annotations
@@ -47,6 +47,6 @@ def load_or_pose(path: Path, asked: Mapping[str, Any], pose: Callable[[], Proble
         times = BlockTable(tuple(data["times"]["tokens"]), tuple(data["times"]["ms"]))
         problem = Problem(times, {int(b): float(ratio) for b, ratio in data["shape"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: cannot resume: {error!r}; begin anew with --restart") from error
+        raise InputError(f"{path}: cannot resume: {error!r}; start over with --restart") from error
     check_same(path, before, asked)
     return problem

@@ -1,4 +1,4 @@
-"""The forward pass that serving means: the k best tokens stay, the others are really removed.
+"""The forward pass of serving: the k best tokens stay, the others are really removed.
 
 Plain PyTorch for one count per block, with gradients to nothing but scores. The engine serves the
 same decisions packed; training and reports use this.

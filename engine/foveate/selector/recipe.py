@@ -58,13 +58,13 @@ class Recipe:
 
 
 def warm_up(recipe: Recipe) -> Recipe:
-    """Distillation before an end-to-end training: after it log-odds tell tokens apart.
+    """Distillation before end-to-end training, after which log-odds separate tokens.
 
-    From a random start they do not for a long time; see ``docs/methods.md``.
+    From a random start that takes a long time; see ``docs/methods.md``.
     """
     return replace(recipe, method="distill", backbone=False, budget=None)
 
 
 def after_warm_up(recipe: Recipe) -> Recipe:
-    """The end-to-end training at a rate that refines, the paper's 5e-4, rather than begins anew."""
+    """End-to-end training at a rate for refining, the paper's 5e-4, not for starting over."""
     return replace(recipe, rate=5e-4)

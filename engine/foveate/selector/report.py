@@ -16,7 +16,7 @@ from foveate.selector.pruned import Score, pruned_forward
 
 __all__ = ["served_report", "threshold_report"]
 
-_SWEEP = 32
+_BATCH = 32
 
 
 @torch.inference_mode()
@@ -32,10 +32,10 @@ def served_report(
     guess = torch.cat(
         [
             pruned_forward(vit, part, counts, score, fate).logits.argmax(1)
-            for part in torch.split(images.pixels, _SWEEP)
+            for part in torch.split(images.pixels, _BATCH)
         ]
     )
-    same = torch.cat([dense(part).argmax(1) for part in torch.split(images.pixels, _SWEEP)])
+    same = torch.cat([dense(part).argmax(1) for part in torch.split(images.pixels, _BATCH)])
     top1 = None if images.labels is None else _share(guess == images.labels)
     return {"top1": top1, "agreement": _share(guess == same)}
 
@@ -51,7 +51,7 @@ def threshold_report(
     """
     counts: dict[int, list[Tensor]] = {block: [] for block in selectors}
     guesses, dense = [], []
-    for part in torch.split(images.pixels, _SWEEP):
+    for part in torch.split(images.pixels, _BATCH):
         masked = masked_forward(vit, selectors, part, fate=fate)
         guesses.append(masked.logits.argmax(1))
         dense.append(vit(part).argmax(1))

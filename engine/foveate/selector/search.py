@@ -37,7 +37,7 @@ def search_plan(
 
     Args:
         max_drop: agreement that may be lost, 0..1.
-        progress: told each plan that was tried and its agreement.
+        progress: called with each tried plan and its agreement.
     """
     selectors: dict[int, Selector] = {}
     patches = vit.config.patches

@@ -1,4 +1,4 @@
-"""Which images validate."""
+"""Split images for training and validation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from foveate.images.dataset import Images
 
 __all__ = ["split"]
 
-_SHARE = 0.1  # of the images, for validation
-_MOST = 512  # of them
+_VALIDATION_SHARE = 0.1
+_MAX_VALIDATION_IMAGES = 512
 
 
 def split(images: Images, seed: int) -> tuple[Images, Images]:
-    """(to train on, to validate on): a tenth, at most 512, drawn by ``seed``, validates."""
+    """(training, validation): a tenth of the images, at most 512, drawn by ``seed``, validates."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    held = min(_MOST, max(1, round(_SHARE * len(images))))
+    held = min(_MAX_VALIDATION_IMAGES, max(1, round(_VALIDATION_SHARE * len(images))))
     return images[order[held:]], images[order[:held]]

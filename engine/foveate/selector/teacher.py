@@ -1,4 +1,4 @@
-"""What the dense model says of an image: the answer, its tokens, and where it looks in the end."""
+"""The dense model's output for an image: answer, tokens, and final attention."""
 
 from __future__ import annotations
 

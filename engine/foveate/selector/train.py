@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.images.dataset import Images
-from foveate.images.folder import Tell
+from foveate.images.folder import Progress
 from foveate.model.vit import ViT
 from foveate.reduce.selector_network import Selector
 from foveate.selector.budget import fit_counts
@@ -26,7 +26,7 @@ from foveate.selector.recipe import Budget, Recipe
 
 __all__ = ["Trained", "random_start", "train", "validate"]
 
-_SWEEP = 32  # images per validation pass
+_BATCH = 32  # images per validation pass
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ def train(
     *,
     checkpoint: Path | None = None,
     start: Mapping[int, Selector] | None = None,
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Trained:
     """Train one selector for each block of ``recipe.counts``; return the best by validation.
 
     Args:
         vit: the dense model; it is its own teacher and stays as it is.
         images, validation: see :func:`~foveate.selector.split.split`. Labels are used if given.
-        checkpoint: written at each validation, read at the start, removed in the end. A run that
-            was interrupted gives the bits of one that was not.
+        checkpoint: written at each validation, read at the start, removed at the end. A resumed run
+            gives bit-identical results.
         start: selectors to begin with, of any of the blocks.
-        tell: told method and loss, steps done, and most steps.
+        progress: called after each step with method and loss, steps done and most steps.
 
     Raises :class:`~foveate.errors.InputError` if ``checkpoint`` is of another run.
     """
@@ -93,7 +93,7 @@ def train(
         nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], 1.0)
         optimiser.step()
         step += 1
-        tell(f"{recipe.method}: loss {loss.item():.3f}", step, recipe.steps)
+        progress(f"{recipe.method}: loss {loss.item():.3f}", step, recipe.steps)
         if step % recipe.every == 0 or step == recipe.steps:
             score = validate(vit, student, selectors, validation, recipe)
             history.append({"step": step, "divergence": score})
@@ -139,7 +139,7 @@ def validate(
 ) -> float:
     """Mean KL(dense model || student as served, top-k), nats: needs no labels, finer than top-1."""
     total = 0.0
-    for part in torch.split(images.pixels, _SWEEP):
+    for part in torch.split(images.pixels, _BATCH):
         dense = vit(part).log_softmax(-1)
         pruned = pruned_forward(
             student, part, recipe.counts, by_selector(selectors), recipe.fate
@@ -155,7 +155,7 @@ def centre(student: ViT, selectors: Mapping[int, Selector], images: Images, reci
     A ranking leaves their offset open; it matters for a threshold and in a package token.
     """
     cuts: dict[int, list[Tensor]] = {block: [] for block in selectors}
-    for part in torch.split(images.pixels, _SWEEP):
+    for part in torch.split(images.pixels, _BATCH):
         pruned = pruned_forward(student, part, recipe.counts, by_selector(selectors), recipe.fate)
         for block, ranks in pruned.ranks.items():
             ordered = ranks.sort(1, descending=True).values
@@ -176,7 +176,7 @@ def learned_counts(
     """Counts in the proportion in which drawn decisions keep tokens, made to fit the budget."""
     noise = torch.Generator().manual_seed(recipe.seed)
     kept = dict.fromkeys(selectors, 0.0)
-    for part in torch.split(images.pixels, _SWEEP):
+    for part in torch.split(images.pixels, _BATCH):
         masked = masked_forward(student, selectors, part, noise, fate=recipe.fate, tau=recipe.tau)
         for block, alive in masked.alive.items():
             kept[block] += alive.sum().item()

@@ -1,7 +1,6 @@
 """Operators of token reduction. Importing this module needs torch and triton, and no GPU."""
 
 from foveate_kernels.ops.add_layernorm import add_layernorm
-from foveate_kernels.ops.attention_colsum import attention_colsum
 from foveate_kernels.ops.bipartite_match import bipartite_match
 from foveate_kernels.ops.cls_importance import cls_importance
 from foveate_kernels.ops.compact_tokens import compact_tokens
@@ -16,7 +15,6 @@ from foveate_kernels.ops.vwt_assign import vwt_assign
 
 __all__ = [
     "add_layernorm",
-    "attention_colsum",
     "bipartite_match",
     "cls_importance",
     "compact_tokens",

@@ -72,8 +72,8 @@ class Book:
             for key, value in inputs.items():
                 if self.data.get(key) != value:
                     raise ResultsError(
-                        f"{path}: {key}={self.data.get(key)!r}, asked for {value!r}: choose "
-                        "another place for the results, or start over with --fresh"
+                        f"{path}: {key}={self.data.get(key)!r}, but this run has {value!r}: choose "
+                        "another results folder, or start over with --fresh"
                     )
 
     def save(self) -> None:

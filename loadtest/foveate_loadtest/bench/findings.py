@@ -1,4 +1,4 @@
-"""What the runs say, paired. Pure functions of the data of a book."""
+"""Paired evaluation of the runs. Pure functions of the data of a book."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def findings(data: Data) -> list[Finding]:
 
 
 def best_fixed(contenders: Sequence[Contender]) -> str | None:
-    """The fixed level under which most requests were answered in time and rightly."""
+    """The fixed level with the most requests answered in time and correctly."""
     levels = [one for one in contenders if one.who.startswith("fixed")]
     return max(levels, key=lambda one: one.right).who if levels else None
 

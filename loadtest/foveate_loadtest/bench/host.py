@@ -82,11 +82,11 @@ def metric(stage: Stage, name: str) -> float:
 
 
 def wait_until_idle(stage: Stage) -> None:
-    """Requests the client has given up may still be waiting."""
+    """Wait for the queue to empty: it may still hold requests the client has given up on."""
     end = time.monotonic() + _IDLE_S
     while waiting := metric(stage, "nv_inference_pending_request_count"):
         if time.monotonic() > end:
-            raise TimeoutError(f"{waiting:.0f} requests are waiting after {_IDLE_S:g} s")
+            raise TimeoutError(f"{waiting:.0f} requests are still queued after {_IDLE_S:g} s")
 
 
 def _capacity(stage: Stage, level: str, seconds: float = 3.0, *, runs: int) -> float:

@@ -12,9 +12,9 @@ from foveate_loadtest.classes import Classes
 from foveate_loadtest.errors import ScheduleError
 from foveate_loadtest.image_sets import NO_LABEL, labelled_images, load_images, save_images
 
-__all__ = ["MOST", "Pictures", "gather"]
+__all__ = ["MAX_IMAGES", "Pictures", "gather"]
 
-MOST = 2000  # of digits: those on which the demo model's ladder was measured
+MAX_IMAGES = 2000  # for digits: the images the demo model's ladder was measured on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,10 @@ def gather(image_set: str, folder: Path, model: Path) -> Pictures:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as scratch:
-                save_images(scratch, *labelled_images(MOST))
+                save_images(scratch, *labelled_images(MAX_IMAGES))
     target = Target.CLASSIFY if path.is_dir() else Target.PIXELS
     names = class_names(model)
-    _, labels = load_images(str(path), MOST, target, Classes(len(names) or None, names))
+    _, labels = load_images(str(path), MAX_IMAGES, target, Classes(len(names) or None, names))
     if unknown := int((labels == NO_LABEL).sum()):
         raise ScheduleError(f"images={image_set}: {unknown} of {len(labels)} have no label")
     return Pictures(source=str(path), target=target, count=len(labels))

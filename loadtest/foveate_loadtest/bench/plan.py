@@ -27,7 +27,7 @@ class Policy(StrEnum):
     """Who chooses the level."""
 
     ADAPTIVE = "adaptive"  # the governor and the adapter
-    FIXED = "fixed"  # nobody
+    FIXED = "fixed"  # always the same level
     THRESHOLD = "threshold"  # a slow loop over the p99 of the last minute
     LIMITER = "limiter"  # nobody; the client limits what is in flight
 
@@ -64,7 +64,7 @@ def seeded(name: str, seed: int) -> Trace:
 def order(name: str, seed: int, levels: int, rivals: list[str] | None = None) -> Iterator[Run]:
     """Runs of a trace: adaptive first and last, all others between.
 
-    A machine that drifts evenly favours nobody that way; adaptive beside itself shows the noise.
+    So steady drift of the machine favours no policy, and adaptive against itself shows the noise.
     ``rivals`` are those to play, all for None: each of the ``levels`` fixed levels, the threshold
     controller and the limiter.
     """

@@ -1,4 +1,4 @@
-"""One run on the real server, and what is kept of it."""
+"""One run on the real server, and its stored results."""
 
 from __future__ import annotations
 

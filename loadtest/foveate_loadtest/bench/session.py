@@ -1,4 +1,4 @@
-"""The whole comparison: what is missing is played, one run after the other, and then reported."""
+"""The whole comparison: play the missing runs, one after the other, and report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from foveate_loadtest.simulate.files import load_table
 __all__ = ["Session"]
 
 _TRIES = 3  # of a run that is invalid
-_BESIDE_S = 9.0  # of a run, for what is not load: starting the client, settling
+_OVERHEAD_S = 9.0  # of a run, for what is not load: starting the client, settling
 
 
 class Session:
@@ -73,7 +73,7 @@ class Session:
         )
 
     def play(self) -> bool:
-        """Play what is missing; False if it was interrupted.
+        """Play the missing runs; False if interrupted.
 
         Raises :class:`TargetError` when the server dies.
         """
@@ -90,7 +90,7 @@ class Session:
                 return False
             except httpx.HTTPError as error:
                 raise TargetError(
-                    f"the server is gone, what was played is kept: {error}"
+                    f"the server is gone; completed runs are kept: {error}"
                 ) from error
         return True
 
@@ -143,12 +143,12 @@ class Session:
             floor=len(book.data["levels"]) - 1,
         )
         schedule = book.schedule(run)
-        rest = left * (book.seconds + _BESIDE_S)
+        rest = left * (book.seconds + _OVERHEAD_S)
         with self._console.status(run.key, refresh_per_second=2) as status:
             started = time.monotonic()
 
             def tell(progress: Progress) -> None:
-                remaining = rest + max(0.0, schedule.seconds - progress.seconds) + _BESIDE_S / 2
+                remaining = rest + max(0.0, schedule.seconds - progress.seconds) + _OVERHEAD_S / 2
                 _tell(status, run, progress, remaining)
 
             for _ in range(_TRIES):

@@ -1,4 +1,4 @@
-"""A controller as accuracy scaling usually has it: a slow loop over the p99 of the last minute.
+"""The usual controller for accuracy scaling: a slow loop over the p99 of the last minute.
 
 Its law is the one that ``foveate simulate`` compares with; here it reads the server's own metrics
 and acts through the adapter's pin.

@@ -1,4 +1,4 @@
-"""What accuracy scaling is usually controlled by: slow loops over windows of a minute.
+"""The usual controllers for accuracy scaling: slow loops over one-minute windows.
 
 Pure functions of configuration, level and window, to be driven by a :class:`Pilot`.
 """

@@ -1,9 +1,9 @@
-"""What a clairvoyant could have reached: a linear program over the arrivals.
+"""The best result possible if all arrivals were known: a linear program over the arrivals.
 
-Requests are a fluid. A slot of time holds as much work as it is long, and an image costs what it
-costs in the best batch size; all that arrives in a slot is answered at some level within the SLO,
-or given up. Every schedule of a real server is one of these, so at the same attainment no
-controller answers with a better quality.
+It treats requests as a fluid. A time slot holds as much work as it is long, and an image costs what
+it costs at the best batch size; everything that arrives in a slot is answered at some level within
+the SLO, or given up. Every schedule of a real server is a special case, so at the same attainment
+no controller reaches a better quality.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ __all__ = ["Scene", "compare"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A ladder on a device, and what is asked of it."""
+    """A ladder on a device, and its objectives."""
 
     ladder: Ladder
     table: LatencyTable
@@ -70,8 +70,8 @@ class Scene:
 def compare(times: Sequence[float], scene: Scene) -> Iterator[tuple[str, Verdict]]:
     """Name and verdict of each controller, as soon as it is known; ``times`` in seconds.
 
-    The last is the bound: the best quality anybody could have answered with who meets the SLO as
-    often as the cheapest level does.
+    The last is the bound: the best possible quality with the SLO met as often as at the cheapest
+    level.
     """
     inner, outer, quality = scene.inner, scene.outer, scene.quality
     cheapest = outer.levels[-1]

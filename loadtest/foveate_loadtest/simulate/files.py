@@ -53,7 +53,8 @@ def load_table(path: Path | None, ladder: Ladder, state_dir: Path) -> LatencyTab
         known = [table for file in tables if _fits(table := LatencyTable.load(file), ladder)]
         if not known:
             raise LadderError(
-                f"{folder}: no latency table of this ladder; serve the model once, or name one"
+                f"{folder}: no latency table for this ladder; serve the model once, or pass one "
+                "with --latency"
             )
         return known[-1]
     table = LatencyTable.load(path)

@@ -1,7 +1,7 @@
-"""Many replicas behind a router, each with a governor and an adapter of its own.
+"""Many replicas behind a router, each with its own governor and adapter.
 
-Replicas know nothing of each other; the router only chooses who gets a request. A replica that dies
-loses what it has not answered, and is sent nothing from then on.
+Replicas know nothing about each other; the router only chooses which one gets a request. A replica
+that dies loses its unanswered requests, and gets no more from then on.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class Replica:
         ]
 
     def end(self, after_s: float = 0.0) -> Run:
-        """Answer all, go on for ``after_s`` seconds, and tell."""
+        """Answer everything, continue for ``after_s`` seconds, and return the result."""
         self.advance()
         if self._adapter:
             self._adapter.policy_at(self._free_at + after_s)
@@ -204,7 +204,7 @@ def simulate(
     pilot: Pilot | None = None,
     after_s: float = 0.0,
 ) -> Run:
-    """Serve requests arriving at ``times`` (ascending, seconds) and go on for ``after_s`` seconds.
+    """Serve requests arriving at ``times`` (ascending, seconds); continue for ``after_s`` seconds.
 
     Without ``outer`` there is no adapter and the governor is alone. With ``pilot`` the adapter
     pins whatever level it chooses.

@@ -1,4 +1,4 @@
-"""What a simulated run was worth."""
+"""Evaluate a simulated run."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 from foveate.control.heartbeat import HEARTBEAT
 from foveate_cli.host import watchdog as probe
-from foveate_cli.host.watchdog import PATIENCE_S, Watchdog, ailments
+from foveate_cli.host.watchdog import PATIENCE_S, Watchdog, find_failures
 
 
 class Decoders:
@@ -45,7 +45,7 @@ def test_a_process_is_missed_though_another_one_answers(monkeypatch: pytest.Monk
 def test_who_asks_says_how_long_an_answer_may_take() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert ailments(url, ["a", "b"], timeout_s=0.2) == [
+        assert find_failures(url, ["a", "b"], timeout_s=0.2) == [
             "a: no answer within 0.2 s",
             "b: no answer within 0.2 s",
         ]

@@ -35,8 +35,8 @@ def test_shares_are_those_of_the_engine(folder: Path, repository: Path) -> None:
     engine = Engine.load(repository / "digits" / "1")
     images, truth = torch.from_numpy(pixels), torch.from_numpy(labels)
     told: list[tuple[str, int, int]] = []
-    found = measure(repository / "digits", folder, batch=16, tell=lambda *x: told.append(x))
-    assert told == [("answer images", done, 40) for done in (16, 32, 40)]
+    found = measure(repository / "digits", folder, batch=16, progress=lambda *x: told.append(x))
+    assert told == [("classify images", done, 40) for done in (16, 32, 40)]
     assert [row.level for row in found] == [*range(len(engine.levels))]
     dense = engine.infer(images, [0] * 40).scores.argmax(1)
     for row in found:

@@ -80,7 +80,9 @@ def test_a_level_that_asks_a_selector_names_one_that_has_its_block(
 
     monkeypatch.setattr("foveate.inference.packed.load_selectors", load_selectors)
     known: dict[int, Any] = {2: None}
-    with pytest.raises(LadderError, match=r"selector='selectors.*none for block 1, it has 2"):
+    with pytest.raises(
+        LadderError, match=r"selector='selectors.*no selector for block 1, only for 2"
+    ):
         Engine.load(path)
     known = {1: lambda x, packages: x.mean(2)}
     engine = Engine.load(path)

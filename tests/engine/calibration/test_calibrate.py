@@ -211,7 +211,7 @@ def test_what_does_not_belong_together_is_refused(
     refused(r"vocabulary=.*\[10, 768\]; expected \[words, 192\]", vocabulary="words.safetensors")
     refused("vocabulary=.*absent", vocabulary="absent.safetensors")
     refused("labels 0..10; expected 0..9", choose, Images(report.pixels, torch.arange(24) % 11))
-    refused("labels: given for one", choose, Images(report.pixels, None))
+    refused("labels: only choose or report", choose, Images(report.pixels, None))
     refused("images of .32, 48.; expected .48, 48.", choose, Images(report.pixels[:, :32], None))
     with pytest.raises(WeightsError, match="absent"):
         calibrate(version, "toy", *images, QUICK, state=tmp_path, variants=["absent.safetensors"])

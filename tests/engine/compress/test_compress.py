@@ -408,9 +408,9 @@ def test_an_interrupted_distillation_resumes_to_the_same_weights(
 
     whole = train(checkpoint=tmp_path / "a")
     with pytest.raises(Interrupt):
-        train(checkpoint=tmp_path / "b", tell=stop)
+        train(checkpoint=tmp_path / "b", progress=stop)
     steps: list[int] = []
-    resumed = train(checkpoint=tmp_path / "b", tell=lambda _, done, total: steps.append(done))
+    resumed = train(checkpoint=tmp_path / "b", progress=lambda _, done, total: steps.append(done))
     assert steps == [3]
     assert torch.equal(resumed(images), whole(images))
     assert not list(tmp_path.iterdir())

@@ -92,7 +92,7 @@ def test_a_forged_message_is_refused_before_it_is_read(
         "no seal": (body, b""),
         "not text": (b"\xff\x00", b"\xff"),
     }[forgery]
-    with pytest.raises(BadMessage, match="MAC is not that of POLICY"):
+    with pytest.raises(BadMessage, match="MAC does not match POLICY"):
         control.publish(body, mac, wall_s=WALL, now_ns=HERE)
     assert word.read() is None
 
@@ -122,7 +122,7 @@ def test_a_message_of_another_time_is_refused(control: Control, late_s: float) -
 
 
 def test_a_message_to_another_model_is_refused(control: Control) -> None:
-    with pytest.raises(BadMessage, match="model='faces': this is 'digits'"):
+    with pytest.raises(BadMessage, match="model='faces': expected 'digits'"):
         publish(control, message(model="faces"))
 
 

@@ -28,7 +28,7 @@ def test_a_folder_is_divided_into_two_disjoint_halves_the_same_each_time(tmp_pat
 
     def pair(most: int, seed: int) -> tuple[list[int], ...]:
         model = tmp_path / "model"
-        halves = load_pair(model, CONFIG, tmp_path, most=most, seed=seed)
+        halves = load_pair(model, CONFIG, tmp_path, max_images=most, seed=seed)
         assert all(half.labels is None for half in halves)
         return tuple(half.pixels[:, 0, 0, 0].tolist() for half in halves)
 
@@ -47,7 +47,7 @@ def test_sub_folders_are_labels_in_the_order_of_the_head(tmp_path: Path) -> None
     (tmp_path / "labels.txt").write_text("zebra\nape\n")
     # Without labels.txt the order is the alphabet's.
     for names, dark in ((class_names(tmp_path), 0), ([], 1)):
-        images = read_folder(tmp_path, CONFIG, names, most=100)
+        images = read_folder(tmp_path, CONFIG, names, max_images=100)
         assert images.labels is not None
         expected = [dark if shade < 100 else 1 - dark for shade in images.pixels[:, 0, 0, 0]]
         assert images.labels.tolist() == expected
@@ -56,7 +56,7 @@ def test_sub_folders_are_labels_in_the_order_of_the_head(tmp_path: Path) -> None
 def test_what_cannot_be_used_is_refused_with_its_name(tmp_path: Path) -> None:
     def refused(message: str, *names: str, at: Path = tmp_path) -> None:
         with pytest.raises(InputError, match=message):
-            read_folder(at, CONFIG, names, most=100)
+            read_folder(at, CONFIG, names, max_images=100)
 
     refused("data=.*nowhere: not a folder", at=tmp_path / "nowhere")
     refused("0 JPEG or PNG files; expected at least 16")
@@ -64,10 +64,14 @@ def test_what_cannot_be_used_is_refused_with_its_name(tmp_path: Path) -> None:
         write(tmp_path / "a" / f"{index}.png")
     refused("labels: 3 names in labels.txt for a head of 2 classes; expected 2", "a", "b", "c")
     refused("labels: 1 sub-folders of .* for a head of 2 classes; expected 2")
-    refused("labels: sub-folder 'a' of .* is no class of the model; expected one of x, y", "x", "y")
+    refused(
+        "labels: sub-folder 'a' of .* is not a class of the model; expected one of x, y",
+        "x",
+        "y",
+    )
     (tmp_path / "a" / "0.png").write_bytes(b"no image")
     refused("0.png: IMAGE: 8 bytes, cannot be decoded", "a", "b")
     write(tmp_path / "loose.png")
     refused("loose.png: has no label", "a", "b")
     with pytest.raises(InputError, match="data: missing; only the demo model 'digits'"):
-        load_pair(tmp_path / "other", CONFIG, None, most=100, seed=0)
+        load_pair(tmp_path / "other", CONFIG, None, max_images=100, seed=0)

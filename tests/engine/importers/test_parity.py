@@ -217,7 +217,7 @@ def test_what_cannot_be_checked_is_not_written(
     )  # fmt: skip
     vit, clip = (checkpoint(case).folder for case in ("ViT-T/16-224", "CLIP-T/16-224"))
     for source, options, message in (
-        (bare, [], "nobody knows which model"),
+        (bare, [], "original implementation is unknown"),
         (vit, ["--image-size=160"], "expected no --image-size"),
         (clip, [], "expected --labels"),
     ):

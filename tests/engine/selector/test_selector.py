@@ -17,7 +17,7 @@ from foveate.model.vit import ViT, ViTConfig
 from foveate.reduce.selector_file import load_selectors, save_selectors
 from foveate.reduce.selector_network import Selector
 from foveate.selector.blocktable import BlockTable, read_block_table
-from foveate.selector.budget import LEAST, fit_counts, geometric
+from foveate.selector.budget import MIN_TOKENS, fit_counts, geometric
 from foveate.selector.decision import decide, package
 from foveate.selector.losses import latency_loss, ratio_loss
 from foveate.selector.masked import masked_attention, masked_forward
@@ -241,12 +241,12 @@ def test_counts_fit_the_budget_and_fall(budget: float, shape: dict[int, float]) 
     try:
         counts = fit_counts(LINEAR, shape, 4, 16, budget)
     except InputError:
-        fewest = {b: LEAST + len(shape) - 1 - i for i, b in enumerate(sorted(shape))}
+        fewest = {b: MIN_TOKENS + len(shape) - 1 - i for i, b in enumerate(sorted(shape))}
         assert LINEAR.model_ms(fewest, 4, 16) > budget
         return
     assert LINEAR.model_ms(counts, 4, 16) <= budget
     kept = [16, *(counts[block] for block in sorted(shape))]
-    assert all(LEAST <= after < before for before, after in pairwise(kept))
+    assert all(MIN_TOKENS <= after < before for before, after in pairwise(kept))
 
 
 @pytest.mark.parametrize("budget", [5, 68, 1000])

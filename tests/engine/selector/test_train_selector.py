@@ -85,10 +85,10 @@ def test_training_goes_on_after_an_interruption_to_the_bit(
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(vit, *images, chosen, checkpoint=checkpoint, tell=interrupt)
+        train(vit, *images, chosen, checkpoint=checkpoint, progress=interrupt)
     steps: list[int] = []
     resumed = train(
-        vit, *images, chosen, checkpoint=checkpoint, tell=lambda _, step, __: steps.append(step)
+        vit, *images, chosen, checkpoint=checkpoint, progress=lambda _, step, __: steps.append(step)
     )
     assert steps == [3, 4]  # steps 1 and 2 were done
     assert not checkpoint.exists()
@@ -108,8 +108,8 @@ def test_a_checkpoint_of_another_run_is_refused(
 
     path = tmp_path / "checkpoint"
     with pytest.raises(Interrupted):
-        train(vit, *images, recipe(), checkpoint=path, tell=interrupt)
-    with pytest.raises(InputError, match=r"begun with seed=0, now seed=1"):
+        train(vit, *images, recipe(), checkpoint=path, progress=interrupt)
+    with pytest.raises(InputError, match=r"started with seed=0, not seed=1"):
         train(vit, *images, recipe(seed=1), checkpoint=path)
     path.write_bytes(b"damaged")
     with pytest.raises(InputError, match="cannot resume"):
@@ -252,7 +252,10 @@ def test_an_interrupted_command_does_not_warm_up_twice(
         (["--budget-ms", "45", "--data", "x", "--blocks", "2,1"], "blocks='2,1': expected"),
         (["--budget-ms", "45", "--data", "x", "--blocks", "4"], r"0..3"),
         (["--budget-ms", "45", "--data", "x", "--method", "guess"], "expected one of distill"),
-        (["--budget-ms", "45", "--data", "x", "--learn-ratios"], "learn-ratios: expected with"),
+        (
+            ["--budget-ms", "45", "--data", "x", "--learn-ratios"],
+            "learn-ratios: needs method=gumbel",
+        ),
         (["--budget-ms", "45", "--data", "x", "--out", "../a"], "out='../a'"),
         (["--budget-ms", "45", "--data", "x", "--table", "no.csv"], "no.csv: cannot read"),
     ],
@@ -285,5 +288,5 @@ def test_an_interrupted_command_goes_on_with_the_same_table(
         assert isinstance(command(repository, *more).exception, Interrupted)
     assert seen[0] == seen[1]
     refused = command(repository, *more, "--seed", "5")
-    assert "begun with seed=0, now seed=5" in str(refused.exception)
+    assert "started with seed=0, not seed=5" in str(refused.exception)
     assert isinstance(command(repository, *more, "--seed", "5", "--restart").exception, Interrupted)

@@ -159,7 +159,7 @@ def test_after_an_overload_the_margin_returns(scene):
     run = play(scene, steps((1.5 * scene.capacity(3), 5), (0.1 * scene.capacity(3), 6)))
     assert min(decision.margin for decision in run.decisions) < 0.2
     assert Reason.AT_LIMIT in {decision.reason for decision in run.decisions}
-    assert run.decisions[-1].margin == scene.outer.most_margin
+    assert run.decisions[-1].margin == scene.outer.max_margin
 
 
 @pytest.mark.parametrize(("shape", "cv2"), [(Shape.STEADY, 8.0), (Shape.ON_OFF, 1.0)])

@@ -7,13 +7,13 @@ export const token = {
   set: (text) => (text ? sessionStorage.setItem(TOKEN, text) : sessionStorage.removeItem(TOKEN)),
 };
 
-/** What the adapter refused: `fields` holds the reasons by key, `message` those of no key. */
+/** A request the adapter rejected: `fields` holds reasons by key, `message` the others. */
 export class Refusal extends Error {
   constructor(status, detail) {
     const fields = {};
     const rest = [];
     for (const item of Array.isArray(detail) ? detail : [{ loc: [], msg: String(detail) }]) {
-      // 422 names the key by its place, other refusals begin with "key=value: ".
+      // A 422 gives the key as location, other rejections begin with "key=value: ".
       const key = item.loc.at(-1) ?? /^(\w+)=/.exec(item.msg)?.[1];
       if (key) fields[key] = item.msg;
       else rest.push(item.msg);
@@ -47,7 +47,7 @@ export function explain(model, file, level, signal) {
   });
 }
 
-/** Follow the event stream for good: it is opened again when it ends. */
+/** Follow the event stream and reopen it whenever it ends. */
 export function follow({ model, decision, state }) {
   const source = new EventSource("v1/events");
   source.addEventListener("model", (event) => model(JSON.parse(event.data)));
@@ -55,7 +55,7 @@ export function follow({ model, decision, state }) {
   source.addEventListener("open", () => state("live"));
   source.addEventListener("error", () => {
     state("lost");
-    if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself
+    if (source.readyState !== EventSource.CLOSED) return; // it reconnects by itself
     setTimeout(() => follow({ model, decision, state }), 2000);
   });
 }

@@ -4,14 +4,14 @@ import { decisions } from "./api.js";
 import * as format from "./format.js";
 import { find, make } from "./page.js";
 
-const MOST = 256;
+const MAX_DECISIONS = 256;
 const WHY = {
   starting: "no latency table from the model process yet",
   pinned: "an operator chose the level",
   saving: "the goal is energy: the cheapest level that is good enough",
-  "no-signal": "no news from the server: cautious margin, open range",
+  "no-signal": "no metrics from the server: cautious margin, open range",
   rebaselined: "the server's counters started over",
-  "slo-missed": "requests missed the SLO: less of it is planned for",
+  "slo-missed": "requests missed the SLO: the margin shrinks",
   "at-limit": "not even the cheapest level carries the load",
   "load-rising": "the load needs a cheaper level",
   "queue-growing": "the queue needs a cheaper level",
@@ -22,7 +22,7 @@ const WHY = {
 const body = find("decisions").tBodies[0];
 let name = null;
 
-/** Begin with what the adapter remembers of a model; again after a pause, which may have had more. */
+/** Load the decisions the adapter remembers; repeated after a pause, during which it may have made more. */
 export async function load(view) {
   name = view.name;
   const past = await decisions(name).catch(() => null);
@@ -34,7 +34,7 @@ export function add(decision, view) {
   const newest = body.firstElementChild?.dataset.time;
   if (Date.parse(decision.time) <= Date.parse(newest)) return; // it came with load()
   body.prepend(row(decision, view.levels));
-  if (body.children.length > MOST) body.lastElementChild.remove();
+  if (body.children.length > MAX_DECISIONS) body.lastElementChild.remove();
 }
 
 function row(item, levels) {

@@ -113,7 +113,7 @@ function classes(answer, name) {
   return make(
     "table",
     {},
-    make("caption", {}, `Best classes at level ${name}`),
+    make("caption", {}, `Top classes at level ${name}`),
     make("thead", {}, head),
     make("tbody", {}, ...rows),
   );

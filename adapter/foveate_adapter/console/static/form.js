@@ -18,7 +18,7 @@ export async function submit(form, action) {
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     if (error.status === 401) askForToken();
-    tell(form, error);
+    showError(form, error);
     return false;
   }
 }
@@ -32,7 +32,7 @@ export function clear(form) {
   }
 }
 
-function tell(form, error) {
+function showError(form, error) {
   let first = null;
   const rest = error.message ? [error.message] : [];
   for (const [key, reason] of Object.entries(error.fields)) {

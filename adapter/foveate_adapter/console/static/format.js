@@ -3,8 +3,8 @@
 export const UNKNOWN = "–";
 
 const known = (write) => (value) => (value === null || value === undefined ? UNKNOWN : write(value));
-const digits = (value, most) =>
-  value.toLocaleString("en", { maximumFractionDigits: most, useGrouping: true });
+const digits = (value, decimals) =>
+  value.toLocaleString("en", { maximumFractionDigits: decimals, useGrouping: true });
 
 export const count = known((value) => digits(value, 0));
 export const tenths = known((value) => digits(value, Math.abs(value) < 100 ? 1 : 0));

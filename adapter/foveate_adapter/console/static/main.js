@@ -43,12 +43,12 @@ function present(view) {
 }
 
 function connected(state) {
-  const texts = { live: "live", lost: "connection lost, trying again" };
+  const texts = { live: "live", lost: "connection lost, reconnecting" };
   find("connection").dataset.state = state;
   write(find("connection"), texts[state]);
 }
 
-/** Tell what was done, also to who does not see it. */
+/** Announce what was done, also to screen readers. */
 function say(text) {
   find("message").textContent = text;
 }
@@ -58,7 +58,7 @@ find("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   token.set(find("token").value);
   find("access").open = false;
-  say("token kept for this tab");
+  say("token saved for this tab");
 });
 find("forget").addEventListener("click", () => {
   token.set("");
