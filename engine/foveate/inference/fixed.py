@@ -74,7 +74,7 @@ class Forward:
         mean, std = (config.mean,) * 3, (config.std,) * 3
         weight, bias = fold_patch_embed(proj.weight, proj.bias, mean, std)
         self._weight = weight.to(like)
-        position = vit.patch_positions.float() + bias.to(like.device)
+        position = vit.patch_positions + bias.to(like.device)
         self._position = position.to(like.dtype).repeat(batch, 1)
         self._first = vit.first_tokens.expand(batch, -1, -1)
         self._ordinals = torch.arange(batch + 1, dtype=torch.int32, device=like.device)

@@ -4,9 +4,10 @@ Rows of all images lie behind one another, so every linear layer is one product 
 are; attention runs per level, where lengths are equal. Counts are fixed by the level: nothing is
 read back from the device to know a shape.
 
-An image's answer does not depend on its batch mates, to the bit: on one thread BLAS computes a row
-the same way for any number of rows from four up, every level keeps at least four tokens, and scores
-that decide what is kept avoid batched products (``foveate_kernels.ops.cls_importance``).
+No image sees another, but a product of matrices may round a row differently by how many rows there
+are. So among any batch mates an image is answered as if alone, up to rounding: the same tokens, the
+same class, scores within 1e-5 in float32. Only where two tokens, or classes, score so nearly the
+same that rounding decides, either may come first.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class _Group:
 
 
 class Engine:
-    """A model and its ladder, ready to answer."""
+    """A model and its ladder, ready to answer. It computes in the dtype of its weights."""
 
     def __init__(self, ladder: Ladder, levels: Sequence[Prepared]) -> None:
         self.ladder = ladder
@@ -180,7 +181,8 @@ class Engine:
         vit, reducer = level.vit, level.schedule.input
         b, n = len(images), self.config.patches
         chosen = pixels if b == len(pixels) and images == list(range(b)) else pixels[images]
-        rows = patchify(chosen, self.config.patch).float().view(b * n, -1)
+        weight, bias = self._folded[id(vit)]
+        rows = patchify(chosen, self.config.patch).to(weight.dtype).view(b * n, -1)
         position = self._positions(vit, b)
         raster = torch.arange(n).expand(b, n)
         first = self.config.prefix
@@ -208,7 +210,6 @@ class Engine:
             if group.map is not None:
                 dest = plan.dest.view(b, n).long()
                 group.map = torch.where(dest < 0, dest, dest + first)
-        weight, bias = self._folded[id(vit)]
         x = F.linear(rows, weight, bias) + position
         tokens = torch.cat([vit.first_tokens.expand(b, -1, -1), x.view(b, -1, x.shape[1])], 1)
         return group, vit.norm_pre(tokens.view(-1, x.shape[1]))
@@ -245,7 +246,7 @@ def _attention(group: _Group, qkv: _Heads) -> Tensor:
     """Attention of the images of a group: rows [b * n, H, d] -> [b * n, H * d]."""
     b, n = len(group.images), group.tokens
     q, k, v = (rows.view(b, n, *rows.shape[1:]).transpose(1, 2) for rows in qkv)
-    bias = None if group.sizes is None else group.sizes.log().view(b, 1, 1, n)
+    bias = None if group.sizes is None else group.sizes.log().to(q.dtype).view(b, 1, 1, n)
     return attend(q, k, v, bias).transpose(1, 2).flatten(0, 1).flatten(1)
 
 
