@@ -124,13 +124,11 @@ def test_a_report_needs_no_schedule_that_fits_or_answers_otherwise(
 ) -> None:
     """Level 0 alone, or with others that are no farther from it than rounding."""
     found = calibrate(version, "toy", *images, QUICK, state=tmp_path)
-    dense, *others = found.trials
-    others = [
+    trials = [
         replace(trial, outcome=replace(trial.outcome, kl=kl))
-        for trial, kl in zip(others, kls, strict=False)
+        for trial, kl in zip(found.trials, [0.0, *kls], strict=False)
     ]
-    found = replace(found, trials=(dense, *others), contests=())
-    write_report(found, tmp_path / "report.html")
+    write_report(replace(found, trials=tuple(trials), contests=()), tmp_path / "report.html")
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
