@@ -15,10 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from foveate.levels.ladder import Ladder, Level, Quality
 from foveate.levels.latency_table import LatencyTable
 from foveate_adapter.control import Config
+
+settings.register_profile("untimed", deadline=None)  # an example may be slow on a busy machine
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 READY_S = 300.0  # the first start on a machine measures its latency table

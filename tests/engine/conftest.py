@@ -37,12 +37,14 @@ def build(
     selectors: Mapping[int, Any] | None = None,
     seed: int = 0,
     std: float = 0.05,
+    dtype: torch.dtype = torch.float32,
 ) -> Engine:
     torch.manual_seed(seed)
     vit = ViT(config).eval().requires_grad_(False)
     for parameter in vit.parameters():
         parameter.normal_(std=std)
-    words = torch.nn.functional.normalize(torch.randn(100, 3 * config.patch**2), dim=1)
+    vit.to(dtype)
+    words = torch.nn.functional.normalize(torch.randn(100, 3 * config.patch**2), dim=1).to(dtype)
     levels, prepared = [], []
     for index, items in enumerate(reducers):
         schedule = Schedule.parse(items, vit.config)
@@ -71,6 +73,12 @@ def build(
 def engine() -> Engine:
     """A demo-sized model with random weights and one level of every kind of reducer."""
     return build(REDUCERS)
+
+
+@pytest.fixture(scope="session")
+def exact_engine() -> Engine:
+    """The same in float64, whose rounding is too small to swap two tokens."""
+    return build(REDUCERS, dtype=torch.float64)
 
 
 @pytest.fixture(scope="session")
