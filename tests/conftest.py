@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from foveate.levels.ladder import Ladder, Level, Quality
 from foveate.levels.latency_table import LatencyTable
 from foveate_adapter.control import Config
+
+settings.register_profile("untimed", deadline=None)  # an example may be slow on a busy machine
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 READY_S = 300.0  # the first start on a machine measures its latency table
@@ -254,12 +258,14 @@ def build_engine() -> Callable[..., Any]:
         selectors: Mapping[int, Any] | None = None,
         seed: int = 0,
         std: float = 0.05,
+        dtype: torch.dtype = torch.float32,
     ) -> Engine:
         config = config or ViTConfig()
         torch.manual_seed(seed)
         vit = ViT(config).eval().requires_grad_(False)
         for parameter in vit.parameters():
             parameter.normal_(std=std)
+        vit.to(dtype)
         words = torch.nn.functional.normalize(torch.randn(100, 3 * config.patch**2), dim=1)
         levels, prepared = [], []
         for index, items in enumerate(reducers):
@@ -275,7 +281,7 @@ def build_engine() -> Callable[..., Any]:
                     quality=Quality(top1=None, agreement=1 - index / 100, n=100),
                 )
             )
-            prepared.append(Prepared(schedule, vit, words, selectors or {}))
+            prepared.append(Prepared(schedule, vit, words.to(dtype), selectors or {}))
         ladder = Ladder(
             model="toy",
             image_size=(config.height, config.width),

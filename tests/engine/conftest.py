@@ -35,6 +35,12 @@ def engine(build_engine: Callable[..., Engine]) -> Engine:
 
 
 @pytest.fixture(scope="session")
+def exact_engine(build_engine: Callable[..., Engine]) -> Engine:
+    """The same in float64, whose rounding is too small to swap two tokens."""
+    return build_engine(REDUCERS, dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
 def pixels() -> torch.Tensor:
     """Eight images with flat, textured and noisy parts: [8, 96, 96, 3] uint8."""
     generator = torch.Generator().manual_seed(1)

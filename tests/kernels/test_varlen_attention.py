@@ -47,7 +47,7 @@ def test_it_is_softmax_of_scaled_products_times_v(
     out, lse, cls = varlen_attention(q, k, v, ENDS, 17, scale=0.3, key_bias=bias, **asked)
     assert out.dtype == dtype
     assert out.is_contiguous()
-    rounding = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
+    rounding = max(torch.finfo(dtype).eps, 4 * torch.finfo(torch.float32).eps)
     for low, logits, weights in attention(q, k, bias):
         rows = slice(low, low + logits.shape[1])
         right = torch.einsum("hij,jhd->ihd", weights, v[rows].double())
@@ -56,7 +56,9 @@ def test_it_is_softmax_of_scaled_products_times_v(
             assert not more
             continue
         norm = v[rows].double().norm(dim=-1).T
-        torch.testing.assert_close(lse[:, rows].double(), logits.logsumexp(-1), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            lse[:, rows].double(), logits.logsumexp(-1), atol=1e-6, rtol=1e-6
+        )
         torch.testing.assert_close(cls[:, rows].double(), weights[:, 0] * norm, atol=0, rtol=1e-5)
 
 
@@ -90,12 +92,12 @@ def test_an_image_does_not_depend_on_its_batch_mates(more: bool) -> None:
     together = varlen_attention(q, k, v, ENDS, 17, return_lse=more, return_cls=more)
     q, k, v = (x[6:] for x in (q, k, v))
     alone = varlen_attention(q, k, v, uniform(1, 17), 17, return_lse=more, return_cls=more)
-    assert torch.equal(together.out[6:], alone.out)
+    torch.testing.assert_close(together.out[6:], alone.out)
     if together.lse is not None and together.cls is not None:
         assert alone.lse is not None
         assert alone.cls is not None
-        assert torch.equal(together.lse[:, 6:], alone.lse)
-        assert torch.equal(together.cls[:, 6:], alone.cls)
+        torch.testing.assert_close(together.lse[:, 6:], alone.lse)
+        torch.testing.assert_close(together.cls[:, 6:], alone.cls)
 
 
 @pytest.mark.parametrize("images", [0, 3])

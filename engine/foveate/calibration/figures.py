@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,12 +12,13 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveate.calibration.result import Calibration
+from foveate.calibration.result import Calibration, Trial
 
 __all__ = ["quality_figure", "token_figure"]
 
 _PACKAGED, _MERGED = (1.0, 0.55, 0.0), (0.1, 0.45, 1.0)  # tints, RGB 0..1
 _DPI = 110
+_ROUNDING = 1e-6  # nats: what float32 makes of a divergence of 0, with either sign
 
 
 def quality_figure(found: Calibration) -> bytes:
@@ -24,18 +26,17 @@ def quality_figure(found: Calibration) -> bytes:
     scale = "top-1" if found.ladder.uses_labels else "agreement with level 0"
     figure = Figure(figsize=(12.5, 5), layout="constrained")
     tried, compared = figure.subplots(1, 2, sharex=True)
-    cheaper = [trial for trial in found.trials if trial.outcome.kl > 0]  # than level 0 itself
+    cheaper = [trial for trial in found.trials if trial.level != 0]
     for family in dict.fromkeys(trial.point.family for trial in cheaper):
         trials = [trial for trial in cheaper if trial.point.family == family]
-        x, y = [1e3 * t.seconds for t in trials], [t.outcome.kl for t in trials]
+        x, y = _divergences(trials)
         tried.plot(x, y, "o", markersize=5, alpha=0.7, label=family)
-    best = sorted((t for t in cheaper if t.on_front), key=lambda t: t.seconds)
-    x, y = [1e3 * t.seconds for t in best], [t.outcome.kl for t in best]
+    x, y = _divergences(sorted((t for t in cheaper if t.on_front), key=lambda t: t.seconds))
     tried.plot(x, y, "-", color="black", linewidth=1, label="front")
     tried.set_title(f"Finalists, on the {found.trials[0].outcome.n} images of the choice")
     tried.set_ylabel("divergence from level 0, nats")
-    tried.set_yscale("log")
-    tried.legend(fontsize=7)
+    # Not a plain logarithm: answers may equal level 0's.
+    tried.set_yscale("symlog", linthresh=_ROUNDING, subs=range(2, 10))
 
     for family in dict.fromkeys(name for contest in found.contests for name in contest.rivals):
         rivals = [c.rivals[family] for c in found.contests if family in c.rivals]
@@ -54,8 +55,11 @@ def quality_figure(found: Calibration) -> bytes:
         n = next(iter(contests)).outcome.n
         compared.set_title(f"Ladder and uniform schedules, on {n} other images")
         compared.set_ylim(bottom=min(min(y), 100 * found.outcomes[0].score) - 8)
-        compared.legend(fontsize=7)
     for axes in (tried, compared):
+        # Also where no level fits a budget there is something to scale the axis by.
+        dense = 1e3 * found.trials[0].seconds
+        axes.axvline(dense, color="black", linestyle=":", linewidth=1, label="level 0")
+        axes.legend(fontsize=7)
         axes.set_xscale("log")
         axes.set_xlabel(f"ms per batch of {found.settings.batch}")
         axes.grid(alpha=0.3, which="both")
@@ -98,6 +102,11 @@ def tinted(pixels: Tensor, tokens: Tensor) -> NDArray[np.float32]:
         weight = strength * np.kron(cells, np.ones((side, side)))[..., None]
         image = image * (1 - weight) + np.array(colour) * weight
     return image.astype(np.float32)
+
+
+def _divergences(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:
+    """Milliseconds and nats; a divergence is never negative but by rounding."""
+    return [1e3 * t.seconds for t in trials], [max(0.0, t.outcome.kl) for t in trials]
 
 
 def _percent(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -35,7 +35,7 @@ class Embedding:
         weight, bias = fold_patch_embed(proj.weight, proj.bias, mean, std)
         self._vit = vit
         self._weight = weight.to(vit.cls_token)
-        position = vit.patch_positions.float() + bias.to(vit.cls_token.device)
+        position = vit.patch_positions + bias.to(vit.cls_token.device)
         self._position = position.to(vit.cls_token.dtype)
         self._repeated: dict[int, Tensor] = {}  # position of every patch, by number of images
 

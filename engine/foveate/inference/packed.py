@@ -4,9 +4,10 @@ The rows of all images are concatenated, so every linear layer is one product wh
 attention runs per level, where lengths are equal. The level fixes all counts, so no shape has to be
 read back from the device.
 
-An image's answer does not depend on its batch mates, to the bit: on one thread BLAS computes a row
-the same way for any number of rows from four up, every level keeps at least four tokens, and scores
-that decide what is kept avoid batched products (``foveate_kernels.ops.cls_importance``).
+No image sees another, but a product of matrices may round a row differently by how many rows there
+are. So among any batch mates an image is answered as if alone, up to rounding: the same tokens, the
+same class, scores within 1e-5 in float32. Only where two tokens, or classes, score so nearly the
+same that rounding decides, either may come first.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class _Group:
 
 
 class Engine:
-    """A model and its ladder, ready to answer."""
+    """A model and its ladder, ready to answer. It computes in the dtype of its weights."""
 
     def __init__(self, ladder: Ladder, levels: Sequence[Prepared]) -> None:
         self.ladder = ladder
@@ -207,7 +208,7 @@ def _attention(group: _Group, qkv: _Heads) -> Tensor:
     """Attention of the images of a group: rows [b * n, H, d] -> [b * n, H * d]."""
     b, n = len(group.images), group.tokens
     q, k, v = (rows.view(b, n, *rows.shape[1:]).transpose(1, 2) for rows in qkv)
-    bias = None if group.sizes is None else group.sizes.log().view(b, 1, 1, n)
+    bias = None if group.sizes is None else group.sizes.log().to(q.dtype).view(b, 1, 1, n)
     return attend(q, k, v, bias).transpose(1, 2).flatten(0, 1).flatten(1)
 
 

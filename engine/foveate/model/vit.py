@@ -341,8 +341,8 @@ class ViT(nn.Module):
     def classify(self, pooled: Tensor) -> Tensor:
         """Logits [B, classes] of what :meth:`pool` gives, [B, pooled_dim].
 
-        Padded to four rows: below that BLAS takes kernels that round differently, and an answer
-        would depend on how many images share its batch.
+        Padded to four rows: below that BLAS takes other kernels, and an answer would be rounded
+        differently by how many images share its batch.
         """
         x = F.pad(pooled, (0, 0, 0, max(0, 4 - pooled.shape[0])))
         if self.config.pool == "map":
@@ -363,8 +363,8 @@ class ViT(nn.Module):
         return torch.stack([image.sigmoid() for image in logits])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits [B, classes] (float32) of images [B, H, W, 3] (uint8)."""
-        rows = patchify(pixels, self.config.patch).float()
+        """Logits [B, classes], in the dtype of the weights, of images [B, H, W, 3] (uint8)."""
+        rows = patchify(pixels, self.config.patch).to(self.pos_embed.dtype)
         return self.classify(self.pool(self.run(self.embed(rows))))
 
 

@@ -92,8 +92,8 @@ class _HeadWeights(nn.Module):
         return _elementwise(torch.sigmoid, _affine(self.excite, h))
 
 
-# What is kept of an image must not depend, to the bit, on its batch mates. The next two see to it
-# where a row is shorter than BLAS's and the processor's vectors.
+# What is kept of an image should not hang on how its batch mates make it round. The next two see to
+# it where a row is shorter than BLAS's and the processor's vectors.
 
 
 def _affine(linear: nn.Linear, x: Tensor) -> Tensor:

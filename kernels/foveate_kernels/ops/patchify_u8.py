@@ -95,7 +95,7 @@ def fold_patch_embed(
         mean, std: of each channel, of pixels scaled to 0..1.
 
     Returns:
-        Weight [C, patch * patch * 3] and bias [C], float32.
+        Weight [C, patch * patch * 3] and bias [C], float32; float64 if ``weight`` is.
 
     Raises:
         ValueError: an argument is not as above; the message names it, its value and the limit.
@@ -111,7 +111,8 @@ def fold_patch_embed(
     )
     scaled = wide * (64 / (255 * spread))
     shift = (wide * ((128 / 255 - centre) / spread)).sum((1, 2, 3))
-    return scaled.flatten(1).float(), (bias.double() + shift).float()
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return scaled.flatten(1).to(dtype), (bias.double() + shift).to(dtype)
 
 
 def _check(images: Tensor, patch: int, dtype: torch.dtype, dtypes: Sequence[torch.dtype]) -> None:

@@ -25,8 +25,8 @@ _CPU_ROWS = 64
 def reference(
     patches: Tensor, words: Tensor, metric: str, threshold: float | None
 ) -> tuple[Tensor, Tensor]:
-    """The same in PyTorch. Every product has the same padded shape: BLAS rounds a row differently
-    by the number of rows and threads, and a patch's word must not depend on the other patches."""
+    """The same in PyTorch. Every product has the same padded shape: BLAS may round a row otherwise
+    by the number of rows and threads, and the other patches should not decide a tie."""
     _check(patches, words, metric, threshold, (*FLOATS, torch.float64))
     word, distance = _empty(patches)
     cosine, (total, dim), count = metric == "cosine", patches.shape, len(words)

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,21 @@ def test_the_ladder_is_one_the_engine_loads_and_the_report_shows_all_of_it(
     assert len(sources) == 2
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert (tmp_path / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("steady")
+@pytest.mark.parametrize("kls", [[], [0.0], [-1e-8, 0.0], [0.0, 2e-3]])
+def test_a_report_needs_no_schedule_that_fits_or_answers_otherwise(
+    version: Path, images: Pair, tmp_path: Path, kls: list[float]
+) -> None:
+    """Level 0 alone, or with others that are no farther from it than rounding."""
+    found = calibrate(version, "toy", *images, QUICK, state=tmp_path)
+    trials = [
+        replace(trial, outcome=replace(trial.outcome, kl=kl))
+        for trial, kl in zip(found.trials, [0.0, *kls], strict=False)
+    ]
+    write_report(replace(found, trials=tuple(trials), contests=()), tmp_path / "report.html")
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.usefixtures("steady")

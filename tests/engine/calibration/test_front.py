@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate.calibration.front import climb, front
@@ -12,7 +12,6 @@ from foveate.calibration.front import climb, front
 points = st.lists(st.tuples(st.floats(0.1, 10), st.floats(0, 1)), min_size=1, max_size=20)
 
 
-@settings(deadline=None)
 @given(points)
 def test_every_point_is_on_the_front_or_dominated_by_one_of_it(
     points: list[tuple[float, float]],
@@ -33,7 +32,6 @@ def test_climb_keeps_the_fastest_allowed_and_steps_from_there() -> None:
     assert climb(seconds, scores, losses, max_loss=0.025, step=1.25) == [0, 4, 5]
 
 
-@settings(deadline=None)
 @given(points, st.data())
 def test_a_ladder_gets_cheaper_and_never_loses_more_than_allowed(
     points: list[tuple[float, float]], data: st.DataObject

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from foveate.calibration.journal import Journal
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cut=st.integers(0, 60))
 def test_a_journal_cut_anywhere_keeps_every_whole_line(
     tmp_path_factory: pytest.TempPathFactory, cut: int

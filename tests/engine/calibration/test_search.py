@@ -58,7 +58,7 @@ def test_search_finds_the_optimum_that_uniform_schedules_miss() -> None:
     assert kept(found) <= budget
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     family=st.sampled_from([family for family in FAMILIES if not family.needs]),
     share=st.floats(0.2, 0.9),

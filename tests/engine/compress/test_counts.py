@@ -85,7 +85,7 @@ SHAPES = st.builds(
 )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(SHAPES, min_size=1, max_size=3), st.integers(3, 20))
 def test_counts_are_those_of_the_tensors_and_of_what_is_executed(
     shapes: list[BlockShape], dim: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate.control.governor import (
@@ -562,7 +562,6 @@ def situations(draw: st.DrawFn) -> tuple[Config, State, list[tuple[int, int, Pol
     return config, state, to_come
 
 
-@settings(deadline=None)
 @given(situations(), st.booleans())
 def test_wishing_for_what_everybody_gets_changes_nothing(
     situation: tuple[Config, State, list[tuple[int, int, Policy | None]]], by_deadline: bool

