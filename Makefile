@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TIMM := .timm/.ready
-BUDGETS := tests/kernels/test_budgets.py
+PYTEST := $(BIN)/python -m pytest --durations=15 --durations-min=5
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses=3 --dist=loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test interpreted compiled check long clean
+.PHONY: help setup demo test check long clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,16 +29,15 @@ $(TIMM): $(READY)
 demo: $(READY) ## Serve the demo model, send it a burst, compare with fixed levels (about 3 minutes)
 	$(BIN)/foveate demo
 
-# What starts no server runs two at a time. The rest runs alone: servers need their processors.
+# Side by side, in three processes of one thread, since many tests wait: kernels in Triton's interpreter,
+# which must be chosen before Triton is imported, and all that starts no server. A file stays whole,
+# for its tests share things.
+# Alone: what starts a server (the mark "alone"). Without a processor a server gives up, and a latency
+# table measured beside other work would be wrong for good.
 test: $(READY) $(TIMM) ## Run the tests: kernels in Triton's interpreter, the rest on the real server
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=line interpreted compiled
-	$(BIN)/python -m pytest --durations=15 --durations-min=5 --ignore=$(BUDGETS)
-
-interpreted: $(READY)
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreter
-
-compiled: $(READY)
-	$(BIN)/python -m pytest $(BUDGETS)
+	TRITON_INTERPRET=1 $(SIDE_BY_SIDE) tests/interpreter
+	$(SIDE_BY_SIDE) -m "not alone"
+	$(PYTEST) -m alone
 
 check: $(READY) ## Lint, type-check, look for known vulnerabilities
 	$(BIN)/ruff check .

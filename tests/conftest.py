@@ -39,6 +39,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever starts a server runs alone: one without a processor for seconds gives up."""
+    for item in items:
+        if "start_server" in getattr(item, "fixturenames", ()):
+            item.add_marker("alone")
+
+
 @dataclass
 class Served:
     """A running ``foveate serve``. Addresses are ``127.0.0.1:port``."""

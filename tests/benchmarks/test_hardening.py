@@ -32,5 +32,6 @@ def test_inputs_nobody_thought_of_do_no_harm(target: str) -> None:
     assert f"met    {target}: " in told
 
 
+@pytest.mark.alone  # it starts a server
 def test_malformed_requests_disturb_nobody_and_learn_nothing() -> None:
     assert "met    4 good requests" in sample("flood", "--requests=200", "--no-save")

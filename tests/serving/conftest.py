@@ -159,6 +159,16 @@ def _eventually() -> Callable[..., None]:
     return eventually
 
 
+@pytest.fixture(scope="session")
+def guarded(start_server: Callable[..., Any]) -> Iterator[Any]:
+    """A server whose adapter wants the token ``sesame``. It refuses no request: what is missing
+    was lost."""
+    served = start_server("--no-admission", environment={"FOVEATE_ADAPTER_TOKEN": "sesame"})
+    served.await_ready()
+    yield served
+    served.stop()
+
+
 @pytest.fixture(scope="module")
 def start_adapter(
     tmp_path_factory: pytest.TempPathFactory, repository: Path, free_port: Callable[[], int]

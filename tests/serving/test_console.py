@@ -101,15 +101,6 @@ def open_console(browser: Browser) -> Iterator[Callable[..., Console]]:
     assert [console.complaints for console in opened] == [[] for _ in opened]
 
 
-@pytest.fixture(scope="module")
-def guarded(start_server: Callable[..., Any]) -> Iterator[Any]:
-    """A server whose adapter wants the token ``sesame``, and which answers everybody."""
-    served = start_server("--no-admission", environment={"FOVEATE_ADAPTER_TOKEN": "sesame"})
-    served.await_ready()
-    yield served
-    served.stop()
-
-
 @pytest.fixture
 def console(open_console: Callable[..., Console], guarded: Any) -> Console:
     """The page of the guarded server, with the token."""

@@ -21,23 +21,15 @@ from foveate.levels.ladder import Ladder
 PIXELS, _ = images.test_set(16)
 
 
-@pytest.fixture(scope="module")
-def served(start_server: Callable[..., Any]) -> Iterator[Any]:
-    """A server that refuses nothing, so that whatever is missing was lost."""
-    served = start_server("--no-admission")
-    served.await_ready()
-    yield served
-    served.stop()
+@pytest.fixture
+def ladder(guarded: Any) -> Ladder:
+    return Ladder.load(guarded.repository / "digits" / "1" / "ladder.json")
 
 
 @pytest.fixture
-def ladder(served: Any) -> Ladder:
-    return Ladder.load(served.repository / "digits" / "1" / "ladder.json")
-
-
-@pytest.fixture
-def api(served: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://{served.adapter}/v1/models") as client:
+def api(guarded: Any) -> Iterator[httpx.Client]:
+    token = {"Authorization": "Bearer sesame"}
+    with httpx.Client(base_url=f"http://{guarded.adapter}/v1/models", headers=token) as client:
         yield client
         client.delete("/digits/pin")
         client.put("/digits/slo", json={"latency_ms": 200, "objective": 0.99, "min_quality": 0})
@@ -96,25 +88,25 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) ->
         time.sleep(0.05)
 
 
-def test_load_brings_cheaper_levels_and_calm_the_dense_model(served: Any) -> None:
-    levels = saturate(served.grpc, 600)
+def test_load_brings_cheaper_levels_and_calm_the_dense_model(guarded: Any) -> None:
+    levels = saturate(guarded.grpc, 600)
     assert max(levels[100:]) > 0
-    eventually(lambda: saturate(served.grpc, 1) == [0], "level 0 after the load")
+    eventually(lambda: saturate(guarded.grpc, 1) == [0], "level 0 after the load")
 
 
 def test_a_pin_holds_every_answer_at_its_level(
-    served: Any, api: httpx.Client, ladder: Ladder
+    guarded: Any, api: httpx.Client, ladder: Ladder
 ) -> None:
     for index, level in enumerate(ladder.levels):
         assert api.put("/digits/pin", json={"level": level.name}).status_code == 200
         eventually(lambda index=index: in_effect(api) == (index, index), "pinned")
-        assert set(saturate(served.grpc, 60)) == {index}
+        assert set(saturate(guarded.grpc, 60)) == {index}
     assert api.delete("/digits/pin").status_code == 200
-    eventually(lambda: saturate(served.grpc, 1) == [0], "unpinned")
+    eventually(lambda: saturate(guarded.grpc, 1) == [0], "unpinned")
 
 
 def test_a_quality_wish_is_never_served_below(
-    served: Any, api: httpx.Client, ladder: Ladder
+    guarded: Any, api: httpx.Client, ladder: Ladder
 ) -> None:
     cheapest = len(ladder.levels) - 1
     assert api.put("/digits/pin", json={"level": cheapest}).status_code == 200
@@ -122,44 +114,44 @@ def test_a_quality_wish_is_never_served_below(
     for index in range(len(ladder.levels)):
         wish = ladder.quality(index)
         time.sleep(0.5)  # credit for a dear wish
-        assert saturate(served.grpc, 1, quality=wish) == [ladder.cheapest_at_least(wish)]
+        assert saturate(guarded.grpc, 1, quality=wish) == [ladder.cheapest_at_least(wish)]
 
 
 def test_no_answer_is_below_the_quality_floor(
-    served: Any, api: httpx.Client, ladder: Ladder
+    guarded: Any, api: httpx.Client, ladder: Ladder
 ) -> None:
     floor = ladder.quality(1)
     answer = api.put("/digits/slo", json={"latency_ms": 5, "objective": 0.99, "min_quality": floor})
     assert answer.status_code == 200
     # 5 ms cannot be held, so the governor goes as low as it may: to the floor.
-    eventually(lambda: saturate(served.grpc, 1) != [0], "the new SLO is in effect")
-    levels = Counter(saturate(served.grpc, 400))
+    eventually(lambda: saturate(guarded.grpc, 1) != [0], "the new SLO is in effect")
+    levels = Counter(saturate(guarded.grpc, 400))
     assert min(ladder.quality(level) for level in levels) >= floor
     assert 1 in levels
 
 
-def test_killing_the_adapter_under_load_costs_no_request(served: Any, ladder: Ladder) -> None:
-    (adapter,) = served.children("foveate_adapter")
-    levels = saturate(served.grpc, 900, {300: lambda: os.kill(adapter, signal.SIGKILL)})
+def test_killing_the_adapter_under_load_costs_no_request(guarded: Any, ladder: Ladder) -> None:
+    (adapter,) = guarded.children("foveate_adapter")
+    levels = saturate(guarded.grpc, 900, {300: lambda: os.kill(adapter, signal.SIGKILL)})
     assert len(levels) == 900
     eventually(
-        lambda: [pid for pid in served.children("foveate_adapter") if pid != adapter] != [],
+        lambda: [pid for pid in guarded.children("foveate_adapter") if pid != adapter] != [],
         "a new adapter",
     )
 
 
-def test_what_the_adapter_reports_is_what_was_served(served: Any, api: httpx.Client) -> None:
-    eventually(lambda: httpx.get(f"http://{served.adapter}/readyz").is_success, "ready")
-    text = httpx.get(f"http://{served.metrics}/metrics").text
+def test_what_the_adapter_reports_is_what_was_served(guarded: Any, api: httpx.Client) -> None:
+    eventually(lambda: httpx.get(f"http://{guarded.adapter}/readyz").is_success, "ready")
+    text = httpx.get(f"http://{guarded.metrics}/metrics").text
 
     def answers() -> float:
-        text = httpx.get(f"http://{served.metrics}/metrics").text
+        text = httpx.get(f"http://{guarded.metrics}/metrics").text
         lines = [line for line in text.splitlines() if line.startswith("foveate_answers_total")]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
     time.sleep(0.5)  # one publication
     before = answers()
-    saturate(served.grpc, 200)
+    saturate(guarded.grpc, 200)
     # An idle server is probed now and then, hence at least.
     eventually(lambda: answers() >= before + 200, "all answers are counted")
     assert "foveate_batch_seconds_total" in text

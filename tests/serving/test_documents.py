@@ -17,6 +17,8 @@ from PIL import Image
 
 from foveate.images import cluttered_digits as images
 
+pytestmark = pytest.mark.alone  # its newcomer starts a server
+
 ROOT = Path(__file__).parents[2]
 PORTS = {"http": "8000", "grpc": "8001", "metrics": "8002", "adapter": "8080"}
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -74,7 +74,7 @@ def of_triton(grown: Numbers) -> float:
 @pytest.fixture(scope="module")
 def calm(server: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Rows, Numbers]:
     """A load that the server can carry."""
-    return sent(server, 60, 15, tmp_path_factory.mktemp("calm") / "rows.npz")
+    return sent(server, 60, 6, tmp_path_factory.mktemp("calm") / "rows.npz")
 
 
 def test_ages_are_the_latencies_the_client_sees(calm: tuple[Rows, Numbers]) -> None:

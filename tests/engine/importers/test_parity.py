@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from foveate.importers.original import open_original
 from foveate.importers.source import find_source
 from foveate.importers.tensors import Tensors
 from foveate.inference.packed import Engine
+from foveate_benchmarks.parity import timm_model
 from foveate_cli.main import app
 
 ROOT = Path(__file__).parents[3]
@@ -79,7 +82,9 @@ def test_transformers(
         ("torchvision:vit_b_32", {"num_classes": 10}),
     ],
 )
-def test_timm_and_torchvision(tmp_path: Path, name: str, arguments: dict[str, Any]) -> None:
+def test_timm_and_torchvision(
+    save_timm: Callable[..., None], tmp_path: Path, name: str, arguments: dict[str, Any]
+) -> None:
     save_timm(name, tmp_path / "checkpoint", arguments)
     source = next((tmp_path / "checkpoint").glob("*.pth"), tmp_path / "checkpoint")
     imported = import_checkpoint(find_source(str(source)), tmp_path / "models", "model")
@@ -123,17 +128,33 @@ REFUSED = re.compile(
 )
 
 
+NO_TIMM = "timm is not installed: foveate_benchmarks.hierarchical.timm_models"
+
+
 def run_timm(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "No module named 'timm'" in done.stderr:
-        pytest.skip("timm is not installed: foveate_benchmarks.hierarchical.timm_models")
+        pytest.skip(NO_TIMM)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
-def save_timm(name: str, folder: Path, arguments: dict[str, Any], *edge: int) -> None:
-    command = [sys.executable, "-m", "foveate_benchmarks.parity.timm_model"]
-    run_timm([*command, name, str(folder), json.dumps(arguments), *map(str, edge)])
+@pytest.fixture(scope="module")
+def save_timm() -> Iterator[Callable[..., None]]:
+    """``save_timm(name, folder, arguments, edge=None)``, by one process that has imported timm."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+
+        def save(
+            name: str, folder: Path, arguments: dict[str, Any], edge: int | None = None
+        ) -> None:
+            try:
+                pool.submit(timm_model.main, name, folder, arguments, edge).result()
+            except ModuleNotFoundError as error:
+                if error.name != "timm":
+                    raise
+                pytest.skip(NO_TIMM)
+
+        yield save
 
 
 def test_another_image_size_is_what_the_original_interpolates(models: Any, tmp_path: Path) -> None:
@@ -148,7 +169,7 @@ def test_another_image_size_is_what_the_original_interpolates(models: Any, tmp_p
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "torchvision:vit_b_32"])
 def test_another_image_size_is_what_timm_and_torchvision_make_of_it(
-    tmp_path: Path, name: str
+    save_timm: Callable[..., None], tmp_path: Path, name: str
 ) -> None:
     save_timm(name, tmp_path / "checkpoint", {"num_classes": 10}, 160)
     source = next((tmp_path / "checkpoint").glob("*.pth"), tmp_path / "checkpoint")
@@ -272,7 +293,9 @@ def test_half_precision_is_checked_in_fp32(
     assert json.loads(done.stdout)["checked"][0]["difference"] <= 1e-4
 
 
-def test_shards_of_timm_are_checked_together(tmp_path: Path, image: Path) -> None:
+def test_shards_of_timm_are_checked_together(
+    save_timm: Callable[..., None], tmp_path: Path, image: Path
+) -> None:
     """In a process of its own, where timm can be imported."""
     folder = tmp_path / "checkpoint"
     save_timm("vit_tiny_patch16_224", folder, {"num_classes": 10})
