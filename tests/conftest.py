@@ -15,10 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from foveate.levels.ladder import Ladder, Level, Quality
 from foveate.levels.latency_table import LatencyTable
 from foveate_adapter.control import Config
+
+# How long an example takes says who else has the processor.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 READY_S = 300.0  # the first start on a machine measures its latency table
