@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from foveate.levels.ladder import Ladder, Level, Quality
 from foveate.levels.latency_table import LatencyTable
 from foveate_adapter.control import Config
 
-settings.register_profile("untimed", deadline=None)  # an example may be slow on a busy machine
+# How long an example takes says who else has the processor.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
