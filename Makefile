@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TIMM := .timm/.ready
 PYTEST := $(BIN)/python -m pytest --durations=15 --durations-min=5
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses=3 --dist=loadfile
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses=4 --dist=loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check long clean
@@ -29,7 +29,7 @@ $(TIMM): $(READY)
 demo: $(READY) ## Serve the demo model, send it a burst, compare with fixed levels (about 3 minutes)
 	$(BIN)/foveate demo
 
-# Side by side, in three processes of one thread, since many tests wait: kernels in Triton's interpreter,
+# Side by side, in four processes of one thread, since many tests wait: kernels in Triton's interpreter,
 # which must be chosen before Triton is imported, and all that starts no server. A file stays whole,
 # for its tests share things.
 # Alone: what starts a server (the mark "alone"). Without a processor a server gives up, and a latency
