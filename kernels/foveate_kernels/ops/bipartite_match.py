@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn import functional as F
 
 from foveate_kernels.checks import FLOATS, check, check_lengths, check_one_device
 from foveate_kernels.cosine import cosine_tile, inverse_norms, keep_best, nearest, tiles
@@ -50,6 +51,29 @@ def reference(
         dest[low + 1 : high : 2] = unmerged + torch.arange(len(rows) // 2, device=rows.device)
         count[image] = unmerged + len(rows) // 2
     return dest, count, packaged.zero_(), weight.fill_(1.0)
+
+
+def static(
+    metric: Tensor, cu_seqlens: Tensor, max_seqlen: int, r: int, prefix: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same for images of ``max_seqlen`` rows each, which have r even rows to merge."""
+    b, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
+    unit = F.normalize(metric, dim=1).view(b, n, -1)
+    first_a, first_b = (prefix + 1) // 2, prefix // 2
+    evens, odds = (n + 1) // 2, n // 2
+    score, index = (unit[:, 0::2][:, first_a:] @ unit[:, 1::2][:, first_b:].transpose(-1, -2)).max(
+        2
+    )
+    best = score.sort(dim=1, descending=True, stable=True).indices[:, :r] + first_a
+    merged = torch.zeros(b, evens, dtype=torch.int32).scatter(1, best, 1)
+    mate = F.pad(index + first_b, (first_a, 0))
+    place = (1 - merged).cumsum(1) - 1
+    even = torch.where(merged > 0, evens - r + mate, place)
+    odd = (evens - r + torch.arange(odds)).expand(b, odds)
+    # Rows alternate: an even one, an odd one.
+    dest = torch.stack([F.pad(even, (0, 1))[:, : odds + 1], F.pad(odd, (0, 1))], 2).view(b, -1)
+    count = torch.full((b,), n - r, dtype=torch.int32)
+    return dest[:, :n].reshape(-1).int(), count, torch.zeros_like(count), torch.ones(b * n)
 
 
 @triton.jit
@@ -231,5 +255,6 @@ _op = register(
     " -> (Tensor, Tensor, Tensor, Tensor)",
     cpu=reference,
     cuda=launch,
+    static=static,
     fake=_empty,
 )

@@ -52,6 +52,29 @@ def reference(
     return out
 
 
+def static(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    scale: float,
+    key_bias: Tensor | None,
+    value_norm: bool,
+) -> Tensor:
+    """The same for images of ``max_seqlen`` rows each, one product for all of them."""
+    b, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
+    wide = torch.promote_types(q.dtype, torch.float32)
+    q, k, v = (x.view(b, n, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))  # [b, H, n, d]
+    logits = (q[:, :, :1] @ k.transpose(-1, -2)).squeeze(2).to(wide) * scale
+    if key_bias is not None:
+        logits = logits + key_bias.view(b, 1, n)
+    scores = logits.softmax(-1)
+    if value_norm:
+        scores = scores * v.to(wide).square().sum(-1).sqrt()
+    return scores.transpose(0, 1).reshape(scores.shape[1], -1)
+
+
 @triton.jit(do_not_specialize=["stride_oh"])  # it depends on T: no compilation a batch size
 def cls_importance_kernel(
     q_ptr,  # [T, H, D]
@@ -214,4 +237,5 @@ _op = register(
     cpu=reference,
     cuda=launch,
     fake=_empty,
+    static=static,
 )

@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn import functional as F
 
 from foveate_kernels.checks import FLOATS, check, check_lengths, check_one_device
 from foveate_kernels.cosine import cosine_tile, inverse_norms, keep_best, nearest, tiles
@@ -37,6 +38,16 @@ def reference(x: Tensor, dest: Tensor, cu_seqlens: Tensor, max_seqlen: int, pref
         else:
             out[low:high][folded] = DROPPED
     return out
+
+
+def static(x: Tensor, dest: Tensor, cu_seqlens: Tensor, max_seqlen: int, prefix: int) -> Tensor:
+    """The same for images of ``max_seqlen`` rows each: all pairs of rows, and those that matter."""
+    b, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
+    place, unit = dest.view(b, n), F.normalize(x, dim=1).view(b, n, -1)
+    similarity = unit @ unit.transpose(-1, -2)
+    similarity = torch.where((place >= prefix).unsqueeze(1), similarity, -2.0)
+    mate = place.gather(1, similarity.max(2).indices)
+    return torch.where(place == FOLDED, mate, place).view(-1)
 
 
 @triton.jit
@@ -215,5 +226,6 @@ _op = register(
     " -> Tensor",
     cpu=reference,
     cuda=launch,
+    static=static,
     fake=_empty,
 )

@@ -61,6 +61,29 @@ def reference(
     return out.copy_(means[:capacity]), new_cu, new_sizes.copy_(sums[:capacity])
 
 
+def static(
+    x: Tensor,
+    dest: Tensor,
+    lengths: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    capacity: int,
+    sizes: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for images of ``max_seqlen`` rows each, of which as many stay in every one.
+
+    A product with who belongs where: few compilers add up scattered rows well.
+    """
+    b, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
+    left = capacity // b
+    belongs = (dest.view(b, 1, n) == torch.arange(left).view(1, left, 1)).to(x.dtype)
+    if sizes is not None:
+        belongs = belongs * sizes.view(b, 1, n)
+    sums = belongs.sum(2, keepdim=True)
+    out = ((belongs / sums).to(x.dtype) @ x.view(b, n, -1)).view(capacity, -1)
+    return out, torch.arange(b + 1, dtype=torch.int32) * left, sums.view(-1)
+
+
 @triton.jit
 def merge_groups_kernel(
     x_ptr,  # [T, C]
@@ -261,4 +284,5 @@ _op = register(
     cpu=reference,
     cuda=launch,
     fake=_empty,
+    static=static,
 )

@@ -138,4 +138,5 @@ _op = register(
     cpu=reference,
     cuda=launch,
     fake=_empty,
+    static=reference,
 )

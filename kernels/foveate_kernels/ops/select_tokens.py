@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn import functional as F
 
 from foveate_kernels.checks import FLOATS, check, check_lengths, check_one_device
 from foveate_kernels.library import register
@@ -75,6 +76,43 @@ def reference(
         lengths[which] = [left] * len(mean)
         packaged[which] = [1 if folds else last] * len(mean)
     return dest, cu_seqlens.new_tensor(lengths), cu_seqlens.new_tensor(packaged), weight
+
+
+def static(
+    scores: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    keep: Tensor | None,
+    numerator: int,
+    denominator: int,
+    threshold: float | None,
+    low: int,
+    high: int,
+    prefix: int,
+    suffix: Tensor | None,
+    fate: Fate,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same for images of ``max_seqlen`` rows each and one count for all of them; images with a
+    suffix have one row of it."""
+    if keep is not None or threshold is not None:
+        raise ValueError("keep, threshold: expected a count or a ratio, one for all images")
+    b, n, last = int(cu_seqlens.shape[0]) - 1, max_seqlen, int(suffix is not None)
+    free = n - prefix - last
+    k = max(min(max((free * numerator + denominator - 1) // denominator, low), high, free), 0)
+    folds = fate == "package" and k < free
+    weight = _mean(scores)
+    candidates = weight.view(b, n)[:, prefix : prefix + free]
+    # The rank of a row is how many others are better: n² comparisons are quicker than a sort.
+    row = torch.arange(free)
+    mine, other = candidates.unsqueeze(2), candidates.unsqueeze(1)
+    better = (other > mine) | ((other == mine) & (row < row.unsqueeze(1)))
+    best = (better.sum(2) < k).int()
+    stays = F.pad(F.pad(best, (prefix, 0), value=1), (0, last), value=int(not folds))
+    place = stays.cumsum(1) - 1
+    dest = torch.where(stays > 0, place, DROPPED if fate == "drop" else FOLDED)
+    count = torch.full((b,), prefix + k + (1 if folds else last), dtype=torch.int32)
+    packaged = torch.full((b,), 1 if folds else last, dtype=torch.int32)
+    return dest.view(-1).int(), count, packaged, weight
 
 
 def _mean(scores: Tensor) -> Tensor:
@@ -313,4 +351,5 @@ _op = register(
     cpu=reference,
     cuda=launch,
     fake=_empty,
+    static=static,
 )

@@ -20,6 +20,7 @@ from foveate.inference.packed import Engine
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViTConfig
 from foveate.reduce import prune as pruning
+from foveate_kernels.library import tracing
 from foveate_kernels.ops.bipartite_match import reference as bipartite_match
 from foveate_kernels.ops.match_kept import reference as match_kept
 from foveate_kernels.ops.select_tokens import select_tokens
@@ -27,6 +28,7 @@ from foveate_kernels.packed import FOLDED, Plan, uniform
 
 CONFIG = ViTConfig(height=40, width=48, patch=8, dim=32, depth=4, heads=2, mlp_dim=64)
 N = CONFIG.patches
+PLAIN_ROUTES = Routes(attention="torch", gelu="torch", norm="torch")
 
 
 def prune(block: int, keep: int, fate: str, score: str = "cls-value") -> dict[str, Any]:
@@ -131,6 +133,22 @@ def test_the_sequence_of_kernels_answers_as_the_engine_does(
             assert answers.token_map is not None
             assert expected.token_map is not None
             assert torch.equal(answers.token_map, expected.token_map), name
+
+
+def test_the_static_forms_of_the_operators_answer_as_the_engine_does(
+    every: Engine, pictures: Tensor
+) -> None:
+    """What is traced to export a level. Every batch is full, as theirs are."""
+    graphs = GraphEngine(every, torch.device("cpu"), 6, torch.float64, PLAIN_ROUTES)
+    for level, name in enumerate(LEVELS):
+        wanted = [level] * 6
+        expected = every.infer(pictures, wanted, token_map=True)
+        with tracing():
+            answers = graphs.infer(pictures, wanted, token_map=True)
+        torch.testing.assert_close(answers.scores, expected.scores, rtol=0, atol=1e-6)
+        assert answers.token_map is not None
+        assert expected.token_map is not None
+        assert torch.equal(answers.token_map, expected.token_map), name
 
 
 @pytest.mark.parametrize("score", ["cls", "cls-value", "key", "mlp-shift", "selector"])
