@@ -70,7 +70,9 @@ def goes_up(file: str, module: str) -> bool:
     _, package, *inside = Path(file).with_suffix("").parts
     head, *parts = module.split(".")
     if package == head == "foveate":
-        own, other = (name if name in ROOMS else "" for name in (inside[0], *parts[:1]))
+        own, other = (
+            name if name in ROOMS else "" for name in (inside[0], parts[0] if parts else "")
+        )
         apart = {own, other} & SERVING and {own, other} & PREPARING
         return bool(apart) or ROOMS.index(other) > ROOMS.index(own)
     return head in order and order.index(head) > order.index(package)
@@ -104,12 +106,23 @@ def test_imports_only_go_down() -> None:
         ("adapter/foveate_adapter/loop.py", "from foveate_loadtest import run"),
         ("loadtest/foveate_loadtest/run.py", "from foveate_cli.main import app"),
         ("cli/foveate_cli/main.py", "import foveate_benchmarks.results"),
+        ("engine/foveate/model/vit.py", "from foveate import repository"),
     ],
 )
 def test_an_import_that_goes_up_is_found(file: str, line: str) -> None:
     source = (ROOT / file).read_text()
     (module,) = set(imports(f"{source}\n{line}")) - set(imports(source))
     assert goes_up(file, module)
+
+
+def test_the_version_may_be_read_anywhere() -> None:
+    assert not goes_up("engine/foveate/model/vit.py", "foveate")
+
+
+def test_a_container_holds_one_package() -> None:
+    for package, folder in PACKAGES.items():
+        found = {path.relative_to(ROOT / folder).parts[0] for path in (ROOT / folder).rglob("*.py")}
+        assert found == {package}
 
 
 def test_the_engine_has_no_file_without_a_room() -> None:

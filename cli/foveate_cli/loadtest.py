@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from foveate_loadtest.choices import DIGITS, Protocol, Scenario, Shape, Target
+from foveate_loadtest.choices import DIGITS, ROW_FORMATS, Protocol, Scenario, Shape, Target
 
 if TYPE_CHECKING:
     from foveate_loadtest.arrivals import Capacities
@@ -64,7 +64,10 @@ def loadtest(
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(min=0, help="The same in requests/s, which needs no capacity measurement."),
+        typer.Option(
+            min=0,
+            help="Mean rate of a shape or recording in requests/s; needs no capacity measurement.",
+        ),
     ] = None,
     seconds: Annotated[
         float | None,
@@ -134,6 +137,12 @@ def loadtest(
     }
     _at_most_one(sources)
     _at_most_one({"--load": load, "--rate": rate})
+    if rows is not None and rows.suffix not in ROW_FORMATS:
+        raise typer.BadParameter(
+            f"--rows {rows}: expected a name ending in {', '.join(ROW_FORMATS)}"
+        )
+    if page is not None and page.is_dir():
+        raise typer.BadParameter(f"--page {page}: is a folder; expected a file")
     if recorded is None and shape is None:
         for name in _given({"--seconds": seconds, "--load": load, "--rate": rate}):
             raise typer.BadParameter(f"{name} needs --shape or --recorded")
@@ -145,6 +154,7 @@ def loadtest(
 
     from foveate_loadtest.adapter_client import Adapter
     from foveate_loadtest.arrivals import Schedule, recorded_schedule, scenario_schedule
+    from foveate_loadtest.image_sets import open_images
     from foveate_loadtest.ladder_facts import LadderFacts
     from foveate_loadtest.rows import INTERRUPTED
     from foveate_loadtest.run import LoadtestConfig, run
@@ -161,9 +171,14 @@ def loadtest(
     grpc_server = f"{server.rsplit(':', 1)[0]}:8001" if grpc_url is None else address(grpc_url)
     console = Console(stderr=True)
     if core is not None:
-        os.sched_setaffinity(0, {core})
-    if image_set != DIGITS:  # the sender works in another folder
-        image_set = str(Path(image_set).absolute())
+        try:
+            os.sched_setaffinity(0, {core})
+        except OSError as error:
+            raise typer.BadParameter(f"--core {core}: {error.strerror}") from error
+    if image_set != DIGITS:
+        image_set = str(Path(image_set).absolute())  # the sender works in another folder
+        host = grpc_server if protocol is Protocol.GRPC else server
+        open_images(image_set, 1, target, host, protocol, model)  # report a mistake before sending
     facts = None if ladder is None else LadderFacts.from_file(ladder)
     if facts is None or slo_ms is None:
         with Adapter(adapter_url, model) as adapter:

@@ -106,7 +106,9 @@ def serve(
 
 @app.command()
 def classify(
-    images: Annotated[list[Path], typer.Argument(help="JPEG or PNG files.", exists=True)],
+    images: Annotated[
+        list[Path], typer.Argument(help="JPEG or PNG files.", exists=True, dir_okay=False)
+    ],
     model: Annotated[str, typer.Option(help="Model name.")] = "digits",
     url: Annotated[str, typer.Option(help="HTTP host:port of the server.")] = "127.0.0.1:8000",
     top: Annotated[int, typer.Option(min=1, help="Number of classes to print.")] = 3,

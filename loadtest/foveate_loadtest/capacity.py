@@ -87,5 +87,9 @@ def _closed_loop(infer: Any, payloads: list[bytes], seconds: float) -> float:
     for _ in range(_IN_FLIGHT - 1):
         slots.acquire()
     if len(refusals) > _MAX_REFUSED * (len(refusals) + len(answers)):
-        raise TargetError(f"{len(refusals)} requests rejected while measuring: {refusals[0]}")
+        hint = ""
+        if "pin-cap" in refusals[0]:
+            hint = "; capacity is measured with pinned requests, which the server limits: start it "
+            hint += "with --no-pin-cap, or give the rate in requests/s"
+        raise TargetError(f"{len(refusals)} requests rejected while measuring: {refusals[0]}{hint}")
     return sum(start <= answer <= end for answer in answers) / seconds

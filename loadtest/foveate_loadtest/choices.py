@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["DIGITS", "Protocol", "Scenario", "Shape", "Target"]
+__all__ = ["DIGITS", "ROW_FORMATS", "Protocol", "Scenario", "Shape", "Target"]
 
+ROW_FORMATS = (".parquet", ".csv", ".npz")
 DIGITS = "digits"  # the image set that is always there
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from foveate_loadtest.choices import Protocol
 from foveate_loadtest.errors import TargetError
 
-__all__ = ["Classes", "ask_classes"]
+__all__ = ["Classes", "ask_classes", "parse_classes"]
 
 
 class Classes(NamedTuple):
@@ -38,15 +38,21 @@ def ask_classes(host: str, protocol: Protocol, model: str) -> Classes:
             image.set_data_from_numpy(np.zeros(shape, np.uint8))
             scores = triton.InferRequestedOutput("SCORES", class_count=count)
             found = client.infer(model, [image], outputs=[scores]).as_numpy("SCORES").ravel()
-    except (triton.InferenceServerException, OSError, StopIteration) as error:
-        raise TargetError(f"{host}: cannot ask {model!r} for its classes: {error!r}") from error
-    # Each is score:index, and :label if there is one.
-    parts = [text.decode().split(":", 2) for text in found]
-    if any(len(part) < 3 for part in parts):
-        return Classes(count, ())
-    by_index = {int(index): label for _, index, label in parts}
-    return Classes(count, tuple(by_index[index] for index in range(count)))
+    except (triton.InferenceServerException, OSError, KeyError) as error:
+        raise TargetError(f"{host}: cannot ask {model!r} for its classes: {error}") from error
+    return parse_classes(count, [text.decode() for text in found])
+
+
+def parse_classes(count: int, answers: Sequence[str]) -> Classes:
+    """Of ``count`` classes, the names in ``score:index:label``; a class may have no third part.
+
+    As many names as lines in ``labels.txt``, be they too few: who reads them counts them.
+    """
+    parts = [answer.split(":", 2) for answer in answers]
+    labels = {int(index): label[0].strip() for _, index, *label in parts if label}
+    return Classes(count, tuple(label for _, label in sorted(labels.items())))
 
 
 def _tensor(tensors: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    return next(tensor for tensor in tensors if tensor["name"] == name)
+    """Raises :class:`KeyError` if there is none of that name."""
+    return {tensor["name"]: tensor for tensor in tensors}[name]

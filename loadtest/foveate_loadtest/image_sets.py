@@ -13,11 +13,11 @@ from PIL import Image
 from foveate.errors import InputError
 from foveate.images.cluttered_digits import test_set
 from foveate.images.labelled_folder import list_folder
-from foveate_loadtest.choices import DIGITS, Target
-from foveate_loadtest.classes import Classes
+from foveate_loadtest.choices import DIGITS, Protocol, Target
+from foveate_loadtest.classes import Classes, ask_classes
 from foveate_loadtest.errors import ScheduleError
 
-__all__ = ["NO_LABEL", "encode", "labelled_images", "load_images", "save_images"]
+__all__ = ["NO_LABEL", "encode", "labelled_images", "load_images", "open_images", "save_images"]
 
 NO_LABEL = -1
 
@@ -73,6 +73,17 @@ def load_images(
     return [encode(image) for image in pixels], labels.astype(np.int16)
 
 
+def open_images(
+    source: str, count: int, target: Target, host: str, protocol: Protocol, model: str
+) -> tuple[Sequence[Pixels] | Sequence[bytes], Labels]:
+    """:func:`load_images` for a model of the server at ``host`` (host:port).
+
+    The server names the classes that a folder's labels are; other sets have numbers.
+    """
+    classes = ask_classes(host, protocol, model) if Path(source).is_dir() else None
+    return load_images(source, count, target, classes)
+
+
 def encode(pixels: Pixels, form: str = "JPEG") -> bytes:
     """One image [H, W, 3] as the bytes of a JPEG (quality 95) or PNG file."""
     buffer = io.BytesIO()
@@ -83,9 +94,9 @@ def encode(pixels: Pixels, form: str = "JPEG") -> bytes:
 def _folder(folder: Path, count: int, classes: Classes | None) -> tuple[list[bytes], Labels]:
     try:
         known = classes or Classes(None, ())
-        paths, numbers = list_folder(folder, known.total, known.names, min_images=1)
+        paths, numbers = list_folder(folder, known.total, known.names, min_images=1, key="images")
     except InputError as error:
-        raise ScheduleError(f"images={folder}: {error}") from error
+        raise ScheduleError(str(error)) from error
     labels = _unlabelled(len(paths)) if numbers is None or classes is None else np.array(numbers)
     # A few of a large set should be of all its classes.
     order = np.random.default_rng(0).permutation(len(paths))[:count]

@@ -11,7 +11,6 @@ import gc
 import logging
 import resource
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import gevent
@@ -21,8 +20,7 @@ from locust.exception import StopUser
 from numpy.typing import NDArray
 
 from foveate_loadtest.choices import Protocol, Target
-from foveate_loadtest.classes import ask_classes
-from foveate_loadtest.image_sets import load_images
+from foveate_loadtest.image_sets import open_images
 from foveate_loadtest.limiter import Limiter
 from foveate_loadtest.payloads import Parameters, grpc_payload, http_payload, tensors
 from foveate_loadtest.progress import measure
@@ -57,7 +55,17 @@ class OpenLoopUser(User):
 def _replay(environment: Any, crew: Crew) -> None:
     options = environment.parsed_options
     # In a thread: Locust gives up a worker that does not say for seconds that it lives.
-    inputs, labels = gevent.get_hub().threadpool.apply(_images, (environment,))
+    inputs, labels = gevent.get_hub().threadpool.apply(
+        open_images,
+        (
+            options.image_set,
+            options.images,
+            Target(options.target),
+            address(environment.host),
+            Protocol(options.protocol),
+            options.model,
+        ),
+    )
     wishes = _wishes(options)
     sender = _sender(environment, inputs, [wish.parameters for wish in wishes])
     # A garbage collection is a late send, and nothing built so far is garbage.
@@ -86,16 +94,6 @@ def _replay(environment: Any, crew: Crew) -> None:
         stream.kill()
         sender.close()
     crew.ended(rows)
-
-
-def _images(environment: Any) -> tuple[Sequence[NDArray[np.uint8]] | Sequence[bytes], Any]:
-    """Inputs and labels. Only a folder needs to know the classes: other sets have numbers."""
-    options = environment.parsed_options
-    classes = None
-    if Path(options.image_set).is_dir():
-        host, protocol = address(environment.host), Protocol(options.protocol)
-        classes = ask_classes(host, protocol, options.model)
-    return load_images(options.image_set, options.images, Target(options.target), classes)
 
 
 def _wishes(options: Any) -> list[Wish]:

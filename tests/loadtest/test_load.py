@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foveate_loadtest.choices import Target
-from foveate_loadtest.classes import Classes
+from foveate_loadtest.classes import Classes, parse_classes
 from foveate_loadtest.errors import ScheduleError
 from foveate_loadtest.image_sets import encode, labelled_images, load_images, save_images
 from foveate_loadtest.wishes import Wish, draw, share_out
@@ -52,6 +52,21 @@ def test_a_folder_is_sent_as_it_is(tmp_path: Path) -> None:
     assert set(unknown.tolist()) == {-1}
     with pytest.raises(ScheduleError, match="classify"):
         load_images(str(tmp_path), 10, Target.PIXELS)
+
+
+def test_classes_are_read_as_the_server_names_them() -> None:
+    answers = ["0.7:2:hen: brown\r", "0.2:0:tench", "0.1:1:goldfish"]
+    assert parse_classes(3, answers) == (3, ("tench", "goldfish", "hen: brown"))
+    assert parse_classes(2, ["0.6:1", "0.4:0"]) == (2, ())
+    too_few = parse_classes(3, ["0.7:2", "0.2:0:tench", "0.1:1:goldfish"])
+    assert too_few == (3, ("tench", "goldfish"))
+
+
+def test_a_folder_is_not_read_by_too_few_names(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ScheduleError, match=r"2 names in labels\.txt for a head of 3 classes"):
+        load_images(str(tmp_path), 10, Target.CLASSIFY, Classes(3, ("a", "b")))
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "wrong.npz"])

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from foveate_cli.main import app
 from foveate_loadtest.arrivals import Capacities
-from foveate_loadtest.errors import ScheduleError
+from foveate_loadtest.errors import ScheduleError, TargetError
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,9 @@ from foveate_loadtest.errors import ScheduleError
         (["--shape=ramp", "--rate=5", "--load=1"], ["--load", "--rate"]),
         (["--recorded=FILE", "--cv2=1"], ["--cv2", "--recorded"]),
         (["--arrivals=FILE", "--seed=0"], ["--seed", "--arrivals"]),
+        (["--rows=FILE.txt"], ["--rows", ".parquet", ".csv", ".npz"]),
+        (["--page=DIR"], ["--page", "folder"]),
+        (["--core=9999"], ["--core", "9999"]),
     ],
 )
 def test_options_that_contradict_each_other_are_named(
@@ -33,10 +36,29 @@ def test_options_that_contradict_each_other_are_named(
     file = tmp_path / "times"
     file.write_text("1\n2\n")
     result = CliRunner().invoke(
-        app, ["loadtest", *(option.replace("FILE", str(file)) for option in options)]
+        app,
+        [
+            "loadtest",
+            *(
+                option.replace("FILE", str(file)).replace("DIR", str(tmp_path))
+                for option in options
+            ),
+        ],
     )
     assert result.exit_code == 2
     assert all(name in result.output for name in named)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_folder_for_a_server_that_is_not_there_is_one_error(
+    tmp_path: Path, protocol: str
+) -> None:
+    (tmp_path / "cat").mkdir()
+    options = ["--target=classify", "--shape=steady", "--rate=5", f"--protocol={protocol}"]
+    urls = ["--url=127.0.0.1:1", "--grpc-url=127.0.0.1:1"]
+    result = CliRunner().invoke(app, ["loadtest", f"--image-set={tmp_path}", *options, *urls])
+    assert isinstance(result.exception, TargetError)
+    assert str(result.exception).startswith("127.0.0.1:1: cannot ask 'digits' for its classes: ")
 
 
 def test_a_wish_is_read_before_anything_is_asked() -> None:

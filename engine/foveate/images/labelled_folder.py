@@ -18,11 +18,17 @@ _WORDNET = re.compile(r"n\d{8}")  # names of ImageNet's folders
 def class_names(model: Path) -> list[str]:
     """Names of the head's classes in order: the lines of ``labels.txt``; empty without one."""
     path = model / "labels.txt"
-    return [line.strip() for line in path.read_text().splitlines()] if path.exists() else []
+    if not path.exists():
+        return []
+    return [line.strip() for line in path.read_text().rstrip().splitlines()]
 
 
 def list_folder(
-    folder: Path, classes: int | None, names: Sequence[str], min_images: int = MIN_IMAGES
+    folder: Path,
+    classes: int | None,
+    names: Sequence[str],
+    min_images: int = MIN_IMAGES,
+    key: str = "data",
 ) -> tuple[list[Path], list[int] | None]:
     """JPEG and PNG files of ``folder`` and the class of each.
 
@@ -35,18 +41,19 @@ def list_folder(
             if sub-folders are named by WordNet IDs that are not among them (ImageNet), there must
             be one sub-folder for each class, and their alphabetical order is the class order.
         min_images: required number of images.
+        key: what errors call the folder.
 
     Raises :class:`InputError` naming folder or label and what was expected.
     """
     if not folder.is_dir():
-        raise InputError(f"data={folder}: not a folder")
+        raise InputError(f"{key}={folder}: not a folder")
     numbers = _numbers(folder, classes, names)
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
     if numbers and (loose := [path for path in paths if path.parent == folder]):
         raise InputError(f"{loose[0]}: has no label; expected it in a sub-folder of its class")
     if len(paths) < min_images:
         raise InputError(
-            f"data={folder}: {len(paths)} JPEG or PNG files; expected at least {min_images}"
+            f"{key}={folder}: {len(paths)} JPEG or PNG files; expected at least {min_images}"
         )
     if not numbers:
         return paths, None
@@ -66,6 +73,8 @@ def _numbers(folder: Path, classes: int | None, names: Sequence[str]) -> dict[st
         raise InputError(
             f"labels: {len(expected)} {source} for a head of {classes} classes; expected {classes}"
         )
+    if twice := [name for name in expected if expected.count(name) > 1]:
+        raise InputError(f"labels: {twice[0]!r} is in labels.txt more than once")
     if unknown := [name for name in found if name not in expected]:
         some = ", ".join(expected[:20]) + (", ..." if len(expected) > 20 else "")
         raise InputError(

@@ -53,6 +53,11 @@ def test_sub_folders_are_labels_in_the_order_of_the_head(tmp_path: Path) -> None
         assert images.labels.tolist() == expected
 
 
+def test_names_are_the_lines_of_the_file_however_they_end(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_bytes(b"zebra\r\nred fox \r\n\r\n")
+    assert class_names(tmp_path) == ["zebra", "red fox"]
+
+
 def test_what_cannot_be_used_is_refused_with_its_name(tmp_path: Path) -> None:
     def refused(message: str, *names: str, at: Path = tmp_path) -> None:
         with pytest.raises(InputError, match=message):
@@ -69,6 +74,7 @@ def test_what_cannot_be_used_is_refused_with_its_name(tmp_path: Path) -> None:
         "x",
         "y",
     )
+    refused("labels: 'a' is in labels.txt more than once", "a", "a")
     (tmp_path / "a" / "0.png").write_bytes(b"no image")
     refused("0.png: IMAGE: 8 bytes, cannot be decoded", "a", "b")
     write(tmp_path / "loose.png")
