@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from foveate_benchmarks.parity import transformers_models
-
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def models() -> Any:
     """``foveate_benchmarks.parity.transformers_models``."""
+    from foveate_benchmarks.parity import transformers_models  # transformers takes seconds
+
     return transformers_models
 
 

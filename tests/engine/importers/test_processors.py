@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import transformers
 from PIL import Image
 
 from foveate.errors import WeightsError
@@ -46,6 +45,8 @@ def read(kind: str, processor: Mapping[str, Any], **config: Any) -> Recipe:
 )
 def test_pixels_are_those_of_the_processor(kind: str, library: str, given: dict[str, Any]) -> None:
     image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (90, 140, 3), np.uint8))
+    import transformers  # seconds, and every test process collects this file
+
     processor = getattr(transformers, f"{library}ImageProcessorPil").from_dict({**STATED, **given})
     plain = processor(image, do_normalize=False, do_rescale=False, return_tensors="np")
     recipe = read(kind, {**STATED, **given})

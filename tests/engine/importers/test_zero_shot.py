@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -81,6 +80,8 @@ def test_the_processor_of_images_and_texts_is_read(
 ) -> None:
     """As transformers' ``CLIPProcessor`` saves it: one file for both."""
     folder = shutil.copytree(checkpoint("CLIP-T/16-224").folder, tmp_path / "both")
+    import transformers  # seconds, and every test process collects this file
+
     images = transformers.CLIPImageProcessorPil.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     (folder / "preprocessor_config.json").unlink()
