@@ -44,7 +44,16 @@ app = _App(
 )
 
 Host = Annotated[str, typer.Option(help="IPv4 address to listen on.")]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
+
+
+def _port(of: str) -> Any:
+    return typer.Option(min=1, max=65535, help=f"Port of {of}.")
+
+
+HttpPort = Annotated[int, _port("Triton's HTTP")]
+GrpcPort = Annotated[int, _port("Triton's gRPC")]
+MetricsPort = Annotated[int, _port("Triton's metrics")]
+AdapterPort = Annotated[int, _port("the adapter's API and console")]
 ServerBin = Annotated[
     Path | None,
     typer.Option(help="tritonserver to run instead of the embedded one.", dir_okay=False),
@@ -55,10 +64,10 @@ ServerBin = Annotated[
 def serve(
     repository: Repository = REPOSITORY,
     host: Host = "127.0.0.1",
-    http_port: Port = 8000,
-    grpc_port: Port = 8001,
-    metrics_port: Port = 8002,
-    adapter_port: Port = 8080,
+    http_port: HttpPort = 8000,
+    grpc_port: GrpcPort = 8001,
+    metrics_port: MetricsPort = 8002,
+    adapter_port: AdapterPort = 8080,
     slo_ms: Annotated[
         float | None, typer.Option(min=1, help="Latency SLO, milliseconds.", show_default="200")
     ] = None,
@@ -152,10 +161,10 @@ app.add_typer(bench, name="bench")
 def doctor(
     repository: Repository = REPOSITORY,
     host: Host = "127.0.0.1",
-    http_port: Port = 8000,
-    grpc_port: Port = 8001,
-    metrics_port: Port = 8002,
-    adapter_port: Port = 8080,
+    http_port: HttpPort = 8000,
+    grpc_port: GrpcPort = 8001,
+    metrics_port: MetricsPort = 8002,
+    adapter_port: AdapterPort = 8080,
     server_bin: ServerBin = None,
     as_json: Json = False,
 ) -> None:
