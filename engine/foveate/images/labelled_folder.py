@@ -73,8 +73,11 @@ def _numbers(folder: Path, classes: int | None, names: Sequence[str]) -> dict[st
         raise InputError(
             f"labels: {len(expected)} {source} for a head of {classes} classes; expected {classes}"
         )
-    if twice := [name for name in expected if expected.count(name) > 1]:
-        raise InputError(f"labels: {twice[0]!r} is in labels.txt more than once")
+    # ImageNet's own names have two cranes: that is no harm while nobody asks which.
+    if twice := [name for name in found if expected.count(name) > 1]:
+        raise InputError(
+            f"labels: sub-folder {twice[0]!r} of {folder}: labels.txt has that name more than once"
+        )
     if unknown := [name for name in found if name not in expected]:
         some = ", ".join(expected[:20]) + (", ..." if len(expected) > 20 else "")
         raise InputError(

@@ -33,7 +33,7 @@ class Embedding:
         assert proj.bias is not None
         mean, std = (config.mean,) * 3, (config.std,) * 3
         weight, bias = fold_patch_embed(proj.weight, proj.bias, mean, std)
-        self._vit = vit
+        self._vit, self._first = vit, vit.first_tokens
         self._weight = weight.to(vit.cls_token)
         position = vit.patch_positions + bias.to(vit.cls_token.device)
         self._position = position.to(vit.cls_token.dtype)
@@ -83,7 +83,7 @@ class Embedding:
             if one is not None:
                 sizes = F.pad(own.view(batch, -1), (config.prefix, 0), value=1.0).view(-1)
         x = torch.addmm(position, rows, self._weight.T)
-        x = torch.cat([vit.first_tokens.expand(batch, -1, -1), x.view(batch, -1, x.shape[1])], 1)
+        x = torch.cat([self._first.expand(batch, -1, -1), x.view(batch, -1, x.shape[1])], 1)
         n, packaged = x.shape[1], reducer is not None and reducer.packages
         x = vit.norm_pre(x.view(-1, x.shape[2]))
         return Rows(x, present * n, n, packaged, sizes, config.prefix), dests

@@ -10,7 +10,7 @@ from PIL import Image
 
 from foveate.errors import InputError
 from foveate.images.folder import read_folder
-from foveate.images.labelled_folder import class_names
+from foveate.images.labelled_folder import class_names, list_folder
 from foveate.images.pairs import load_pair
 from foveate.model.vit import ViTConfig
 
@@ -53,6 +53,13 @@ def test_sub_folders_are_labels_in_the_order_of_the_head(tmp_path: Path) -> None
         assert images.labels.tolist() == expected
 
 
+def test_a_name_that_two_classes_share_harms_no_other_folder(tmp_path: Path) -> None:
+    for index in range(16):
+        write(tmp_path / "hen" / f"{index}.png")
+    _, labels = list_folder(tmp_path, 3, ["crane", "hen", "crane"])
+    assert labels == [1] * 16
+
+
 def test_names_are_the_lines_of_the_file_however_they_end(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_bytes(b"zebra\r\nred fox \r\n\r\n")
     assert class_names(tmp_path) == ["zebra", "red fox"]
@@ -74,7 +81,7 @@ def test_what_cannot_be_used_is_refused_with_its_name(tmp_path: Path) -> None:
         "x",
         "y",
     )
-    refused("labels: 'a' is in labels.txt more than once", "a", "a")
+    refused("labels: sub-folder 'a' of .*: labels.txt has that name more than once", "a", "a")
     (tmp_path / "a" / "0.png").write_bytes(b"no image")
     refused("0.png: IMAGE: 8 bytes, cannot be decoded", "a", "b")
     write(tmp_path / "loose.png")
