@@ -257,7 +257,8 @@ def build_engine() -> Callable[..., Any]:
     """``build_engine(reducers, config)``: an engine of random weights with these levels."""
     import torch  # not before it is asked for: most tests need none
 
-    from foveate.inference.packed import Engine, Prepared
+    from foveate.inference.prepared import PreparedLadder, PreparedLevel
+    from foveate.inference.reference import ReferenceEngine
     from foveate.levels.schedule import Schedule
     from foveate.model.vit import ViT, ViTConfig
 
@@ -268,7 +269,7 @@ def build_engine() -> Callable[..., Any]:
         seed: int = 0,
         std: float = 0.05,
         dtype: torch.dtype = torch.float32,
-    ) -> Engine:
+    ) -> ReferenceEngine:
         config = config or ViTConfig()
         torch.manual_seed(seed)
         vit = ViT(config).eval().requires_grad_(False)
@@ -290,14 +291,14 @@ def build_engine() -> Callable[..., Any]:
                     quality=Quality(top1=None, agreement=1 - index / 100, n=100),
                 )
             )
-            prepared.append(Prepared(schedule, vit, words.to(dtype), selectors or {}))
+            prepared.append(PreparedLevel(schedule, vit, words.to(dtype), selectors or {}))
         ladder = Ladder(
             model="toy",
             image_size=(config.height, config.width),
             tokens=1 + config.patches,
             levels=tuple(levels),
         )
-        return Engine(ladder, prepared)
+        return ReferenceEngine(PreparedLadder(ladder, tuple(prepared)))
 
     return build
 

@@ -98,7 +98,7 @@ def test_imports_only_go_down() -> None:
     ("file", "line"),
     [
         ("kernels/foveate_kernels/checks.py", "import foveate"),
-        ("engine/foveate/levels/ladder.py", "from foveate.inference.packed import Engine"),
+        ("engine/foveate/levels/ladder.py", "from foveate.inference.engine import Engine"),
         ("engine/foveate/errors.py", "from foveate import settings"),
         ("engine/foveate/backend/model.py", "from foveate.calibration import seeds"),
         ("engine/foveate/calibration/seeds.py", "from foveate.control import governor"),

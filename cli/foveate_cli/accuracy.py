@@ -12,7 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from foveate.repository import choose_model
-from foveate_cli.options import REPOSITORY, Json, Name, Repository, Threads
+from foveate_cli.options import (
+    REPOSITORY,
+    Json,
+    Name,
+    Precision,
+    PrecisionName,
+    Repository,
+    Threads,
+)
 from foveate_cli.progress import bars
 
 __all__ = ["bench"]
@@ -42,6 +50,7 @@ def accuracy(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
+    precision: Precision = PrecisionName.AUTO,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
@@ -58,7 +67,9 @@ def accuracy(
             repository / model,
             data,
             device=device,
+            precision=precision.value,
             batch=batch,
+            threads=threads,
             workers=threads,
             levels=level,
             progress=progress,

@@ -16,7 +16,16 @@ from rich.table import Table
 from foveate.calibration.settings import Settings
 from foveate.errors import InputError
 from foveate.repository import choose_model
-from foveate_cli.options import REPOSITORY, Data, Json, Name, Repository, Threads
+from foveate_cli.options import (
+    REPOSITORY,
+    Data,
+    Json,
+    Name,
+    Precision,
+    PrecisionName,
+    Repository,
+    Threads,
+)
 from foveate_cli.progress import bars
 
 if TYPE_CHECKING:
@@ -67,6 +76,7 @@ def calibrate(
     time_limit: Annotated[
         float | None, typer.Option(help="Minutes after which no new search starts.")
     ] = None,
+    precision: Precision = PrecisionName.AUTO,
     threads: Threads = 1,
     report: Annotated[
         Path | None,
@@ -93,19 +103,17 @@ def calibrate(
         raise InputError("report: needs matplotlib; pip install 'foveate[calibrate]'")
     model = choose_model(repository, name)
 
-    import torch
-
     from foveate.calibration.calibrate import calibrate as run
     from foveate.calibration.candidate import WEIGHTS
     from foveate.calibration.check import load_models
     from foveate.calibration.report import write_report
     from foveate.images.pairs import load_pair
     from foveate.inference.allocator import tune_allocator
-    from foveate.inference.latency import table_path
+    from foveate.inference.runtime import Runtime
     from foveate.settings import state_dir
 
     tune_allocator()
-    torch.set_num_threads(threads)
+    runtime = Runtime.choose(precision=precision.value, threads=threads)
     folder, state = repository / model / "1", state_dir()
     if selector is None and (folder / _SELECTOR).exists():
         selector = _SELECTOR
@@ -124,11 +132,11 @@ def calibrate(
             vocabulary=vocabulary,
             variants=variant or (),
             selector=selector,
+            runtime=runtime,
             progress=progress,
             # With one thread, CPU time, so that other processes on the machine do not count.
             clock=time.process_time if threads == 1 else time.perf_counter,
         )
-    found.latency.save(table_path(found.ladder, torch.device("cpu"), state))
     path = report or state / model / "calibration.html"
     write_report(found, path)
     if as_json:

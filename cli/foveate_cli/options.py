@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["REPOSITORY", "Admission", "Data", "Json", "Name", "Repository", "Threads"]
+__all__ = [
+    "REPOSITORY",
+    "Admission",
+    "Data",
+    "Json",
+    "Name",
+    "Precision",
+    "PrecisionName",
+    "Repository",
+    "Threads",
+]
 
 Name = Annotated[str | None, typer.Argument(help="Model name. Default: the only one.")]
 Repository = Annotated[Path, typer.Option(help="Triton model repository.")]
@@ -19,6 +30,23 @@ Data = Annotated[
         "model's labels.txt (without labels.txt: one for each class, in alphabetical order). "
         "Without sub-folders, images have no labels.",
         show_default="the demo model's own images",
+    ),
+]
+
+
+class PrecisionName(StrEnum):
+    """As in :data:`foveate.inference.runtime.Precision`, which would import torch."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+Precision = Annotated[
+    PrecisionName,
+    typer.Option(
+        help="Of products of matrices; use the one you serve. auto: bf16 where the CPU has "
+        "AMX-BF16 or AVX512-BF16."
     ),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; use as many as for serving.")]

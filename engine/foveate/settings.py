@@ -43,6 +43,16 @@ class ModelSettings(BaseModel):
         description="folder kept between runs: measured latencies, laid-out server, admin key",
     )
     threads: int = Field(default=1, ge=1, description="CPU threads of each model process")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="of products of matrices on a CPU; auto: bf16 where it has AMX-BF16 or "
+        "AVX512-BF16; the parameter precision in a config.pbtxt goes first",
+    )
+    executor: Literal["auto", "compiled", "reference"] = Field(
+        default="auto",
+        description="what runs levels on a CPU: compiled by OpenVINO, or PyTorch as it is; auto: "
+        "compiled where OpenVINO is installed",
+    )
     admission: Literal["on", "off"] = Field(
         default="on", description="reject requests that would miss their deadline"
     )
@@ -60,8 +70,12 @@ class ModelSettings(BaseModel):
     )
 
     @staticmethod
-    def read(environ: Mapping[str, str] = os.environ) -> ModelSettings:
-        """Raises :class:`FoveateError` naming key and value if a value is bad, and naming the key
+    def read(
+        environ: Mapping[str, str] = os.environ, *, precision: str | None = None
+    ) -> ModelSettings:
+        """``precision`` is a model's own, which goes first.
+
+        Raises :class:`FoveateError` naming key and value if a value is bad, and naming the key
         alone if it is unknown: its value may be a secret under a misspelt name.
         """
         ours = {
@@ -69,6 +83,8 @@ class ModelSettings(BaseModel):
             for key, value in environ.items()
             if key.startswith(_PREFIX) and not key.startswith(_ADAPTER) and not _OTHERS.search(key)
         }
+        if precision is not None:
+            ours["precision"] = precision
         try:
             return ModelSettings.model_validate(ours)
         except ValidationError as error:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["DROPPED", "FOLDED", "Plan", "blocks", "image_of_rows", "uniform"]
+__all__ = ["DROPPED", "FOLDED", "Plan", "blocks", "image_of_rows", "ranks", "uniform"]
 
 DROPPED = -1
 FOLDED = -2
@@ -65,3 +65,15 @@ def image_of_rows(cu_seqlens: Tensor, rows: int) -> Tensor:
     """Image of each row, [rows] int64; spare rows belong to image B."""
     row = torch.arange(rows, dtype=torch.int32, device=cu_seqlens.device)
     return torch.searchsorted(cu_seqlens[1:].contiguous(), row, right=True)
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """How many of an image's rows are better than each: [B, n] -> [B, n] int; of equal ones, the
+    first is better.
+
+    n² comparisons: compiled, they take a fraction of a sort.
+    """
+    row = torch.arange(scores.shape[1])
+    mine, other = scores.unsqueeze(2), scores.unsqueeze(1)
+    better = (other > mine) | ((other == mine) & (row < row.unsqueeze(1)))
+    return better.int().sum(2)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from foveate.inference.packed import Engine
+from foveate.inference.engine import Engine
 
 torch.set_num_threads(1)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from foveate.inference.engine import Engine
 from foveate.inference.fixed import Forward, Routes
 from foveate.inference.graphs import GraphEngine
-from foveate.inference.packed import Engine
 from foveate.model.vit import ViT, ViTConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -17,7 +17,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from foveate.images import cluttered_digits as images
-from foveate.inference.packed import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 
 BROWSERS = ("chromium", "google-chrome", "chrome", "chromium-browser")
 PIXELS, LABELS = images.test_set(4)
@@ -225,7 +226,7 @@ def test_an_image_is_classified_and_its_patches_shown(
     open_console: Callable[..., Console], server: Any, picture: Callable[..., None]
 ) -> None:
     torch.set_num_threads(1)
-    engine = Engine.load(Path(server.repository) / "digits" / "1")
+    engine = ReferenceEngine(PreparedLadder.load(Path(server.repository) / "digits" / "1"))
     console = open_console(server.adapter)
     page = console.page
     console.show_image(PIXELS[1])

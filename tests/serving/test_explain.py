@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 
 from foveate.images import cluttered_digits as images
-from foveate.inference.packed import Engine
+from foveate.inference.engine import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 from foveate_adapter.explain import MAX_BYTES
 
 PIXELS, LABELS = images.test_set(4)
@@ -36,7 +38,7 @@ def explain(served: Any, data: Any, kind: str = "image/png", **query: Any) -> ht
 @pytest.fixture(scope="module")
 def engine(server: Any) -> Engine:
     torch.set_num_threads(1)
-    return Engine.load(Path(server.repository) / "digits" / "1")
+    return ReferenceEngine(PreparedLadder.load(Path(server.repository) / "digits" / "1"))
 
 
 def test_classes_and_fates_are_those_of_the_engine(server: Any, engine: Engine) -> None:

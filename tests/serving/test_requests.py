@@ -22,7 +22,9 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from foveate.images import cluttered_digits as images
-from foveate.inference.packed import Engine
+from foveate.inference.engine import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 
 Infer = Callable[..., Any]
 PIXELS, LABELS = images.test_set(16)
@@ -63,7 +65,7 @@ def infer(request: pytest.FixtureRequest, server: Any) -> Infer:
 @pytest.fixture(scope="module")
 def engine(server: Any) -> Engine:
     torch.set_num_threads(1)
-    return Engine.load(Path(server.repository) / "digits" / "1")
+    return ReferenceEngine(PreparedLadder.load(Path(server.repository) / "digits" / "1"))
 
 
 def image_file(pixels: np.ndarray, kind: str = "PNG") -> bytes:

@@ -77,22 +77,22 @@ def _contenders(
     """Key of a row, and what builds the run it times."""
 
     def ours(kind: type[Forward], *args: Any) -> Run:
-        return clock.capture(_pass(kind(*args), vit), pool)
+        return clock.capture(_pass(kind(*args), vit, batch), pool)
 
     for level, schedule in model.levels().items():
         for route, routes in ROUTES.items():
             yield (
                 f"b{batch} {level} {OURS} {route}",
-                partial(ours, Forward, schedule, vit, None, batch, routes),
+                partial(ours, Forward, schedule, vit, None, routes),
             )
         if clock.cuda and find_spec("torch.nn.attention.varlen"):
             for route in ("torch", "gelu norm"):
                 yield (
                     f"b{batch} {level} flash {route}",
-                    partial(ours, FlashForward, schedule, vit, None, batch, ROUTES[route]),
+                    partial(ours, FlashForward, schedule, vit, None, ROUTES[route]),
                 )
     for route in ("torch", "attention gelu norm"):
-        merging = partial(ours, Forward, tome(model), vit, None, batch, ROUTES[route])
+        merging = partial(ours, Forward, tome(model), vit, None, ROUTES[route])
         yield f"b{batch} tome {route}", merging
     for how in ("eager", "graph") if clock.cuda else ("eager",):
         yield f"b{batch} {DENSE} {how}", partial(_dense, clock, vit, batch, how, pool)
@@ -103,13 +103,13 @@ def _compiled(clock: Clock, vit: ViT, batch: int) -> dict[str, Any]:
     return {**timing, "images_per_s": batch / timing["ms"] * 1e3}
 
 
-def _pass(forward: Forward, vit: ViT) -> Run:
+def _pass(forward: Forward, vit: ViT, batch: int) -> Run:
     """A full batch of random images through it."""
     config, device = vit.config, vit.cls_token.device
-    shape = (forward.batch, config.height, config.width, 3)
+    shape = (batch, config.height, config.width, 3)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
-    images = torch.full((1,), forward.batch, dtype=torch.int32, device=device)
-    return lambda: forward(pixels, images)[0]
+    present = torch.arange(batch + 1, dtype=torch.int32, device=device)
+    return lambda: forward(pixels, present)[0]
 
 
 def _dense(clock: Clock, vit: ViT, batch: int, how: str, pool: Any = None) -> Run:
@@ -129,9 +129,9 @@ def _dense(clock: Clock, vit: ViT, batch: int, how: str, pool: Any = None) -> Ru
 
 def _same_answers(scores: Tensor, vit: ViT, pixels: Tensor) -> None:
     """A peer that computes something else would be no peer."""
-    forward = Forward(Schedule(), vit, None, len(pixels), ROUTES["torch"])
-    images = torch.full((1,), len(pixels), dtype=torch.int32, device=pixels.device)
-    expected = forward(pixels, images)[0]
+    forward = Forward(Schedule(), vit, None, ROUTES["torch"])
+    present = torch.arange(len(pixels) + 1, dtype=torch.int32, device=pixels.device)
+    expected = forward(pixels, present)[0]
     error = float((scores - expected).norm() / expected.norm())
     if not error < 0.05:
         raise ValueError(f"the peer's answers are off by {error:.3f}")
@@ -144,8 +144,8 @@ def _selection(
     if not clock.cuda or level == DENSE:
         return {"skipped": "nothing is chosen" if level == DENSE else "a CPU runs no kernels"}
     apart = replace(ROUTES[route], attention="torch")  # scores in a kernel of their own
-    forward = Forward(model.levels()[level], vit, None, batch, apart)
-    kernels = clock.kernels(_pass(forward, vit))
+    forward = Forward(model.levels()[level], vit, None, apart)
+    kernels = clock.kernels(_pass(forward, vit, batch))
     ours = {name: us for name, us in kernels.items() if name.startswith(REDUCING)}
     return {"share": sum(ours.values()) / sum(kernels.values()), "microseconds": ours}
 
@@ -159,9 +159,9 @@ def _energy(
         import pynvml
     except ImportError as error:
         return {"skipped": str(error)}
-    forward = Forward(model.levels()[level], vit, None, batch, ROUTES[route])
+    forward = Forward(model.levels()[level], vit, None, ROUTES[route])
     try:
-        return {"joules_per_image": clock.joules(clock.capture(_pass(forward, vit))) / batch}
+        return {"joules_per_image": clock.joules(clock.capture(_pass(forward, vit, batch))) / batch}
     except pynvml.NVMLError as error:  # virtual machines may hide the counter
         return {"skipped": str(error)}
 

@@ -115,7 +115,7 @@ def _padded(model: Spec, schedule: Schedule, clock: Clock) -> dict[str, Any]:
         case = _Case(model, schedule, torch.float16, clock)
         run = case.forward(ROUTES[route])
         full = run()[0][:REAL].clone()
-        case.images.fill_(REAL)
+        case.present.clamp_(max=REAL)
         case.pixels[REAL:] = 255 - case.pixels[REAL:]
         if not torch.equal(run()[0][:REAL], full):
             wrong.append(f"{route}: answers of a batch that is not full differ")
@@ -132,17 +132,17 @@ class _Case:
         self._words = torch.randn(200, config.patch**2 * 3).to(dtype)
         self._schedule, self._device = schedule, clock.device
         self.pixels = torch.randint(0, 256, shape, dtype=torch.uint8).to(clock.device)
-        self.images = torch.full((1,), BATCH, dtype=torch.int32, device=clock.device)
+        self.present = torch.arange(BATCH + 1, dtype=torch.int32, device=clock.device)
 
     def exact(self) -> tuple[Tensor, list[Tensor]]:
         vit = copy.deepcopy(self._vit).to("cpu", torch.float64)
-        forward = Forward(self._schedule, vit, self._words.double(), BATCH, Routes())
-        return forward(self.pixels.cpu(), self.images.cpu())
+        forward = Forward(self._schedule, vit, self._words.double(), Routes())
+        return forward(self.pixels.cpu(), self.present.cpu())
 
     def forward(self, routes: Routes) -> Callable[[], tuple[Tensor, list[Tensor]]]:
         words = self._words.to(self._device)
-        level = Forward(self._schedule, self._vit, words, BATCH, routes)
-        return partial(level, self.pixels, self.images)
+        level = Forward(self._schedule, self._vit, words, routes)
+        return partial(level, self.pixels, self.present)
 
 
 @contextmanager

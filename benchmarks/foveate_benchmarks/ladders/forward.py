@@ -21,7 +21,8 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from foveate.compress.report import times
 from foveate.inference.allocator import tune_allocator
-from foveate.inference.packed import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 from foveate.model.vit import ViT
 from foveate_benchmarks.results import conclude
 
@@ -80,7 +81,7 @@ def main(
 ) -> None:
     tune_allocator()
     torch.set_num_threads(1)
-    engine = Engine.load(repository / name / "1")
+    engine = ReferenceEngine(PreparedLadder.load(repository / name / "1"))
     config = engine.config
     theirs = huggingface(engine.levels[0].vit)
     pixels = torch.randint(0, 256, (8, config.height, config.width, 3), dtype=torch.uint8)

@@ -16,7 +16,8 @@ import typer
 
 from foveate.inference.allocator import tune_allocator
 from foveate.inference.latency import sample
-from foveate.inference.packed import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 from foveate_benchmarks.results import conclude
 
 
@@ -25,7 +26,7 @@ def main(
 ) -> None:
     tune_allocator()
     torch.set_num_threads(1)
-    engine = Engine.load(repository / name / "1")
+    engine = ReferenceEngine(PreparedLadder.load(repository / name / "1"))
     levels = engine.ladder.levels
     samples = sample(engine, (8,), rounds, time.process_time)
     best = [min(samples[level, 8]) for level in range(len(levels))]

@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from foveate.images.cluttered_digits import calibration_set
-from foveate.inference.packed import Engine
+from foveate.inference.engine import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViT, ViTConfig, load_vit, patchify, save_vit
 from foveate.reduce.selector_file import load_selectors
@@ -80,7 +82,7 @@ def _engine(place: Path, methods: Sequence[Method]) -> Engine:
         "levels": levels,
     }
     (place / "ladder.json").write_text(json.dumps(ladder))
-    return Engine.load(place)
+    return ReferenceEngine(PreparedLadder.load(place))
 
 
 def _level(place: Path, method: Method) -> dict[str, Any]:
@@ -107,7 +109,8 @@ def _in_int8(engine: Engine) -> Engine:
     for level in engine.levels:
         if id(level.vit) not in copies:
             copies[id(level.vit)] = quantized(level.vit)
-    return Engine(engine.ladder, [replace(p, vit=copies[id(p.vit)]) for p in engine.levels])
+    levels = tuple(replace(p, vit=copies[id(p.vit)]) for p in engine.levels)
+    return ReferenceEngine(PreparedLadder(engine.ladder, levels))
 
 
 def _words(config: ViTConfig, size: int) -> Tensor:

@@ -32,9 +32,10 @@ FRESH = """
 import sys, numpy, torch
 from pathlib import Path
 from foveate.images.cluttered_digits import test_set
-from foveate.inference.packed import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 torch.set_num_threads(1)
-engine = Engine.load(Path(sys.argv[1]))
+engine = ReferenceEngine(PreparedLadder.load(Path(sys.argv[1])))
 pixels = torch.from_numpy(test_set(int(sys.argv[2]))[0])
 level = int(sys.argv[3])
 scores = [engine.infer(p[None], [level]).scores[0].numpy() for p in pixels]

@@ -15,8 +15,10 @@ from foveate.errors import InputError
 from foveate.images.folder import Progress, read_image
 from foveate.images.labelled_folder import class_names, list_folder
 from foveate.images.preprocess import read_preprocess
+from foveate.inference.engine import Engine
 from foveate.inference.graphs import GraphEngine
-from foveate.inference.packed import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.runtime import Precision, Runtime
 
 __all__ = ["Accuracy", "measure"]
 
@@ -40,7 +42,9 @@ def measure(
     data: Path,
     *,
     device: str = "cpu",
+    precision: Precision = "auto",
     batch: int = 8,
+    threads: int = 1,
     workers: int = 2,
     levels: Sequence[int] | None = None,
     progress: Progress = lambda *_: None,
@@ -51,21 +55,25 @@ def measure(
         model: folder of the model in its repository.
         data: folder of images with a sub-folder for each class.
         device: ``cpu`` or ``cuda``.
+        precision: of products of matrices, as it is served.
         batch: images at once.
+        threads: of the passes.
         workers: threads that read and decode.
         progress: called with stage, images done and total images.
 
     Raises :class:`InputError` naming what cannot be used.
     """
-    plain = Engine.load(model / "1")
-    config, names = plain.config, class_names(model)
-    wanted = sorted({0, *(range(len(plain.levels)) if levels is None else levels)})
+    prepared = PreparedLadder.load(model / "1")
+    config, names = prepared.config, class_names(model)
+    wanted = sorted({0, *(range(len(prepared.levels)) if levels is None else levels)})
     for level in wanted:
-        if not 0 <= level < len(plain.levels):
-            raise InputError(f"level={level}: expected 0..{len(plain.levels) - 1}")
-    engine: Engine | GraphEngine = plain
-    if device != "cpu":
-        engine = GraphEngine(plain, torch.device(device), batch)
+        if not 0 <= level < len(prepared.levels):
+            raise InputError(f"level={level}: expected 0..{len(prepared.levels) - 1}")
+    if device == "cpu":
+        runtime = Runtime.choose(precision=precision, threads=threads)
+        engine: Engine = runtime.engine(prepared, (batch,))
+    else:
+        engine = GraphEngine(prepared, torch.device(device), batch)
     paths, labels = list_folder(data, config.classes, names)
     if labels is None:
         raise InputError(f"data={data}: no sub-folders, so no labels; expected one per class")
@@ -85,7 +93,7 @@ def measure(
                 hits[row, 2] += (best[:, 0] == dense).sum()
             progress("classify images", start + len(images), len(paths))
     return [
-        _accuracy(level, plain.ladder.levels[level].name, hits[row].tolist(), len(paths))
+        _accuracy(level, prepared.ladder.levels[level].name, hits[row].tolist(), len(paths))
         for row, level in enumerate(wanted)
     ]
 

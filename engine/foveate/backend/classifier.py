@@ -21,9 +21,10 @@ from foveate.control import governor
 from foveate.control.governor import PLAIN, Decision, Observation, Rejection, State, Wish
 from foveate.control.policy import PolicyReader, policy_path
 from foveate.errors import BadWish
-from foveate.inference.graphs import GraphEngine
+from foveate.images.folder import Progress
+from foveate.inference.engine import Engine
 from foveate.inference.latency import load_or_measure
-from foveate.inference.packed import Engine
+from foveate.inference.start import start_engine
 from foveate.levels.ladder import Ladder
 from foveate.settings import ModelSettings
 
@@ -100,14 +101,22 @@ class Classifier:
         settings: ModelSettings,
         telemetry: Telemetry,
         device: torch.device,
+        progress: Progress = lambda *_: None,
     ) -> None:
-        torch.set_num_threads(settings.threads)
-        self._engine: Engine | GraphEngine = Engine.load(folder)
-        if device.type == "cuda":
-            self._engine = GraphEngine(self._engine, device, max_batch)
+        self._engine = start_engine(
+            folder,
+            max_batch,
+            device=device,
+            executor=settings.executor,
+            precision=settings.precision,
+            threads=settings.threads,
+            cache=settings.state_dir / name / "levels",
+            progress=progress,
+        )
         self.ladder = self._engine.ladder
-        latency = load_or_measure(self._engine, settings.state_dir)
+        latency = load_or_measure(self._engine, settings.state_dir, progress)
         latency.save(settings.run_dir / f"{name}.latency.json")
+        self._engine.split_by(latency)
         self._config = governor.Config(
             latency=latency,
             quality=self.ladder.qualities,
@@ -122,7 +131,7 @@ class Classifier:
         # Batches since the last publication; a batch's only cost for metrics is to append here.
         self._batches: deque[tuple[tuple[Wish, ...], Decision, float]] = deque()
         telemetry.collect_with(self._collect)
-        self._begin_counting(latency.device)
+        self._begin_counting(self._engine, latency.device)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | Refusal]:
         """Answer a batch: one entry per request, in order."""
@@ -162,9 +171,7 @@ class Classifier:
         pixels = [request.pixels for request, _ in accepted]
         levels = [level for request, level in accepted for _ in range(len(request.pixels))]
         wants_map = any(request.token_map for request, _ in accepted)
-        result = self._engine.infer(
-            pixels[0] if len(pixels) == 1 else torch.cat(pixels), levels, token_map=wants_map
-        )
+        result = self._engine.infer(pixels, levels, token_map=wants_map)
         answers: list[Answer | Refusal] = []
         row = 0
         for request, level in zip(requests, decision.levels, strict=True):
@@ -177,7 +184,7 @@ class Classifier:
             answers.append(Answer(result.scores[rows], level, token_map))
         return answers
 
-    def _begin_counting(self, device: str) -> None:
+    def _begin_counting(self, engine: Engine, device: str) -> None:
         """Create every series at once: a rate misses the first increase of a new series."""
         telemetry = self._telemetry
         telemetry.gauge(
@@ -185,9 +192,11 @@ class Classifier:
             1,
             component="model",
             version=__version__,
-            torch=torch.__version__,
+            executor=engine.executor,
+            precision=engine.precision,
             device=device,
         )
+        telemetry.gauge("foveate_uncompiled_levels", len(engine.uncompiled))
         for level in map(str, range(len(self.ladder.levels))):
             for slo in ("met", "missed"):
                 telemetry.count("foveate_answers_total", 0, level=level, slo=slo)

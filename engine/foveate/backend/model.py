@@ -57,7 +57,8 @@ class TritonPythonModel:
             )
             self._answer: Answerer = partial(decode, to_pixels=to_pixels, telemetry=telemetry)
             return
-        settings = ModelSettings.read()
+        stated = config["parameters"].get("precision")
+        settings = ModelSettings.read(precision=stated and stated["string_value"])
         check_instances(config)
         if component == "control":
             self._control = Control(name.removesuffix(CONTROL_SUFFIX), settings)
@@ -68,7 +69,7 @@ class TritonPythonModel:
         on_gpu = args["model_instance_kind"] == "GPU"
         device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
         self._classifier = Classifier(
-            name, folder, config["max_batch_size"], settings, telemetry, device
+            name, folder, config["max_batch_size"], settings, telemetry, device, log_progress
         )
         self._answer = partial(classify, classifier=self._classifier, telemetry=telemetry)
         gc.freeze()  # nothing created so far is garbage: keeps collections short
@@ -83,6 +84,10 @@ class TritonPythonModel:
             self._control.close()
         if hasattr(self, "_telemetry"):
             self._telemetry.close()
+
+
+def log_progress(stage: str, done: int, total: int) -> None:
+    pb_utils.Logger.log_info(f"{stage}: {done} of {total}")
 
 
 def open_telemetry(args: Mapping[str, str]) -> Telemetry:

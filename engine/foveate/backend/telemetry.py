@@ -37,7 +37,8 @@ COUNTERS = {
     "foveate_heartbeats_total": "Publications; stops increasing when the process dies",
 }
 GAUGES = {
-    "foveate_build_info": "Always 1; versions and device of the model process",
+    "foveate_build_info": "Always 1; versions, executor and device of the model process",
+    "foveate_uncompiled_levels": "Levels that could not be compiled and run on the reference",
     HEARTBEAT: "When a model process last published, seconds since 1970; by process",
     "foveate_level": "Level the governor chose for the last batch",
     "foveate_batch_time_correction": "Measured over predicted batch time, as the governor uses it",

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from foveate.calibration.candidate import WEIGHTS
 from foveate.calibration.check import check_images, load_models
 from foveate.calibration.contest import hold_contests
@@ -29,7 +27,9 @@ from foveate.calibration.vocabulary import WORDS, save_words
 from foveate.images.dataset import Images
 from foveate.images.folder import Progress
 from foveate.inference.block_times import BlockTimes, measure_blocks
-from foveate.inference.latency import device_name, measure
+from foveate.inference.engine import batch_sizes
+from foveate.inference.latency import measure, processor, table_path
+from foveate.inference.runtime import Runtime
 from foveate.levels.ladder import Quality
 from foveate.model.vit import ViT
 from foveate.reduce.selector_file import load_selectors
@@ -51,6 +51,8 @@ def calibrate(
     vocabulary: str | None = None,
     variants: Sequence[str] = (),
     selector: str | None = None,
+    runtime: Runtime | None = None,
+    max_batch: int = 16,
     progress: Progress = lambda *_: None,
     clock: Callable[[], float] = time.process_time,
 ) -> Calibration:
@@ -68,13 +70,15 @@ def calibrate(
         vocabulary: file of visual words in ``folder``; learned from ``choose`` if None.
         variants: further weights files in ``folder``: slimmer models of the same task.
         selector: file of token selectors in ``folder``; without, no level has a learned score.
+        runtime: what computes; as for serving, if not given.
+        max_batch: largest batch that the levels are timed for in the end.
         progress: called with stage, steps done and total steps.
         clock: seconds; of the process, to count work alone.
 
     Raises :class:`~foveate.errors.InputError` or :class:`~foveate.errors.WeightsError` before
     work starts.
     """
-    settings = settings or Settings()
+    settings, runtime = settings or Settings(), runtime or Runtime.choose()
     limit = settings.time_limit_s
     deadline = None if limit is None else time.monotonic() + limit
     vits = load_models(folder, vocabulary, variants)
@@ -83,7 +87,9 @@ def calibrate(
     check_images(configs[WEIGHTS], choose, report)
 
     files = [*vits, *(name for name in (vocabulary, selector) if name is not None)]
-    scratch = state / model / f"calibration-{_digest(folder, files, choose, report, settings)}"
+    scratch = (
+        state / model / f"calibration-{_digest(folder, files, choose, report, settings, runtime)}"
+    )
     scratch.mkdir(parents=True, exist_ok=True)
     for name in files:
         shutil.copy2(folder / name, scratch / name)
@@ -98,10 +104,22 @@ def calibrate(
         "contest": report[:_CONTEST],
         "report": report,
     }
-    bench = Bench(scratch, model, configs, sets, journal, batch=settings.batch, clock=clock)
+    bench = Bench(
+        scratch,
+        model,
+        configs,
+        sets,
+        journal,
+        runtime=runtime,
+        batch=settings.batch,
+        clock=clock,
+    )
 
     progress("time blocks and uniform schedules", 0, 1)
-    blocks = {name: _block_times(name, vit, journal, settings, clock) for name, vit in vits.items()}
+    blocks = {
+        name: _block_times(name, vit, journal, settings, runtime, clock)
+        for name, vit in vits.items()
+    }
     named = {"vocabulary": words} | ({"selector": selector} if selector else {})
     seeds = find_seeds(bench, blocks, named, settings, trained)
     points = {p.key: p for p in (DENSE, *explore(bench, seeds, settings, deadline, progress))}
@@ -131,7 +149,9 @@ def calibrate(
     if vocabulary is None and any(level.vocabulary for level in ladder.levels):
         shutil.copy2(scratch / words, folder / words)
     progress("time the ladder", 0, 1)
-    latency = measure(bench.engine(levels[1:]), clock=clock)
+    engine = bench.engine(levels[1:], batch_sizes(max_batch))
+    latency = measure(engine, clock=clock)
+    latency.save(table_path(engine, state))
     best = set(front(seconds, nearness))
     journal.close()
     samples = report.pixels[:_SAMPLES]
@@ -159,7 +179,12 @@ def calibrate(
 
 
 def _digest(
-    folder: Path, files: Sequence[str], choose: Images, report: Images, settings: Settings
+    folder: Path,
+    files: Sequence[str],
+    choose: Images,
+    report: Images,
+    settings: Settings,
+    runtime: Runtime,
 ) -> str:
     """Fingerprint of everything that a measurement depends on. Excludes what is searched for, such
     as budgets, so that other searches can reuse measurements."""
@@ -167,7 +192,8 @@ def _digest(
     for name in files:
         sha.update(name.encode() + (folder / name).read_bytes())
     facts = (
-        device_name(torch.device("cpu")),
+        processor(),
+        runtime,
         choose.digest,
         report.digest,
         settings.batch,
@@ -179,10 +205,15 @@ def _digest(
 
 
 def _block_times(
-    name: str, vit: ViT, journal: Journal, settings: Settings, clock: Callable[[], float]
+    name: str,
+    vit: ViT,
+    journal: Journal,
+    settings: Settings,
+    runtime: Runtime,
+    clock: Callable[[], float],
 ) -> BlockTimes:
     table = journal.once(
-        f"blocks {name}", lambda: asdict(measure_blocks(vit, settings.batch, clock=clock))
+        f"blocks {name}", lambda: asdict(measure_blocks(vit, settings.batch, runtime, clock=clock))
     )
     return BlockTimes(**table)
 

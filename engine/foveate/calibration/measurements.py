@@ -17,8 +17,10 @@ from foveate.calibration.candidate import Point
 from foveate.calibration.journal import Journal
 from foveate.calibration.quality import Outcome, answer, judge
 from foveate.images.dataset import Images
+from foveate.inference.engine import Engine
 from foveate.inference.latency import sample
-from foveate.inference.packed import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.runtime import Runtime
 from foveate.levels.ladder import Ladder, Level, Quality
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViTConfig
@@ -42,11 +44,13 @@ class Bench:
         sets: Mapping[str, Images],
         journal: Journal,
         *,
+        runtime: Runtime,
         batch: int,
         clock: Callable[[], float],
     ) -> None:
         self.folder, self.model, self.configs, self.sets = folder, model, configs, sets
         self._journal, self._batch, self._clock = journal, batch, clock
+        self._runtime = runtime
         self._dense: dict[str, Tensor] = {}
 
     def ladder(self, points: Sequence[Point], qualities: Sequence[Quality]) -> Ladder:
@@ -77,11 +81,12 @@ class Bench:
             levels=tuple(levels),
         )
 
-    def engine(self, points: Sequence[Point]) -> Engine:
-        """Level 0 dense, then the points."""
+    def engine(self, points: Sequence[Point], batches: Sequence[int] = ()) -> Engine:
+        """Level 0 dense, then the points; for batches of the size that is timed, or ``batches``."""
         every = [DENSE, *points]
         self.ladder(every, [_UNKNOWN] * len(every)).save(self.folder / "ladder.json")
-        return Engine.load(self.folder)
+        prepared = PreparedLadder.load(self.folder)
+        return self._runtime.engine(prepared, batches or (self._batch,))
 
     def seconds(self, points: Sequence[Point]) -> list[float]:
         """Time of a batch of each point.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from foveate.accuracy.interval import wilson
 from foveate.images.dataset import Images
-from foveate.inference.packed import Engine
+from foveate.inference.engine import Engine
 from foveate.levels.ladder import Quality
 
 __all__ = ["Outcome", "answer", "difference", "judge"]

@@ -425,10 +425,7 @@ def _table_s(config: Config, batch: _Batch, levels: list[int | Rejection]) -> fl
     for wish, level in zip(batch.wishes, levels, strict=True):
         if not isinstance(level, Rejection):
             images[level] = images.get(level, 0) + wish.images
-    if config.latency.padded:  # level by level
-        return sum([config.seconds[level][n] for level, n in images.items()])
-    total = sum(images.values())  # one pass, in which each level takes its share of the time
-    return sum([config.seconds[level][total] * (n / total) for level, n in images.items()])
+    return sum([config.seconds[level][n] for level, n in images.items()])  # one after the other
 
 
 def _retry_after_ms(

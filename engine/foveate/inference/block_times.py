@@ -7,6 +7,7 @@ Time against tokens is a staircase rather than the line that multiply-accumulate
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from foveate.model.vit import Block, ViT
+from foveate.inference.runtime import Runtime
+from foveate.model.vit import Block, BlockShape, ViT
 
 __all__ = ["BlockTimes", "measure_blocks"]
 
@@ -42,10 +44,10 @@ class BlockTimes:
         return np.stack(rows)
 
 
-@torch.inference_mode()
 def measure_blocks(
     vit: ViT,
     batch: int,
+    runtime: Runtime,
     *,
     points: int = 12,
     rounds: int = 5,
@@ -53,29 +55,43 @@ def measure_blocks(
 ) -> BlockTimes:
     """Least time of each half of each block over ``rounds`` that interleave all of them.
 
-    ``points`` token counts are spaced evenly by ratio. Fewer tokens never count as slower.
+    ``points`` token counts are spaced evenly by ratio. Fewer tokens never count as slower. Blocks
+    of the same shape are measured once.
     """
     most = vit.config.tokens
     tokens = np.unique(np.geomspace(min(5, most), most, points).round().astype(int))
     blocks = [block for block in vit.blocks if isinstance(block, Block)]
-    halves: list[tuple[nn.Module, nn.Module]] = [(block.norm1, block.attn) for block in blocks]
-    halves += [(block.norm2, block.mlp) for block in blocks]
+    shapes = vit.config.shapes
+    first = dict(zip(shapes, blocks, strict=True))
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, most, vit.config.dim, generator=generator)
-    inputs = [x[:, :n].contiguous() for n in tokens]
-    best: NDArray[np.float64] = np.full((len(halves), len(tokens)), np.inf)
+    halves: dict[tuple[BlockShape, bool, int], Callable[[], object]] = {
+        (shape, mlp, column): runtime.prepare(_Half(block, mlp), x[:, :n].contiguous())
+        for shape, block in first.items()
+        for mlp in (False, True)
+        for column, n in enumerate(tokens)
+    }
+    best = dict.fromkeys(halves, math.inf)
     for _ in range(rounds + 1):  # the first warms up, and is never the least
-        for half, (norm, layer) in enumerate(halves):
-            for column, rows in enumerate(inputs):
-                seconds = _time(norm, layer, rows, clock)
-                best[half, column] = min(best[half, column], seconds)
-    rising = np.maximum.accumulate(best, axis=1).tolist()
-    return BlockTimes(
-        tokens=tokens.tolist(), attention=rising[: len(blocks)], mlp=rising[len(blocks) :]
-    )
+        for key, half in halves.items():
+            start = clock()
+            half()
+            best[key] = min(best[key], clock() - start)
+
+    def rising(mlp: bool) -> list[list[float]]:
+        times = [[best[shape, mlp, c] for c in range(len(tokens))] for shape in shapes]
+        return [np.maximum.accumulate(row).tolist() for row in times]
+
+    return BlockTimes(tokens=tokens.tolist(), attention=rising(False), mlp=rising(True))
 
 
-def _time(norm: nn.Module, layer: nn.Module, x: torch.Tensor, clock: Callable[[], float]) -> float:
-    start = clock()
-    x + layer(norm(x))
-    return clock() - start
+class _Half(nn.Module):
+    """Attention or MLP of a block, with norm and residual: [B, n, C] -> [B, n, C]."""
+
+    def __init__(self, block: Block, mlp: bool) -> None:
+        super().__init__()
+        self._norm = block.norm2 if mlp else block.norm1
+        self._layer = block.mlp if mlp else block.attn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self._layer(self._norm(x))  # type: ignore[no-any-return]

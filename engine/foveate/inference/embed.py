@@ -37,7 +37,6 @@ class Embedding:
         self._weight = weight.to(vit.cls_token)
         position = vit.patch_positions + bias.to(vit.cls_token.device)
         self._position = position.to(vit.cls_token.dtype)
-        self._repeated: dict[int, Tensor] = {}  # position of every patch, by number of images
 
     def __call__(
         self, schedule: Schedule, words: Tensor | None, pixels: Tensor, present: Tensor
@@ -51,11 +50,9 @@ class Embedding:
             present: [B + 1] int32, 0, 1, 2, ... and then constant: later images have no rows.
         """
         vit, config, reducer = self._vit, self._vit.config, schedule.input
-        batch, patches = len(pixels), config.patches
+        batch, patches, dim = len(present) - 1, config.patches, config.dim
         rows = patchify_u8(pixels, config.patch, self._weight.dtype)
-        position = self._repeated.get(batch)
-        if position is None:
-            position = self._repeated[batch] = self._position.repeat(batch, 1)
+        position = self._position
         dests: list[Tensor] = []
         sizes: Tensor | None = None
         if reducer is not None:
@@ -74,16 +71,21 @@ class Embedding:
                 assert words is not None, "checked when the ladder was loaded"
                 scale = 64 / (255 * config.std)
                 shift = (128 / 255 - config.mean) / config.std
-                plan = reducer.plan(rows * scale + shift, words, cu_seqlens)
+                plan = reducer.plan(rows * scale + shift, words, cu_seqlens, patches)
                 carry_out = merge_groups
             dests.append(plan.dest)
-            one = rows.new_ones(len(rows), dtype=torch.float32) if schedule.sized else None
+            one = torch.ones_like(rows[:, 0], dtype=torch.float32) if schedule.sized else None
             rows, _, own = carry_out(rows, plan, cu_seqlens, patches, capacity=left, sizes=one)
-            position = carry_out(position, plan, cu_seqlens, patches, capacity=left).x
+            every = position.expand(pixels.shape[0], -1, -1).reshape(-1, dim)
+            position = carry_out(every, plan, cu_seqlens, patches, capacity=left).x
             if one is not None:
-                sizes = F.pad(own.view(batch, -1), (config.prefix, 0), value=1.0).view(-1)
-        x = torch.addmm(position, rows, self._weight.T)
-        x = torch.cat([self._first.expand(batch, -1, -1), x.view(batch, -1, x.shape[1])], 1)
-        n, packaged = x.shape[1], reducer is not None and reducer.packages
-        x = vit.norm_pre(x.view(-1, x.shape[2]))
+                own = own.view(-1, reducer.tokens())
+                sizes = F.pad(own, (config.prefix, 0), value=1.0).view(-1)
+        n = patches if reducer is None else reducer.tokens()
+        x = F.linear(rows, self._weight).view(-1, n, dim) + position.view(-1, n, dim)
+        if config.prefix:
+            x = torch.cat([self._first.expand(pixels.shape[0], -1, -1), x], 1)
+            n += config.prefix
+        packaged = reducer is not None and reducer.packages
+        x = vit.norm_pre(x.view(-1, dim))
         return Rows(x, present * n, n, packaged, sizes, config.prefix), dests

@@ -1,8 +1,9 @@
-"""One level as a fixed sequence of kernels: every shape is known before the images are.
+"""One level as a fixed sequence of operators: every shape is known before the images are.
 
-A GPU runs this inside a CUDA graph. The level fixes all counts, so a batch has a constant number of
-rows; ``cu_seqlens`` on the device says which rows are in use, and a partial batch ends with images
-without rows. Also runs on a CPU, with the operators' reference implementations.
+The one description of a level, which every engine runs: as it is, inside a CUDA graph, or exported
+to a compiler (:mod:`foveate.inference.export`). The level fixes all counts, so a batch has a
+constant number of rows. ``cu_seqlens`` on the device says which of them are in use: a partial batch
+in a CUDA graph ends with images without rows.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from foveate_kernels.ops import (
 )
 from foveate_kernels.ops.varlen_attention import HEAD_DIMS
 
-__all__ = ["Forward", "Routes"]
+__all__ = ["PLAIN", "Forward", "Routes"]
 
 Maker = Literal["torch", "foveate"]
 
@@ -42,15 +43,17 @@ class Routes:
     norm: Maker = "foveate"  # fused with the addition before it
 
 
+PLAIN = Routes(attention="torch", gelu="torch", norm="torch")
+
+
 class Forward:
-    """Call it with pixels [batch, H, W, 3] (uint8) and how many of the images are real."""
+    """Call it with pixels [batch, H, W, 3] (uint8) and which of the images are real."""
 
     def __init__(
         self,
         schedule: Schedule,
         vit: ViT,
         words: Tensor | None,
-        batch: int,
         routes: Routes,
         selectors: Mapping[int, Any] | None = None,
         embed: Embedding | None = None,
@@ -60,20 +63,19 @@ class Forward:
         ``schedule`` is not adaptive: of such a one, each variant has a sequence of its own.
         ``embed`` saves memory: the levels of one model can share it.
         """
-        self.schedule, self.vit, self.batch, self.routes = schedule, vit, batch, routes
+        self.schedule, self.vit, self.routes = schedule, vit, routes
         self._embed, self._words = embed or Embedding(vit), words
         self._selectors = selectors or {}
-        self._ordinals = torch.arange(batch + 1, dtype=torch.int32, device=vit.cls_token.device)
 
-    def __call__(self, pixels: Tensor, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def __call__(self, pixels: Tensor, present: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Probabilities [batch, classes] float32, and where each reducer sent each row.
 
         Args:
             pixels: [batch, H, W, 3] uint8.
-            images: [1] int32, how many come first that are real. Answers to others mean nothing.
+            present: [batch + 1] int32, 0, 1, 2, ... and then constant: answers to later images mean
+                nothing.
         """
         config, vit = self.vit.config, self.vit
-        present = torch.minimum(self._ordinals, images)
         rows, dests = self._embed(self.schedule, self._words, pixels, present)
         blocks = list(cast(Iterable[Block], vit.blocks))
         h = self._norm(rows.x, None, blocks[0].norm1)[1]
@@ -85,9 +87,8 @@ class Forward:
             seen = Seen(q=q, k=k, v=v, depth=config.depth, cls=cls, selector=selector)
             if index == config.depth - 1 and reducer is None and config.pool == "cls":
                 # Of the last block only the CLS rows are read.
-                first = rows.cu_seqlens[:-1].long().clamp(max=len(rows.x) - 1)
-                rows = rows._replace(x=rows.x[first], cu_seqlens=present, n=1)
-                mixed = mixed[first]
+                x, mixed = (part.view(-1, rows.n, part.shape[1])[:, 0] for part in (rows.x, mixed))
+                rows = rows._replace(x=x, cu_seqlens=present, n=1)
             mixed = block.attn.proj(mixed)
             if reducer is not None and reducer.after == "attention":
                 rows = rows._replace(x=rows.x + mixed)
@@ -108,11 +109,9 @@ class Forward:
             else:
                 x, h = self._norm(rows.x, update, after)
                 rows = rows._replace(x=x)
-        if config.pool != "cls" or len(h) > self.batch:  # the last block kept more than CLS
-            shape = self.batch, rows.n
-            h = vit.pool(
-                rows.x.view(*shape, -1), None if rows.sizes is None else rows.sizes.view(shape)
-            )
+        if config.pool != "cls" or rows.n > 1:  # the last block kept more than CLS
+            sizes = None if rows.sizes is None else rows.sizes.view(-1, rows.n)
+            h = vit.pool(rows.x.view(-1, rows.n, config.dim), sizes)
         return vit.scores(vit.classify(h)), dests
 
     def _attention(
@@ -133,8 +132,8 @@ class Forward:
                 value_norm=score == "cls-value",
             )
             return out.out.flatten(1), out.cls
-        mask = None if bias is None else bias.to(q.dtype).view(self.batch, 1, 1, rows.n)
-        q, k, v = (x.view(self.batch, rows.n, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+        mask = None if bias is None else bias.to(q.dtype).view(-1, 1, 1, rows.n)
+        q, k, v = (x.view(-1, rows.n, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         return attend(q, k, v, mask).transpose(1, 2).flatten(0, 1).flatten(1), None
 
     def _gelu(self, h: Tensor, rows: Rows, block: Block) -> Tensor:

@@ -13,29 +13,31 @@ from pathlib import Path
 import torch
 
 from foveate.errors import LadderError
-from foveate.inference.graphs import GraphEngine
-from foveate.inference.packed import Engine
-from foveate.levels.ladder import Ladder
+from foveate.images.folder import Progress
+from foveate.inference.engine import Engine
 from foveate.levels.latency_table import LatencyTable
 
-__all__ = ["device_name", "load_or_measure", "measure", "sample", "table_path"]
+__all__ = ["device_name", "load_or_measure", "measure", "processor", "sample", "table_path"]
 
 _ROUNDS = 7
 
 
-def device_name(device: torch.device) -> str:
-    """Everything but the ladder that measured times depend on: processor, threads, torch."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+def device_name(engine: Engine) -> str:
+    """Everything but the ladder that measured times depend on: processor, executor, precision."""
+    what = f"{engine.executor} {engine.precision}"
+    if engine.device.type == "cuda":
+        return f"{torch.cuda.get_device_name(engine.device)}, {what}"
+    return f"{processor()}, {engine.threads} threads, {what}"
 
 
-def load_or_measure(engine: Engine | GraphEngine, state_dir: Path) -> LatencyTable:
+def load_or_measure(
+    engine: Engine, state_dir: Path, progress: Progress = lambda *_: None
+) -> LatencyTable:
     """This device's table from ``state_dir``; if missing, measures it (takes seconds) and saves it.
 
     Models that share a state folder and start together measure one after the other.
     """
-    path = table_path(engine.ladder, engine.device, state_dir)
+    path = table_path(engine, state_dir)
     try:
         return _load(path, engine)
     except LadderError:  # missing or damaged: measuring repairs it
@@ -44,12 +46,12 @@ def load_or_measure(engine: Engine | GraphEngine, state_dir: Path) -> LatencyTab
         try:
             return _load(path, engine)  # another instance of the model was first
         except LadderError:
-            table = measure(engine)
+            table = measure(engine, progress=progress)
             table.save(path)
             return table
 
 
-def _load(path: Path, engine: Engine | GraphEngine) -> LatencyTable:
+def _load(path: Path, engine: Engine) -> LatencyTable:
     table = LatencyTable.load(path)
     if table.ladder != engine.ladder.digest or len(table.seconds) != len(engine.levels):
         raise LadderError(f"{path}: measured for another ladder")
@@ -67,29 +69,31 @@ def _alone(state_dir: Path) -> Iterator[None]:
         yield
 
 
-def table_path(ladder: Ladder, device: torch.device, state_dir: Path) -> Path:
-    """File of a ladder's table for a device."""
-    key = hashlib.sha256(f"{device_name(device)} {ladder.digest}".encode()).hexdigest()[:16]
-    return state_dir / ladder.model / f"latency-{key}.json"
+def table_path(engine: Engine, state_dir: Path) -> Path:
+    """File of an engine's table."""
+    text = f"{device_name(engine)} {engine.ladder.digest}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return state_dir / engine.ladder.model / f"latency-{key}.json"
 
 
 def measure(
-    engine: Engine | GraphEngine,
+    engine: Engine,
     batches: Sequence[int] | None = None,
     rounds: int = _ROUNDS,
     clock: Callable[[], float] | None = None,
+    progress: Progress = lambda *_: None,
 ) -> LatencyTable:
     """Minimum batch time of every level and batch size: noisy neighbours only ever add time.
 
-    Rounds interleave the levels. A single thread is timed by its own CPU clock, which stops while
-    another process has the CPU, because the table stays in use for a long time.
+    Rounds interleave the levels. A single thread is timed by the CPU time of the process, which
+    stops while another process has the CPU, because the table stays in use for a long time.
     """
     batches = batches or engine.batches
-    samples = sample(engine, batches, rounds, clock or _own_clock(engine.device))
+    samples = sample(engine, batches, rounds, clock or _own_clock(engine), progress)
     return LatencyTable(
-        device=device_name(engine.device),
+        device=device_name(engine),
         ladder=engine.ladder.digest,
-        padded=isinstance(engine, GraphEngine),
+        padded=engine.padded,
         batches=tuple(batches),
         seconds=tuple(
             tuple(min(samples[level, batch]) for batch in batches)
@@ -99,10 +103,11 @@ def measure(
 
 
 def sample(
-    engine: Engine | GraphEngine,
+    engine: Engine,
     batches: Sequence[int],
     rounds: int = _ROUNDS,
     clock: Callable[[], float] = time.perf_counter,
+    progress: Progress = lambda *_: None,
 ) -> dict[tuple[int, int], list[float]]:
     """Seconds of every level and batch size in each of the rounds that interleave them."""
     config = engine.config
@@ -111,6 +116,7 @@ def sample(
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     samples: dict[tuple[int, int], list[float]] = {}
     for round_ in range(rounds + 1):
+        progress("measure latencies", round_, rounds + 1)
         for level in range(len(engine.levels)):
             for batch in batches:
                 start = clock()
@@ -120,12 +126,13 @@ def sample(
     return samples
 
 
-def _own_clock(device: torch.device) -> Callable[[], float]:
-    alone = device.type == "cpu" and torch.get_num_threads() == 1
-    return time.thread_time if alone else time.perf_counter
+def _own_clock(engine: Engine) -> Callable[[], float]:
+    alone = engine.device.type == "cpu" and engine.threads == 1
+    return time.process_time if alone else time.perf_counter
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

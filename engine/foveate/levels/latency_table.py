@@ -6,6 +6,7 @@ import json
 import math
 from bisect import bisect_left
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,25 +25,32 @@ class LatencyTable:
     ladder: str  # Ladder.digest it was measured for
     batches: tuple[int, ...]  # ascending, starts at 1
     seconds: tuple[tuple[float, ...], ...]  # [level][batch index]
-    padded: bool = False  # a batch takes as long as the next size, and levels run one by one
+    padded: bool = False  # only batches of these sizes run; others are padded, or split
 
     def batch_seconds(self, level: int, batch: int) -> float:
         """Time of one batch; linear between measured sizes and beyond the last one.
 
-        Where batches are ``padded``, a step: the time of the next size, of several full batches and
-        a rest beyond the last one.
+        Where batches are ``padded``, the sum of its :meth:`parts`.
         """
         row = self.seconds[level]
         if self.padded:
             full, rest = divmod(batch, self.batches[-1])
-            last = row[bisect_left(self.batches, rest)] if rest else 0.0
-            return full * row[-1] + last
+            return full * row[-1] + self._quickest(level)[rest][0]
         if len(row) == 1:
             return row[0] * batch
         right = min(max(bisect_left(self.batches, batch), 1), len(row) - 1)
         b0, b1 = self.batches[right - 1], self.batches[right]
         s0, s1 = row[right - 1], row[right]
         return s0 + (s1 - s0) * (batch - b0) / (b1 - b0)
+
+    def parts(self, level: int, batch: int) -> tuple[int, ...]:
+        """Sizes of the passes that answer a batch, at most one of the largest size, soonest: the
+        sizes sum up to ``batch`` or, where the last is padded, to more."""
+        return self._quickest(level)[batch][1] if self.padded else (batch,)
+
+    def _quickest(self, level: int) -> tuple[tuple[float, tuple[int, ...]], ...]:
+        """Time and parts of each batch from 0 to the largest size."""
+        return _quickest(self.batches, self.seconds[level])
 
     def useful(self, batch: int | None = None) -> tuple[int, ...]:
         """Levels worth serving here: each is faster than all dearer ones.
@@ -91,3 +99,18 @@ class LatencyTable:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as scratch:
             scratch.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
+
+
+@lru_cache(maxsize=256)
+def _quickest(
+    sizes: tuple[int, ...], seconds: tuple[float, ...]
+) -> tuple[tuple[float, tuple[int, ...]], ...]:
+    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    for batch in range(1, sizes[-1] + 1):
+        fits = bisect_left(sizes, batch)  # the size it is padded to
+        choices: list[tuple[float, tuple[int, ...]]] = [(seconds[fits], (sizes[fits],))]
+        for size, own in zip(sizes[:fits], seconds, strict=False):
+            rest, parts = best[batch - size]
+            choices.append((own + rest, (size, *parts)))
+        best.append(min(choices, key=lambda choice: (choice[0], len(choice[1]))))
+    return tuple(best)

@@ -32,8 +32,8 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         """Rows [B, n, C] -> [B, C]. A row that stands for ``sizes`` [B, n] rows counts as many."""
-        b, n, _ = x.shape
-        k, v = self.kv(x.flatten(0, 1)).view(b, n, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q = self.query.view(1, self.heads, 1, -1).expand(b, -1, -1, -1)
-        bias = None if sizes is None else sizes.log().to(q.dtype).view(b, 1, 1, n)
+        n, heads = int(x.shape[1]), self.heads
+        k, v = self.kv(x).view(-1, n, 2, heads, len(self.query) // heads).permute(2, 0, 3, 1, 4)
+        q = self.query.view(1, heads, 1, -1).expand(len(x), -1, -1, -1)
+        bias = None if sizes is None else sizes.log().to(q.dtype).view(-1, 1, 1, n)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).flatten(1)

@@ -2,8 +2,8 @@
 
 ``foveate.importers`` converts other checkpoints to this form; the few differences that remain are
 fields of :class:`ViTConfig`. This is the dense model: training uses it, checkpoints are loaded into
-it, and level 0 must equal it. The packed pass that serves reduced levels uses its weights and is in
-``foveate.inference.packed``.
+it, and level 0 must equal it. The pass that serves reduced levels uses its weights and is in
+``foveate.inference.fixed``.
 
 A *slim* variant (``foveate.compress``) has the same names but blocks of other sizes; its file says
 which in its metadata.
@@ -339,12 +339,8 @@ class ViT(nn.Module):
         return torch.cat([x[:, 0], mean], 1) if config.pool == "cls+mean" else mean
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """Logits [B, classes] of what :meth:`pool` gives, [B, pooled_dim].
-
-        Padded to four rows: below that BLAS takes other kernels, and an answer would be rounded
-        differently by how many images share its batch.
-        """
-        x = F.pad(pooled, (0, 0, 0, max(0, 4 - pooled.shape[0])))
+        """Logits [B, classes] of what :meth:`pool` gives, [B, pooled_dim]."""
+        x = pooled
         if self.config.pool == "map":
             x = self.attn_pool.proj(x)
             x = x + self.pool_mlp(self.pool_norm(x))
@@ -352,15 +348,12 @@ class ViT(nn.Module):
             x = self.project(x)
         if self.config.unit:
             x = F.normalize(x, dim=1)
-        return self.head(x)[: pooled.shape[0]]  # type: ignore[no-any-return]
+        return self.head(x)  # type: ignore[no-any-return]
 
     def scores(self, logits: Tensor) -> Tensor:
         """What is answered, float32 in 0..1: probabilities that sum to 1, or one for each class."""
         logits = logits.float()
-        if not self.config.sigmoid:
-            return logits.softmax(-1)
-        # Image by image: of a whole batch it would round by where in memory a number lies.
-        return torch.stack([image.sigmoid() for image in logits])
+        return logits.sigmoid() if self.config.sigmoid else logits.softmax(-1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits [B, classes], in the dtype of the weights, of images [B, H, W, 3] (uint8)."""

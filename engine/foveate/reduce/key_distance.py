@@ -20,7 +20,6 @@ __all__ = ["key_distance"]
 def key_distance(rows: Rows, k: Tensor) -> Tensor:
     """[1, T] float32 in 0..2; ``k`` are the keys, [T, H, d]."""
     wide = torch.promote_types(k.dtype, torch.float32)
-    keys = F.normalize(k.to(wide).mean(1), dim=1).view(rows.images, rows.n, -1)
+    keys = F.normalize(k.to(wide).mean(1), dim=1).view(-1, rows.n, k.shape[2])
     mean = F.normalize(keys[:, rows.prefix :].mean(1, keepdim=True), dim=2)
-    # A sum of products: batched products would round differently by batch size.
     return (1 - (keys * mean).sum(2)).float().reshape(1, -1)

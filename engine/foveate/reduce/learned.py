@@ -17,6 +17,6 @@ __all__ = ["learned"]
 def learned(rows: Rows, seen: Seen) -> Tensor:
     """[1, T] float32 log-odds; 0 for tokens that always stay."""
     assert seen.selector is not None, "checked when the ladder was loaded"
-    patches = rows.x.view(rows.images, rows.n, -1)[:, rows.prefix :]
+    patches = rows.x.view(-1, rows.n, rows.x.shape[1])[:, rows.prefix :]
     odds = seen.selector(patches, int(rows.packaged)).float()
     return F.pad(odds, (rows.prefix, 0)).reshape(1, -1)

@@ -34,20 +34,19 @@ def energy(cosine: Tensor, margin: float) -> Tensor:
 def pitome(rows: Rows, k: Tensor, remove: int, *, margin: float) -> Plan:
     """Where each row goes; ``k`` are the keys, [T, H, d]."""
     wide = torch.promote_types(k.dtype, torch.float32)
-    keys = F.normalize(k.to(wide).mean(1), dim=1).view(rows.images, rows.n, -1)
+    keys = F.normalize(k.to(wide).mean(1), dim=1).view(-1, rows.n, k.shape[2])
     keys = keys[:, rows.prefix :]
-    # One product for each image: batched ones round differently by batch size, and what merges in
-    # an image must not depend on the others.
-    cosine = torch.stack([image @ image.T for image in keys])
+    cosine = keys @ keys.transpose(1, 2)
     order = energy(cosine, margin).argsort(dim=1, descending=True, stable=True)
     first, second = order[:, 0 : 2 * remove : 2], order[:, 1 : 2 * remove : 2]
-    similarity = cosine.gather(1, first.unsqueeze(2).expand(-1, -1, keys.shape[1]))
+    similarity = cosine.gather(1, first.unsqueeze(2).expand(-1, -1, rows.n - rows.prefix))
     similarity = similarity.gather(2, second.unsqueeze(1).expand(-1, remove, -1))
     mate = second.gather(1, similarity.max(2).indices)
 
-    stays = first.new_ones(rows.images, rows.n).scatter_(1, first + rows.prefix, 0)
-    place = stays.cumsum(1) - 1
-    dest = place.scatter(1, first + rows.prefix, place.gather(1, mate + rows.prefix))
+    first, mate = first + rows.prefix, mate + rows.prefix
+    merged = torch.zeros_like(keys[:, :1, 0], dtype=torch.int64).expand(-1, rows.n)
+    place = (1 - merged.scatter(1, first, 1)).cumsum(1) - 1
+    dest = place.scatter(1, first, place.gather(1, mate))
     lengths = rows.cu_seqlens.diff().clamp(max=rows.n - remove)
     return Plan(
         dest=dest.view(-1).to(torch.int32),

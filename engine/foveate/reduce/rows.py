@@ -38,7 +38,7 @@ class Rows(NamedTuple):
 
     @property
     def images(self) -> int:
-        return self.cu_seqlens.shape[0] - 1
+        return int(self.cu_seqlens.shape[0]) - 1
 
     @property
     def key_bias(self) -> Tensor | None:
@@ -100,6 +100,6 @@ def reduce(reducer: Reducer, rows: Rows, seen: Seen, *, sized: bool) -> tuple[Ro
     ``sized`` says that a reducer of this level needs sizes, be it a later one: packages count too.
     """
     if sized and rows.sizes is None:
-        rows = rows._replace(sizes=rows.x.new_ones(len(rows.x), dtype=torch.float32))
+        rows = rows._replace(sizes=torch.ones_like(rows.x[:, 0], dtype=torch.float32))
     plan = reducer.plan(rows, seen)
     return reducer.carry_out(plan, rows), plan.dest

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,8 +9,6 @@ from torch.nn import functional as F
 from foveate.model.vit import ViTConfig
 
 __all__ = ["Selector"]
-
-_VECTORS = 32  # float32 elements that a processor takes at a time, at most
 
 
 class Selector(nn.Module):
@@ -88,22 +84,7 @@ class _HeadWeights(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., H] -> [..., H] in (0, 1)."""
-        h = _elementwise(F.gelu, _affine(self.squeeze, x))
-        return _elementwise(torch.sigmoid, _affine(self.excite, h))
-
-
-# What is kept of an image should not hang on how its batch mates make it round. The next two see to
-# it where a row is shorter than BLAS's and the processor's vectors.
-
-
-def _affine(linear: nn.Linear, x: Tensor) -> Tensor:
-    """``linear`` by sums: products of small matrices are rounded differently by batch size."""
-    return (x.unsqueeze(-2) * linear.weight).sum(-1) + linear.bias
-
-
-def _elementwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function`` of rows filled up: the last few elements of a tensor take another code path."""
-    return function(F.pad(x, (0, -x.shape[-1] % _VECTORS)))[..., : x.shape[-1]]
+        return torch.sigmoid(self.excite(F.gelu(self.squeeze(x))))
 
 
 class _HeadScorer(nn.Module):

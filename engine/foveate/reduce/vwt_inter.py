@@ -39,18 +39,18 @@ class VwtInter:
     def tokens(self) -> int:
         return self.count
 
-    def plan(self, patches: Tensor, words: Tensor, cu_seqlens: Tensor) -> Plan:
+    def plan(self, rows: Tensor, words: Tensor, cu_seqlens: Tensor, patches: int) -> Plan:
         """Where each patch goes: the patches of a group become its mean.
 
         Args:
-            patches: [B * N, D] normalised pixels, all images of N patches.
-            words: [K, D] visual words, in the dtype of ``patches``.
+            rows: [B * N, D] normalised pixels of each patch.
+            words: [K, D] visual words, in the dtype of ``rows``.
             cu_seqlens: [B + 1] int32; an image may be empty, and then its patches are spare.
+            patches: N, patches of an image.
         """
-        images = cu_seqlens.shape[0] - 1
-        word, distance = vwt_assign(patches, words)
+        word, distance = vwt_assign(rows, words)
         groups = group_by_word(
-            word.view(images, -1).long(), distance.view(images, -1), self.count, len(words)
+            word.view(-1, patches).long(), distance.view(-1, patches), self.count, len(words)
         )
         lengths = cu_seqlens.diff().clamp(max=self.count)
         return Plan(

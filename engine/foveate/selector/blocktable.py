@@ -18,6 +18,7 @@ from torch import Tensor
 
 from foveate.errors import InputError
 from foveate.inference.block_times import measure_blocks
+from foveate.inference.runtime import Runtime
 from foveate.model.vit import ViT
 
 __all__ = ["BlockTable", "measure_block", "read_block_table"]
@@ -65,9 +66,9 @@ class BlockTable:
         return total
 
 
-def measure_block(vit: ViT, batch: int) -> BlockTable:
+def measure_block(vit: ViT, batch: int, runtime: Runtime) -> BlockTable:
     """Mean over the blocks of ``vit``, in CPU time on this device."""
-    times = measure_blocks(vit, batch)
+    times = measure_blocks(vit, batch, runtime)
     seconds = np.add(times.attention, times.mlp).mean(0)
     return BlockTable(tuple(times.tokens), tuple((1e3 * seconds).tolist()))
 

@@ -18,6 +18,7 @@ from foveate.images.folder import Progress, read_folder
 from foveate.images.labelled_folder import class_names
 from foveate.images.pairs import check_data
 from foveate.images.preprocess import read_preprocess
+from foveate.inference.runtime import Runtime
 from foveate.model.vit import ViT, ViTConfig, load_vit, save_vit
 from foveate.reduce.selector_file import load_selectors, save_selectors
 from foveate.reduce.selector_network import Selector
@@ -182,8 +183,7 @@ def block_table(options: Options, vit: ViT) -> BlockTable:
     """The table that was given, or one measured here with one thread, as levels are served."""
     if options.table is not None:
         return read_block_table(options.table, 1 + vit.config.patches)
-    torch.set_num_threads(1)
-    return measure_block(vit, options.batch)
+    return measure_block(vit, options.batch, Runtime.choose())
 
 
 def _counts(options: Options, problem: Problem, config: ViTConfig) -> dict[int, int]:

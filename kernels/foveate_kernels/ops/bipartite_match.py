@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from foveate_kernels.checks import FLOATS, check, check_lengths, check_one_device
 from foveate_kernels.cosine import cosine_tile, inverse_norms, keep_best, nearest, tiles
 from foveate_kernels.library import register
-from foveate_kernels.packed import Plan
+from foveate_kernels.packed import Plan, ranks
 from foveate_kernels.topk import sortable, top_mask
 
 __all__ = ["bipartite_match"]
@@ -57,23 +57,22 @@ def static(
     metric: Tensor, cu_seqlens: Tensor, max_seqlen: int, r: int, prefix: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same for images of ``max_seqlen`` rows each, which have r even rows to merge."""
-    b, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
-    unit = F.normalize(metric, dim=1).view(b, n, -1)
+    images, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
+    unit = F.normalize(metric, dim=1).view(-1, n, metric.shape[1])
     first_a, first_b = (prefix + 1) // 2, prefix // 2
     evens, odds = (n + 1) // 2, n // 2
-    score, index = (unit[:, 0::2][:, first_a:] @ unit[:, 1::2][:, first_b:].transpose(-1, -2)).max(
-        2
-    )
-    best = score.sort(dim=1, descending=True, stable=True).indices[:, :r] + first_a
-    merged = torch.zeros(b, evens, dtype=torch.int32).scatter(1, best, 1)
-    mate = F.pad(index + first_b, (first_a, 0))
-    place = (1 - merged).cumsum(1) - 1
+    similarity = unit[:, 0::2][:, first_a:] @ unit[:, 1::2][:, first_b:].transpose(-1, -2)
+    score, index = similarity.max(2)
+    merged = F.pad((ranks(score) < r).int(), (first_a, 0))
+    mate = F.pad(index.int() + first_b, (first_a, 0))
+    place = (1 - merged).cumsum(1, dtype=torch.int32) - 1
     even = torch.where(merged > 0, evens - r + mate, place)
-    odd = (evens - r + torch.arange(odds)).expand(b, odds)
+    odd = torch.zeros_like(even[:, :1]) + torch.arange(evens - r, evens - r + odds).int()
     # Rows alternate: an even one, an odd one.
-    dest = torch.stack([F.pad(even, (0, 1))[:, : odds + 1], F.pad(odd, (0, 1))], 2).view(b, -1)
-    count = torch.full((b,), n - r, dtype=torch.int32)
-    return dest[:, :n].reshape(-1).int(), count, torch.zeros_like(count), torch.ones(b * n)
+    dest = torch.stack([F.pad(even, (0, 1))[:, : odds + 1], F.pad(odd, (0, 1))], 2)
+    dest = dest.view(-1, 2 * (odds + 1))[:, :n].reshape(-1)
+    count = torch.full((images,), n - r, dtype=torch.int32)
+    return dest, count, torch.zeros_like(count), torch.ones(images * n)
 
 
 @triton.jit

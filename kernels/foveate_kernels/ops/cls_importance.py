@@ -63,12 +63,12 @@ def static(
     value_norm: bool,
 ) -> Tensor:
     """The same for images of ``max_seqlen`` rows each, one product for all of them."""
-    b, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
+    n = max_seqlen
     wide = torch.promote_types(q.dtype, torch.float32)
-    q, k, v = (x.view(b, n, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))  # [b, H, n, d]
+    q, k, v = (x.view(-1, n, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))  # [b, H, n, d]
     logits = (q[:, :, :1] @ k.transpose(-1, -2)).squeeze(2).to(wide) * scale
     if key_bias is not None:
-        logits = logits + key_bias.view(b, 1, n)
+        logits = logits + key_bias.view(-1, 1, n)
     scores = logits.softmax(-1)
     if value_norm:
         scores = scores * v.to(wide).square().sum(-1).sqrt()

@@ -82,31 +82,26 @@ def static(
     normalize: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same for images of ``max_seqlen`` rows each, of which as many stay in every one:
-    ``capacity`` is the rows that stay."""
-    b, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
-    left, folded = capacity // b, dest.view(b, n) == FOLDED
-    # A new package is the last row. An old one that stays has a place, as any row has.
-    folds = int(folded.any())
-    # Which row goes to each place; rows without one share a place that nobody reads.
-    image = torch.arange(b).unsqueeze(1)
-    place = torch.where(dest.view(b, n) < 0, capacity, dest.view(b, n) + image * (left - folds))
-    source = torch.zeros(capacity + 1, dtype=torch.int64)
-    source = source.scatter(0, place.view(-1).long(), torch.arange(b * n))
-    kept = source[: b * (left - folds)]
-    out = x.index_select(0, kept)
-    own = None if sizes is None else sizes.index_select(0, kept)
-    if folds:
-        share = folded.to(x.dtype) if weight is None else folded * weight.view(b, n)
-        if normalize:
-            total, members = share.sum(1, keepdim=True), n - left + 1
-            share = torch.where(total > 0, share / total, folded / members)
-        package = share.unsqueeze(1).to(x.dtype) @ x.view(b, n, -1)
-        out = torch.cat([out.view(b, left - 1, -1), package], 1).view(capacity, -1)
-        if sizes is not None and own is not None:
-            total = (folded * sizes.view(b, n)).sum(1, keepdim=True)
-            own = torch.cat([own.view(b, left - 1), total], 1).view(-1)
-    ends = torch.arange(b + 1, dtype=torch.int32) * left
-    return out, ends, x.new_empty(0, dtype=torch.float32) if own is None else own
+    ``capacity`` is the rows that stay.
+
+    A product with who goes where: a one and zeros copy a row to the bit.
+    """
+    images, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
+    left, fate = capacity // images, dest.view(-1, n)
+    folded = fate == FOLDED
+    place = torch.where(folded, left - 1, fate)  # a new package is the last row
+    goes = place.unsqueeze(1) == torch.arange(left, dtype=place.dtype).unsqueeze(1)
+    share = folded.float() if weight is None else folded * weight.view(-1, n)
+    if normalize:
+        total, members = share.sum(1, keepdim=True), folded.sum(1, keepdim=True)
+        share = torch.where(total > 0, share / total, folded / members)
+    share = torch.where(folded, share, 1.0).unsqueeze(1)
+    out = (goes * share).to(x.dtype) @ x.view(-1, n, x.shape[1])
+    own = x.new_empty(0, dtype=torch.float32)
+    if sizes is not None:
+        own = (goes * sizes.view(-1, 1, n)).sum(2).view(-1)
+    ends = torch.arange(images + 1, dtype=torch.int32) * left
+    return out.view(-1, x.shape[1]), ends, own
 
 
 def _filled(parts: list[Tensor], like: Tensor, capacity: int) -> Tensor:

@@ -42,8 +42,8 @@ def reference(x: Tensor, dest: Tensor, cu_seqlens: Tensor, max_seqlen: int, pref
 
 def static(x: Tensor, dest: Tensor, cu_seqlens: Tensor, max_seqlen: int, prefix: int) -> Tensor:
     """The same for images of ``max_seqlen`` rows each: all pairs of rows, and those that matter."""
-    b, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
-    place, unit = dest.view(b, n), F.normalize(x, dim=1).view(b, n, -1)
+    n = max_seqlen
+    place, unit = dest.view(-1, n), F.normalize(x, dim=1).view(-1, n, x.shape[1])
     similarity = unit @ unit.transpose(-1, -2)
     similarity = torch.where((place >= prefix).unsqueeze(1), similarity, -2.0)
     mate = place.gather(1, similarity.max(2).indices)

@@ -74,14 +74,13 @@ def static(
 
     A product with who belongs where: few compilers add up scattered rows well.
     """
-    b, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
-    left = capacity // b
-    belongs = (dest.view(b, 1, n) == torch.arange(left).view(1, left, 1)).to(x.dtype)
-    if sizes is not None:
-        belongs = belongs * sizes.view(b, 1, n)
-    sums = belongs.sum(2, keepdim=True)
-    out = ((belongs / sums).to(x.dtype) @ x.view(b, n, -1)).view(capacity, -1)
-    return out, torch.arange(b + 1, dtype=torch.int32) * left, sums.view(-1)
+    images, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
+    left = capacity // images
+    belongs = dest.view(-1, 1, n) == torch.arange(left, dtype=dest.dtype).unsqueeze(1)
+    weighs = belongs.float() if sizes is None else belongs * sizes.view(-1, 1, n)
+    sums = weighs.sum(2, keepdim=True)
+    out = ((weighs / sums).to(x.dtype) @ x.view(-1, n, x.shape[1])).view(-1, x.shape[1])
+    return out, torch.arange(images + 1, dtype=torch.int32) * left, sums.view(-1)
 
 
 @triton.jit

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from foveate_kernels.checks import FLOATS, check, check_lengths, check_one_device
 from foveate_kernels.library import register
-from foveate_kernels.packed import DROPPED, FOLDED, Plan, blocks
+from foveate_kernels.packed import DROPPED, FOLDED, Plan, blocks, ranks
 from foveate_kernels.topk import sortable, top_mask
 
 __all__ = ["Fate", "select_tokens"]
@@ -96,22 +96,18 @@ def static(
     suffix have one row of it."""
     if keep is not None or threshold is not None:
         raise ValueError("keep, threshold: expected a count or a ratio, one for all images")
-    b, n, last = int(cu_seqlens.shape[0]) - 1, max_seqlen, int(suffix is not None)
+    images, n, last = int(cu_seqlens.shape[0]) - 1, max_seqlen, int(suffix is not None)
     free = n - prefix - last
     k = max(min(max((free * numerator + denominator - 1) // denominator, low), high, free), 0)
     folds = fate == "package" and k < free
     weight = _mean(scores)
-    candidates = weight.view(b, n)[:, prefix : prefix + free]
-    # The rank of a row is how many others are better: n² comparisons are quicker than a sort.
-    row = torch.arange(free)
-    mine, other = candidates.unsqueeze(2), candidates.unsqueeze(1)
-    better = (other > mine) | ((other == mine) & (row < row.unsqueeze(1)))
-    best = (better.sum(2) < k).int()
+    candidates = weight.view(-1, n)[:, prefix : prefix + free]
+    best = (ranks(candidates) < k).int()
     stays = F.pad(F.pad(best, (prefix, 0), value=1), (0, last), value=int(not folds))
     place = stays.cumsum(1) - 1
     dest = torch.where(stays > 0, place, DROPPED if fate == "drop" else FOLDED)
-    count = torch.full((b,), prefix + k + (1 if folds else last), dtype=torch.int32)
-    packaged = torch.full((b,), 1 if folds else last, dtype=torch.int32)
+    count = torch.full((images,), prefix + k + (1 if folds else last), dtype=torch.int32)
+    packaged = torch.full((images,), 1 if folds else last, dtype=torch.int32)
     return dest.view(-1).int(), count, packaged, weight
 
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from foveate.accuracy.measure import measure
 from foveate.errors import InputError
 from foveate.images.cluttered_digits import test_set as held_out
-from foveate.inference.packed import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 from foveate_cli.main import app
 
 
@@ -32,7 +33,7 @@ def test_shares_are_those_of_the_engine(folder: Path, repository: Path) -> None:
     import torch
 
     pixels, labels = held_out(40)
-    engine = Engine.load(repository / "digits" / "1")
+    engine = ReferenceEngine(PreparedLadder.load(repository / "digits" / "1"))
     images, truth = torch.from_numpy(pixels), torch.from_numpy(labels)
     told: list[tuple[str, int, int]] = []
     found = measure(repository / "digits", folder, batch=16, progress=lambda *x: told.append(x))

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from foveate.errors import LadderError
-from foveate.inference.packed import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 from foveate.levels.ladder import Ladder, Level, Quality
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViT, ViTConfig, save_vit
@@ -56,36 +57,36 @@ def test_a_vocabulary_of_another_patch_size_is_refused(folder: Callable[..., Pat
     with pytest.raises(
         LadderError, match=r"vocabulary='words.*768 numbers, expected 192"
     ) as failure:
-        Engine.load(path)
+        ReferenceEngine(PreparedLadder.load(path))
     assert "ladder.json: level 'cheap'" in str(failure.value)
     save_file({"words": torch.randn(20, 192)}, path / "words.safetensors")
-    assert Engine.load(path).levels[1].words is not None
+    assert ReferenceEngine(PreparedLadder.load(path)).levels[1].words is not None
 
 
 def test_words_need_a_vocabulary(folder: Callable[..., Path]) -> None:
     with pytest.raises(LadderError, match="vocabulary=null"):
-        Engine.load(folder(WORDS))
+        ReferenceEngine(PreparedLadder.load(folder(WORDS)))
 
 
 def test_a_level_that_asks_a_selector_names_one_that_has_its_block(
     folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(LadderError, match="selector=null"):
-        Engine.load(folder(ASKS))
+        ReferenceEngine(PreparedLadder.load(folder(ASKS)))
     path = folder(ASKS, selector="selectors.safetensors")
 
     def load_selectors(file: Path, config: ViTConfig) -> dict[int, Any]:
         assert (file, config) == (path / "selectors.safetensors", CONFIG)
         return known
 
-    monkeypatch.setattr("foveate.inference.packed.load_selectors", load_selectors)
+    monkeypatch.setattr("foveate.inference.prepared.load_selectors", load_selectors)
     known: dict[int, Any] = {2: None}
     with pytest.raises(
         LadderError, match=r"selector='selectors.*no selector for block 1, only for 2"
     ):
-        Engine.load(path)
+        ReferenceEngine(PreparedLadder.load(path))
     known = {1: lambda x, packages: x.mean(2)}
-    engine = Engine.load(path)
+    engine = ReferenceEngine(PreparedLadder.load(path))
     pixels = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     where = engine.infer(pixels, [1], token_map=True).token_map
     assert where is not None

@@ -26,7 +26,9 @@ from foveate.calibration.settings import Settings
 from foveate.errors import InputError, WeightsError
 from foveate.images.dataset import Images
 from foveate.inference.block_times import BlockTimes
-from foveate.inference.packed import Engine
+from foveate.inference.engine import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 from foveate.levels.ladder import Quality
 from foveate.levels.latency_table import LatencyTable
 from foveate.levels.schedule import Schedule
@@ -97,7 +99,7 @@ def test_the_ladder_is_one_the_engine_loads_and_the_report_shows_all_of_it(
     version: Path, images: Pair, tmp_path: Path
 ) -> None:
     found = calibrate(version, "toy", *images, QUICK, state=tmp_path)
-    engine = Engine.load(version)
+    engine = ReferenceEngine(PreparedLadder.load(version))
     assert engine.ladder == found.ladder
     assert len(engine.levels) >= 2
     assert list(engine.ladder.qualities) == sorted(engine.ladder.qualities, reverse=True)

@@ -26,7 +26,8 @@ from foveate.compress.search import choose, macs, sizes
 from foveate.compress.slim import compress
 from foveate.errors import InputError, WeightsError
 from foveate.inference.graphs import GraphEngine
-from foveate.inference.packed import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 from foveate.levels.ladder import Ladder, Level, Quality
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import BlockShape, ViT, ViTConfig, load_vit, save_vit
@@ -360,7 +361,7 @@ def test_a_variant_serves_reduced_levels_and_batch_mates_do_not_matter(
             ("slim.safetensors", [{"kind": "vwt-intra", "keep": 20}, PRUNE]),
         ],
     )
-    engine = Engine.load(tmp_path)
+    engine = ReferenceEngine(PreparedLadder.load(tmp_path))
     slim = load_vit(tmp_path / "slim.safetensors")
     expected = slim(images[:8]).softmax(-1)
     scores = engine.infer(images[:8], [1] * 8).scores
@@ -386,7 +387,7 @@ def test_a_variant_of_another_model_is_refused(tmp_path: Path) -> None:
     save_vit(random_vit(replace(SMALL, classes=5)), tmp_path / "other.safetensors")
     ladder_folder(tmp_path, [("model.safetensors", []), ("other.safetensors", [])])
     with pytest.raises(WeightsError, match=r"other.safetensors: classes=5, level 0 has 10"):
-        Engine.load(tmp_path)
+        ReferenceEngine(PreparedLadder.load(tmp_path))
 
 
 # Training and the command

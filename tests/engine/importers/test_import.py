@@ -25,7 +25,8 @@ from foveate.images.preprocess import Preprocess, read_preprocess
 from foveate.importers.entry import SUFFIXES
 from foveate.importers.importer import Wishes, import_checkpoint
 from foveate.importers.source import find_source
-from foveate.inference.packed import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 from foveate.levels.ladder import Ladder
 from foveate.repository import check_repository
 
@@ -102,13 +103,13 @@ def test_an_entry_has_everything_a_server_and_calibrate_need(folder: Path, tmp_p
     ladder = Ladder.load(repository / "own" / "1" / "ladder.json")
     assert [level.name for level in ladder.levels] == ["dense"]
     assert ladder.levels[0].quality.n == 0
-    assert Engine.load(repository / "own" / "1").config.classes == 3
+    assert ReferenceEngine(PreparedLadder.load(repository / "own" / "1")).config.classes == 3
 
 
 def test_weights_are_mapped_not_copied(folder: Path, tmp_path: Path) -> None:
     bring(folder, tmp_path / "models")
     file = tmp_path / "models" / "own" / "1" / "model.safetensors"
-    engine = Engine.load(file.parent)
+    engine = ReferenceEngine(PreparedLadder.load(file.parent))
     assert str(file) in Path("/proc/self/maps").read_text()
     kept = load_file(file)["head.weight"]
     assert torch.equal(engine.levels[0].vit.head.weight, kept)

@@ -28,7 +28,9 @@ from foveate.importers.importer import Imported, Wishes, import_checkpoint
 from foveate.importers.original import open_original
 from foveate.importers.source import find_source
 from foveate.importers.tensors import Tensors
-from foveate.inference.packed import Engine
+from foveate.inference.engine import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 from foveate_benchmarks.parity import timm_model
 from foveate_cli.main import app
 
@@ -37,7 +39,7 @@ ROOT = Path(__file__).parents[3]
 
 def check(repository: Path, images: Tensor, logits: Tensor) -> Engine:
     """Level 0 of the entry against the original's logits."""
-    engine = Engine.load(repository / "model" / "1")
+    engine = ReferenceEngine(PreparedLadder.load(repository / "model" / "1"))
     vit = engine.levels[0].vit
     with torch.inference_mode():
         ours = vit(images)

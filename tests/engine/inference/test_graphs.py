@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from foveate.inference.engine import Engine
 from foveate.inference.fixed import Routes
 from foveate.inference.graphs import GraphEngine
-from foveate.inference.packed import Engine
 
 LEVELS = range(9)
 CPU = torch.device("cpu")

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from foveate.inference import latency
+from foveate.inference.engine import Engine
 from foveate.inference.latency import load_or_measure, table_path
-from foveate.inference.packed import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
 from foveate.levels.latency_table import LatencyTable
 
 
@@ -18,7 +20,7 @@ def test_a_model_waits_for_another_that_measures(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And takes the table that came meanwhile, if it is its own."""
-    engine = Engine.load(repository / "digits" / "1")
+    engine = ReferenceEngine(PreparedLadder.load(repository / "digits" / "1"))
     rows = tuple((0.1,) * len(engine.batches) for _ in engine.levels)
     table = LatencyTable(
         device="this",

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from foveate.errors import LadderError, WeightsError
+from foveate.inference.engine import Engine
 from foveate.inference.fixed import Routes
 from foveate.inference.graphs import GraphEngine
-from foveate.inference.packed import Engine
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViTConfig
 from foveate.reduce import prune as pruning

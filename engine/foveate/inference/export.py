@@ -1,0 +1,106 @@
+"""A level for OpenVINO, for batches of any size: traced with the operators' static forms.
+
+Run as ``python -m foveate.inference.export``, it exports one level into a folder and tries it: a
+compiler that dies takes this process with it, and not the one that serves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import openvino as ov
+import torch
+from torch import Tensor, nn
+
+from foveate.inference.fixed import PLAIN, Forward
+from foveate.inference.prepared import PreparedLadder, PreparedLevel
+from foveate_kernels.library import tracing
+
+__all__ = ["REFUSED", "compile_model", "export_level", "export_module"]
+
+REFUSED = 3  # exit status: the level cannot be exported or compiled
+_SAMPLE = 2  # images of the trial
+
+
+def export_level(level: PreparedLevel) -> ov.Model:
+    """Pixels [b, H, W, 3] (uint8) -> scores [b, classes] and, of each reducer, where each row went.
+
+    ``level`` is not adaptive: of such a one, each variant is exported.
+    """
+    config = level.vit.config
+    example = torch.zeros(1, config.height, config.width, 3, dtype=torch.uint8)
+    return export_module(_Pass(level), example)
+
+
+def export_module(module: nn.Module, example: Tensor) -> ov.Model:
+    """Any module of one tensor, for batches of any size. ``example`` has a batch of one."""
+    with warnings.catch_warnings(), torch.no_grad(), tracing():
+        warnings.simplefilter("ignore")  # that counts become constants is what we want
+        traced = torch.jit.trace(module.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
+        shape = ov.PartialShape([-1, *example.shape[1:]])
+        return cast(ov.Model, ov.convert_model(traced, example_input=example, input=[shape]))
+
+
+def compile_model(model: ov.Model, size: int, precision: str, threads: int) -> Any:
+    """Compile for batches of ``size`` images. ``precision`` is ``fp32`` or ``bf16``."""
+    own = model.clone()
+    own.reshape(ov.PartialShape([size, *list(own.input(0).partial_shape)[1:]]))
+    return ov.Core().compile_model(
+        own,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else precision,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # others have our first core, too
+        },
+    )
+
+
+class _Pass(nn.Module):
+    def __init__(self, level: PreparedLevel) -> None:
+        super().__init__()
+        self._forward = Forward(level.schedule, level.vit, level.words, PLAIN, level.selectors)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        scores, dests = self._forward(pixels, torch.arange(2, dtype=torch.int32))
+        return scores, *dests
+
+
+def main() -> None:
+    """Export every variant of a level to ``OUT/VARIANT.xml``, and try it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path, help="version folder of the model")
+    parser.add_argument("level", type=int)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("precision", choices=["fp32", "bf16"])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    level = PreparedLadder.load(options.folder).levels[options.level]
+    for variant, own in enumerate(level.variants):
+        try:
+            model = export_level(own)
+        except Exception as error:  # whatever a converter raises of what it does not know
+            _refuse(error)
+        ov.save_model(model, options.out / f"{variant}.xml", compress_to_fp16=False)
+        saved = ov.Core().read_model(options.out / f"{variant}.xml")
+        config = own.vit.config
+        sample = torch.zeros(_SAMPLE, config.height, config.width, 3, dtype=torch.uint8)
+        try:
+            compile_model(saved, _SAMPLE, options.precision, 1)([sample.numpy()])
+        except RuntimeError as error:
+            _refuse(error)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    print(str(error).strip().splitlines()[-1], file=sys.stderr)
+    sys.exit(REFUSED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What computes on this CPU: OpenVINO in bf16 or fp32, or PyTorch as it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from foveate.errors import InputError
+from foveate.inference.engine import Engine
+from foveate.inference.prepared import PreparedLadder
+from foveate.inference.reference import ReferenceEngine
+
+__all__ = ["Executor", "Precision", "Runtime"]
+
+Executor = Literal["auto", "compiled", "reference"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What measures should use that are to hold for serving."""
+
+    compiled: bool
+    bf16: bool
+    threads: int
+
+    @staticmethod
+    def choose(
+        executor: Executor = "auto", precision: Precision = "auto", threads: int = 1
+    ) -> Runtime:
+        """``auto`` compiles where OpenVINO is installed, and takes bf16 where the CPU has AMX-BF16
+        or AVX512-BF16.
+
+        Raises :class:`InputError`, naming executor or precision, if this machine has none such.
+        """
+        torch.set_num_threads(threads)
+        installed = find_spec("openvino") is not None
+        if executor == "reference" or (executor == "auto" and not installed):
+            if precision == "bf16":
+                raise InputError("precision='bf16': PyTorch computes in fp32 here; needs openvino")
+            if executor == "auto":
+                _log.warning("openvino is not installed: levels run on PyTorch, which is slower")
+            return Runtime(compiled=False, bf16=False, threads=threads)
+        if not installed:
+            raise InputError("executor='compiled': needs openvino; pip install 'foveate[cpu]'")
+
+        from foveate.inference.compiled import has_bf16
+
+        if precision == "bf16" and not has_bf16():
+            raise InputError("precision='bf16': this CPU has neither AMX-BF16 nor AVX512-BF16")
+        return Runtime(compiled=True, bf16=precision != "fp32" and has_bf16(), threads=threads)
+
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]:
+        return "bf16" if self.bf16 else "fp32"
+
+    def engine(self, prepared: PreparedLadder, batches: Sequence[int]) -> Engine:
+        """Answers as the one that serves would; a level is compiled when it is first asked for."""
+        if not self.compiled:
+            return ReferenceEngine(prepared, batches)
+
+        from foveate.inference.compiled import CompiledEngine
+        from foveate.inference.export import export_level
+
+        return CompiledEngine(
+            prepared,
+            lambda level, variant: export_level(prepared.levels[level].variants[variant]),
+            batches,
+            precision=self.precision,
+            threads=self.threads,
+        )
+
+    def prepare(self, module: nn.Module, x: Tensor) -> Callable[[], object]:
+        """What runs ``module`` on ``x`` once."""
+        if not self.compiled:
+            return torch.inference_mode()(lambda: module(x))
+
+        from foveate.inference.compiled import prepare
+
+        return prepare(module, x, self.precision, self.threads)
