@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["REPOSITORY", "Admission", "Data", "Json", "Name", "Repository", "Threads"]
+__all__ = ["ADMISSION", "REPOSITORY", "Data", "Json", "Name", "Repository", "Threads"]
 
 Name = Annotated[str | None, typer.Argument(help="Model name. Default: the only one.")]
 Repository = Annotated[Path, typer.Option(help="Triton model repository.")]
@@ -22,10 +22,9 @@ Data = Annotated[
     ),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; use as many as for serving.")]
-Admission = Annotated[
-    bool,
-    typer.Option(
-        "--admission/--no-admission", help="Reject requests that would miss their deadline."
-    ),
-]
+ADMISSION = typer.Option(
+    "--admission/--no-admission",
+    help="Reject requests that would miss their deadline.",
+    show_default="admission",
+)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
