@@ -34,9 +34,12 @@ def render() -> str:
             HEAD,
             "## `foveate serve`",
             "",
-            "Sets the variables below for the processes it starts. From its own environment it",
-            "keeps `FOVEATE_RUN_DIR`, `FOVEATE_STATE_DIR`, and adapter variables that no option",
-            "sets.",
+            "Its environment may hold the variables below. An option wins over the variable of",
+            "the same meaning (for `--control` that is `FOVEATE_CONTROL_SECRET_FILE`), a variable",
+            "over the default. Like `--slo-ms`, `FOVEATE_SLO_MS` is also the adapter's SLO,",
+            "unless `FOVEATE_ADAPTER_SLO_MS` is set. A variable of the model processes that is",
+            "unknown or cannot be used ends the command before anything starts. `foveate doctor`",
+            "says what would be used.",
             "",
             "| option | default | meaning |",
             "| --- | --- | --- |",
@@ -44,7 +47,7 @@ def render() -> str:
             "",
             "## Model processes",
             "",
-            "Environment of `tritonserver`, unless `foveate serve` starts it.",
+            "Environment of `tritonserver`, or of `foveate serve`, which checks and hands it on.",
             "",
             *_table(ModelSettings, "FOVEATE_"),
             "",
@@ -112,7 +115,7 @@ def _default(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return "must be set"
     if field.default_factory is not None:
-        return "`~/.cache/foveate`"
+        return {"state_dir": "`~/.cache/foveate`", "threads": "by the CPUs"}[name]
     return _shown(field.default)
 
 

@@ -175,7 +175,7 @@ def start_server(
         out_path, log_path = folder / "out", folder / "log"
         with out_path.open("wb") as out, log_path.open("wb") as log:
             process = subprocess.Popen(
-                serve_command(f"--repository={repository}", *flags, *options),
+                serve_command(f"--repository={repository}", "--threads=1", *flags, *options),
                 env=serve_environment() | environment,
                 stdout=out,
                 stderr=log,
@@ -226,12 +226,14 @@ def server(start_server: Callable[..., Served]) -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def refused_serve() -> Callable[..., str]:
-    """``refused_serve(*options)``: its error message; it must end with 1 before it starts."""
+    """``refused_serve(*options, environment=...)``: its error message; it must end with 1 before it
+    starts.
+    """
 
-    def run(*options: str) -> str:
+    def run(*options: str, environment: dict[str, str] | None = None) -> str:
         done = subprocess.run(
             serve_command(*options),
-            env=serve_environment(),
+            env=serve_environment() | (environment or {}),
             capture_output=True,
             text=True,
             timeout=60,

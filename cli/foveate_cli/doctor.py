@@ -15,9 +15,10 @@ from pathlib import Path
 
 from foveate.errors import FoveateError, ServerError
 from foveate.repository import check_repository
-from foveate.settings import ModelSettings, state_dir
+from foveate.settings import state_dir
+from foveate.usable_cpus import usable_cpus
 from foveate_adapter.settings import Settings
-from foveate_cli.host.serve import ServeOptions, check_ports
+from foveate_cli.host.serve import ServeOptions, check_ports, model_settings
 from foveate_cli.host.tritonserver import find_libpython, find_wheel
 
 __all__ = ["Finding", "Verdict", "examine"]
@@ -66,7 +67,7 @@ def examine(options: ServeOptions) -> Iterator[Finding]:
         except ServerError as error:
             yield Finding(option, Verdict.WARNING, str(error))
     yield _tried("state folder", lambda: _writable(state_dir()))
-    yield _tried("environment", _read_environment)
+    yield from _environment(options)
     yield _tried("repository", lambda: ", ".join(check_repository(options.repository)))
 
 
@@ -80,13 +81,21 @@ def _writable(folder: Path) -> str:
         raise ServerError(f"FOVEATE_STATE_DIR={folder}: {error.strerror}") from error
 
 
-def _read_environment() -> str:
-    """Our variables, as the processes will read them."""
+def _environment(options: ServeOptions) -> Iterator[Finding]:
+    """Our variables, as the processes will read them, and what comes of them."""
     given = sorted(key for key in os.environ if key.startswith("FOVEATE_"))
     os.environ.setdefault("FOVEATE_RUN_DIR", "/")  # it will be made
-    ModelSettings.read()
-    Settings.from_environment()
-    return ", ".join(given) or "no FOVEATE_ variable is set"
+    try:
+        settings = model_settings(options)
+        Settings.from_environment()
+    except FoveateError as error:
+        yield Finding("environment", Verdict.FAILURE, str(error))
+        return
+    yield Finding("environment", Verdict.OK, ", ".join(given) or "no FOVEATE_ variable is set")
+    shown = settings.model_dump(exclude={"run_dir", "state_dir", "threads"}, exclude_none=True)
+    yield Finding("settings", Verdict.OK, ", ".join(f"{key}={shown[key]}" for key in shown))
+    threads = f"{settings.threads} of {usable_cpus()} usable CPUs"
+    yield Finding("threads", Verdict.OK, threads)
 
 
 def _embedded() -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from foveate_cli.calibrate import calibrate
 from foveate_cli.compress import compress
 from foveate_cli.import_model import import_
 from foveate_cli.loadtest import loadtest
-from foveate_cli.options import REPOSITORY, Admission, Json, Name, Repository
+from foveate_cli.options import ADMISSION, REPOSITORY, Json, Name, Repository
 from foveate_cli.simulate import simulate
 from foveate_cli.train_selector import train_selector
 from foveate_loadtest.errors import LoadtestError
@@ -69,20 +69,31 @@ def serve(
     metrics_port: MetricsPort = 8002,
     adapter_port: AdapterPort = 8080,
     slo_ms: Annotated[
-        float | None, typer.Option(min=1, help="Latency SLO, milliseconds.", show_default="200")
+        float | None,
+        typer.Option(min=1, max=3_600_000, help="Latency SLO, milliseconds.", show_default="200"),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each model process.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="CPU threads of each model process, at most the CPUs it may use (affinity, cgroup "
+            "quota); by default one of every eight of them, at least one, is left to Triton and "
+            "the decoders.",
+            show_default="by the CPUs",
+        ),
+    ] = None,
     adapter: Annotated[
         bool, typer.Option("--adapter/--no-adapter", help="Run the adapter.")
     ] = True,
     pin_cap: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--pin-cap/--no-pin-cap",
             help="Under pressure, limit exact and pinned requests to 10 % of compute time.",
+            show_default="pin-cap",
         ),
-    ] = True,
-    admission: Admission = True,
+    ] = None,
+    admission: Annotated[bool | None, ADMISSION] = None,
     server_bin: ServerBin = None,
     control: Annotated[
         Path | None,
@@ -105,7 +116,7 @@ def serve(
         slo_ms=slo_ms,
         threads=threads,
         adapter=adapter,
-        pin_cap=0.1 if pin_cap else 1.0,
+        pin_cap=None if pin_cap is None else 0.1 if pin_cap else 1.0,
         admission=admission,
         server_bin=server_bin,
         control=control,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+<<<<<<< HEAD
 __all__ = [
     "REPOSITORY",
     "Admission",
@@ -19,6 +20,9 @@ __all__ = [
     "Repository",
     "Threads",
 ]
+=======
+__all__ = ["ADMISSION", "REPOSITORY", "Data", "Json", "Name", "Repository", "Threads"]
+>>>>>>> threads
 
 Name = Annotated[str | None, typer.Argument(help="Model name. Default: the only one.")]
 Repository = Annotated[Path, typer.Option(help="Triton model repository.")]
@@ -50,10 +54,9 @@ Precision = Annotated[
     ),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; use as many as for serving.")]
-Admission = Annotated[
-    bool,
-    typer.Option(
-        "--admission/--no-admission", help="Reject requests that would miss their deadline."
-    ),
-]
+ADMISSION = typer.Option(
+    "--admission/--no-admission",
+    help="Reject requests that would miss their deadline.",
+    show_default="admission",
+)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

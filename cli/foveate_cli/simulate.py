@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from foveate.repository import choose_model
-from foveate_cli.options import REPOSITORY, Admission, Json, Name, Repository
+from foveate_cli.options import ADMISSION, REPOSITORY, Json, Name, Repository
 from foveate_loadtest.choices import Shape
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def simulate(
     replicas: Annotated[
         int, typer.Option(min=1, help="Equal servers; above 1, compare ways to route to them.")
     ] = 1,
-    admission: Admission = True,
+    admission: Annotated[bool, ADMISSION] = True,
     as_json: Json = False,
 ) -> None:
     """Compare controllers on one load, on a virtual clock; needs no server.

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from foveate.errors import FoveateError
+from foveate.usable_cpus import default_threads, usable_cpus
 
 __all__ = ["ModelSettings", "default_state_dir", "state_dir"]
 
@@ -42,7 +44,6 @@ class ModelSettings(BaseModel):
         default_factory=default_state_dir,
         description="folder kept between runs: measured latencies, laid-out server, admin key",
     )
-    threads: int = Field(default=1, ge=1, description="CPU threads of each model process")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
         description="of products of matrices on a CPU; auto: bf16 where it has AMX-BF16 or "
@@ -52,6 +53,13 @@ class ModelSettings(BaseModel):
         default="auto",
         description="what runs levels on a CPU: compiled by OpenVINO, or PyTorch as it is; auto: "
         "compiled where OpenVINO is installed",
+    )
+    threads: int = Field(
+        default_factory=lambda: default_threads(usable_cpus()),
+        ge=1,
+        description="CPU threads of each model process, at most the CPUs it may use (affinity, "
+        "cgroup quota); by default one of every eight of them, at least one, is left to Triton and "
+        "the decoders",
     )
     admission: Literal["on", "off"] = Field(
         default="on", description="reject requests that would miss their deadline"
@@ -63,11 +71,26 @@ class ModelSettings(BaseModel):
         description="share of compute time for exact and pinned requests under pressure",
     )
     slo_ms: float = Field(
-        default=200.0, gt=0, description="latency SLO until an adapter sets one, ms"
+        default=200.0,
+        gt=0,
+        le=3_600_000,
+        description="latency SLO until an adapter sets one, ms",
     )
     control_secret_file: Path | None = Field(
         default=None, description="file with the secret shared with adapters on other hosts"
     )
+
+    @field_validator("threads")
+    @classmethod
+    def _usable(cls, threads: int) -> int:
+        if threads > (cpus := usable_cpus()):
+            text = "expected at most {cpus}, the CPUs this process may use"
+            raise PydanticCustomError("too_many_threads", text, {"cpus": cpus})
+        return threads
+
+    def variables(self) -> dict[str, str]:
+        """The environment that :meth:`read` would make these settings of."""
+        return {f"{_PREFIX}{name.upper()}": str(value) for name, value in self if value is not None}
 
     @staticmethod
     def read(
@@ -90,5 +113,8 @@ class ModelSettings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0])
-            value = "" if first["type"] == "extra_forbidden" else f"={ours.get(name)!r}"
-            raise FoveateError(f"{_PREFIX}{name.upper()}{value}: {first['msg']}") from error
+            value, reason = f"={ours.get(name)!r}", first["msg"]
+            if first["type"] == "extra_forbidden":
+                known = sorted(f"{_PREFIX}{field.upper()}" for field in ModelSettings.model_fields)
+                value, reason = "", f"unknown; expected one of {', '.join(known)}"
+            raise FoveateError(f"{_PREFIX}{name.upper()}{value}: {reason}") from error

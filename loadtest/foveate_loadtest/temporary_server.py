@@ -51,6 +51,7 @@ def cores_apart() -> int:
 def running(repository: Path, *options: str, core: int | None = None) -> Iterator[Addresses]:
     """``foveate serve`` on free ports, with a core for itself if one is given; stopped at the end.
 
+    Models have one thread, unless the options say otherwise: figures are for a core.
     Ignores SLOs stored on this machine: uses the default one, or that of the options.
     Raises :class:`ServerError` with its log if it does not become ready.
     """
@@ -64,7 +65,7 @@ def running(repository: Path, *options: str, core: int | None = None) -> Iterato
             os.sched_setaffinity(0, {core})  # children inherit it
         try:
             process = subprocess.Popen(
-                [*command, *ports, *options],
+                [*command, *ports, "--threads=1", *options],
                 env={**os.environ, "FOVEATE_ADAPTER_STATE_DIR": state},
                 stdout=subprocess.PIPE,
                 stderr=log,

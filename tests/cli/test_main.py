@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from foveate.images import cluttered_digits as images
+from foveate.usable_cpus import usable_cpus
 
 
 def foveate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -41,6 +42,15 @@ def test_doctor_finds_nothing_missing(repository: Path) -> None:
     assert {"python", "libpython", "server", "shared memory", "repository"} <= subjects
 
 
+def test_doctor_says_what_will_be_used(repository: Path) -> None:
+    cpus = usable_cpus()
+    variables = {"FOVEATE_SLO_MS": "150", "FOVEATE_ADMISSION": "off", "FOVEATE_THREADS": str(cpus)}
+    done = foveate("doctor", "--json", f"--repository={repository}", **variables)
+    details = {finding["subject"]: finding["detail"] for finding in json.loads(done.stdout)}
+    assert {"admission=off", "slo_ms=150.0"} <= set(details["settings"].split(", "))
+    assert details["threads"] == f"{cpus} of {cpus} usable CPUs"
+
+
 def test_doctor_names_what_is_missing(tmp_path: Path) -> None:
     done = foveate("doctor", "--json", f"--repository={tmp_path}", "--server-bin=/nowhere")
     failures = {f["subject"]: f["detail"] for f in json.loads(done.stdout) if f["verdict"] != "ok"}
@@ -64,6 +74,8 @@ def test_health_is_a_real_inference_of_every_model(server: Any, repository: Path
     [
         ("FOVEATE_STATE_DIR=/proc/foveate", "state folder"),
         ("FOVEATE_PIN_CAP=2", "environment"),
+        ("FOVEATE_THREADS=9999", "environment"),
+        ("FOVEATE_TREADS=sesame", "environment"),
         ("FOVEATE_ADAPTER_SLO=sesame", "environment"),  # unknown: it may be a secret, misnamed
         ("FOVEATE_ADAPTER_HOST=0.0.0.0", "environment"),
     ],

@@ -8,6 +8,7 @@ import pytest
 
 from foveate.errors import FoveateError
 from foveate.settings import ModelSettings
+from foveate.usable_cpus import default_threads, usable_cpus
 
 
 def test_settings_come_from_the_environment() -> None:
@@ -25,11 +26,28 @@ def test_settings_come_from_the_environment() -> None:
         ({"FOVEATE_ADMISSION": "maybe"}, "FOVEATE_ADMISSION='maybe'"),
         ({"FOVEATE_PIN_CAP": "2"}, "FOVEATE_PIN_CAP='2'"),
         ({"FOVEATE_SLO_MS": "-1"}, "FOVEATE_SLO_MS='-1'"),
+        ({"FOVEATE_SLO_MS": "inf"}, "FOVEATE_SLO_MS='inf'"),
     ],
 )
 def test_unknown_keys_and_bad_values_are_named(extra: dict[str, str], reason: str) -> None:
     with pytest.raises(FoveateError, match=reason):
         ModelSettings.read({"FOVEATE_RUN_DIR": "/run/x", **extra})
+
+
+def test_threads_go_by_the_cpus_that_may_be_used() -> None:
+    run = {"FOVEATE_RUN_DIR": "/run/x"}
+    cpus = usable_cpus()
+    assert ModelSettings.read(run).threads == default_threads(cpus)
+    assert ModelSettings.read({**run, "FOVEATE_THREADS": str(cpus)}).threads == cpus
+    with pytest.raises(FoveateError, match=f"^FOVEATE_THREADS='{cpus + 1}': .*at most {cpus}, "):
+        ModelSettings.read({**run, "FOVEATE_THREADS": str(cpus + 1)})
+
+
+def test_settings_are_what_their_variables_say() -> None:
+    secret = {"FOVEATE_CONTROL_SECRET_FILE": "/run/secret", "FOVEATE_SLO_MS": "0.1"}
+    for given in ({}, secret):
+        settings = ModelSettings.read({"FOVEATE_RUN_DIR": "/run/x", **given})
+        assert ModelSettings.read(settings.variables()) == settings
 
 
 def test_the_run_dir_is_required() -> None:

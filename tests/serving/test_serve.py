@@ -17,6 +17,7 @@ import pytest
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
+from foveate.usable_cpus import usable_cpus
 from foveate_cli.host.watchdog import find_failures
 
 ROOT = Path(__file__).parents[2]
@@ -56,8 +57,14 @@ def broken(tmp_path: Path, repository: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def victim(start_server: Callable[..., Any]) -> Iterator[Any]:
-    """A server with options of its own, whose processes are killed."""
-    served = start_server("--slo-ms=150", "--no-admission", "--no-pin-cap")
+    """A server with settings of its own, whose processes are killed."""
+    variables = {
+        "FOVEATE_SLO_MS": "150",
+        "FOVEATE_ADMISSION": "off",
+        "FOVEATE_PIN_CAP": "0.3",
+        "FOVEATE_THREADS": "9999",
+    }
+    served = start_server("--no-pin-cap", "--threads=1", environment=variables)
     served.await_ready()
     yield served
     served.stop()
@@ -109,6 +116,22 @@ def test_what_changes_the_server_needs_the_admin_key(server: Any) -> None:
         client.get_model_repository_index({f"triton-grpc-protocol-{header}": key[header]})
     unload = httpx.post(f"{url}/repository/models/digits/unload", headers=key)
     assert "not allowed" in unload.text, "models are what they were at start"
+
+
+def test_more_threads_than_cpus_are_refused(refused_serve: Callable[..., str]) -> None:
+    cpus = usable_cpus()
+    message = refused_serve(f"--threads={cpus + 1}")
+    assert f"--threads {cpus + 1}: expected at most {cpus}, " in message
+
+
+@pytest.mark.parametrize("variable", ["FOVEATE_THREADS=9999", "FOVEATE_SLO=sesame"])
+def test_variable_that_cannot_be_used_is_named(
+    refused_serve: Callable[..., str], variable: str
+) -> None:
+    name, value = variable.split("=")
+    message = refused_serve(environment={name: value})
+    assert name in message
+    assert (value in message) is (value != "sesame"), "unknown: it may be a secret, misnamed"
 
 
 def test_embedded_server_does_not_leave_loopback(refused_serve: Callable[..., str]) -> None:
@@ -196,15 +219,15 @@ def test_sigterm_while_starting_leaves_nothing(start_server: Callable[..., Any])
     assert served.out_path.read_text() == ""
 
 
-def test_options_reach_the_processes(victim: Any) -> None:
+def test_variables_and_over_them_options_reach_the_processes(victim: Any) -> None:
     model = httpx.get(f"http://{victim.adapter}/v1/models/digits").json()
     assert model["slo"]["latency_ms"] == 150
     (triton,) = victim.children("tritonserver")
     environment = Path(f"/proc/{triton}/environ").read_text().split("\0")
     assert {
-        "FOVEATE_SLO_MS=150",
+        "FOVEATE_SLO_MS=150.0",
         "FOVEATE_ADMISSION=off",
-        "FOVEATE_PIN_CAP=1",
+        "FOVEATE_PIN_CAP=1.0",
         "FOVEATE_THREADS=1",
         f"FOVEATE_RUN_DIR={victim.run_dir}",
     } <= set(environment)

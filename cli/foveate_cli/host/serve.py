@@ -17,7 +17,8 @@ from pathlib import Path
 from foveate.control.sealed_policy import read_secret
 from foveate.errors import ServerError
 from foveate.repository import check_repository, write_control_models
-from foveate.settings import state_dir
+from foveate.settings import ModelSettings, state_dir
+from foveate.usable_cpus import usable_cpus
 from foveate_cli.host.admin_key import admin_key
 from foveate_cli.host.processes import AdapterProcess, TritonProcess
 from foveate_cli.host.tritonserver import (
@@ -29,14 +30,14 @@ from foveate_cli.host.tritonserver import (
     server_environment,
 )
 
-__all__ = ["ServeOptions", "check_ports", "serve"]
+__all__ = ["ServeOptions", "check_ports", "model_settings", "serve"]
 
 _CHECK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """Options of ``foveate serve``."""
+    """Options of ``foveate serve``. None: not given, a variable or the default says."""
 
     repository: Path = Path("model_repository")
     host: str = "127.0.0.1"
@@ -44,11 +45,11 @@ class ServeOptions:
     grpc_port: int = 8001
     metrics_port: int = 8002
     adapter_port: int = 8080
-    slo_ms: float | None = None  # None: the default of whoever reads it
+    slo_ms: float | None = None
     adapter: bool = True
-    pin_cap: float = 0.1  # share of busy time for exact and pinned requests, 1 lifts the cap
-    admission: bool = True
-    threads: int = 1  # CPU threads of each model process
+    pin_cap: float | None = None  # share of busy time for exact and pinned requests, 1 lifts it
+    admission: bool | None = None
+    threads: int | None = None  # CPU threads of each model process
     server_bin: Path | None = None  # tritonserver to use instead of the embedded one
     control: Path | None = None  # file with the secret that remote adapters seal policies with
 
@@ -70,7 +71,8 @@ def serve(options: ServeOptions) -> int:
     has answered a real inference; everything else goes to stderr. Raises a
     :class:`~foveate.errors.FoveateError` if the server cannot start or stay up.
     """
-    state = state_dir()
+    settings = model_settings(options)
+    state = settings.state_dir
     if options.server_bin is None:
         server = embedded_server(state)
     else:
@@ -78,8 +80,6 @@ def serve(options: ServeOptions) -> int:
     host = check_host(server, options.host)
     key = admin_key(state)
     models = check_repository(options.repository)
-    if options.control is not None:
-        read_secret(options.control)  # fails here with a clearer error than in a model process
     check_ports(options.ports, host)
 
     local = "127.0.0.1" if host == "0.0.0.0" else host
@@ -92,14 +92,14 @@ def serve(options: ServeOptions) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), _run_dir() as run_dir:
         repositories = [options.repository.absolute()]
-        if options.control is not None:
+        if settings.control_secret_file is not None:
             repositories.append(run_dir / "control_models")
             models += write_control_models(options.repository, repositories[-1])
-        settings = _model_settings(options, run_dir, state)
+        settings = settings.model_copy(update={"run_dir": run_dir})
         processes: list[TritonProcess | AdapterProcess] = [
             TritonProcess(
                 server_command(server, repositories, host, ports, key),
-                server_environment(server, options.threads, settings, os.environ),
+                server_environment(server, settings.threads, settings.variables(), os.environ),
                 http,
                 metrics,
                 models,
@@ -107,8 +107,8 @@ def serve(options: ServeOptions) -> int:
         ]
         ready = f"ready http={http} grpc={local}:{options.grpc_port} metrics={metrics}"
         if options.adapter:
-            settings = _adapter_settings(options, host, http, metrics, run_dir, state)
-            processes.append(AdapterProcess({**os.environ, **settings}, adapter))
+            ours = _adapter_settings(options, settings, host, http, metrics)
+            processes.append(AdapterProcess({**os.environ, **ours}, adapter))
             ready = f"{ready} adapter={adapter}"
         try:
             for process in processes:
@@ -139,35 +139,50 @@ def check_ports(ports: dict[str, int], host: str) -> None:
                 raise ServerError(f"{option} {port} on {host}: {error}") from error
 
 
-def _model_settings(options: ServeOptions, run_dir: Path, state: Path) -> dict[str, str]:
-    settings = {
-        "FOVEATE_RUN_DIR": str(run_dir),
-        "FOVEATE_STATE_DIR": str(state),
-        "FOVEATE_THREADS": str(options.threads),
-        "FOVEATE_ADMISSION": "on" if options.admission else "off",
-        "FOVEATE_PIN_CAP": f"{options.pin_cap:g}",
+def model_settings(options: ServeOptions) -> ModelSettings:
+    """Settings of the model processes: the option if given, else the variable, else the default.
+
+    The run folder is still to be made. Raises a :class:`~foveate.errors.FoveateError` naming the
+    option or the variable that cannot be used.
+    """
+    if options.threads is not None and options.threads > (cpus := usable_cpus()):
+        raise ServerError(
+            f"--threads {options.threads}: expected at most {cpus}, the CPUs this process may use"
+        )
+    admission = None if options.admission is None else "on" if options.admission else "off"
+    given = {
+        "FOVEATE_RUN_DIR": "/",
+        "FOVEATE_STATE_DIR": state_dir(),
+        "FOVEATE_THREADS": options.threads,
+        "FOVEATE_SLO_MS": options.slo_ms,
+        "FOVEATE_ADMISSION": admission,
+        "FOVEATE_PIN_CAP": options.pin_cap,
+        "FOVEATE_CONTROL_SECRET_FILE": options.control,
     }
-    if options.slo_ms is not None:
-        settings["FOVEATE_SLO_MS"] = f"{options.slo_ms:g}"
-    if options.control is not None:
-        settings["FOVEATE_CONTROL_SECRET_FILE"] = str(options.control.absolute())
-    return settings
+    ours = {name: str(value) for name, value in given.items() if value is not None}
+    settings = ModelSettings.read({**os.environ, **ours})
+    if (secret := settings.control_secret_file) is None:
+        return settings
+    read_secret(secret)  # fails here with a clearer error than in a model process
+    return settings.model_copy(update={"control_secret_file": secret.absolute()})
 
 
 def _adapter_settings(
-    options: ServeOptions, host: str, http: str, metrics: str, run_dir: Path, state: Path
+    options: ServeOptions, model: ModelSettings, host: str, http: str, metrics: str
 ) -> dict[str, str]:
+    state = str(model.state_dir)
     settings = {
         "FOVEATE_ADAPTER_HOST": host,
         "FOVEATE_ADAPTER_PORT": str(options.adapter_port),
         "FOVEATE_ADAPTER_TRITON_URL": http,
         "FOVEATE_ADAPTER_METRICS_URL": metrics,
         "FOVEATE_ADAPTER_REPOSITORY": str(options.repository.absolute()),
-        "FOVEATE_ADAPTER_RUN_DIR": str(run_dir),
-        "FOVEATE_ADAPTER_STATE_DIR": os.environ.get("FOVEATE_ADAPTER_STATE_DIR") or str(state),
+        "FOVEATE_ADAPTER_RUN_DIR": str(model.run_dir),
+        "FOVEATE_ADAPTER_STATE_DIR": os.environ.get("FOVEATE_ADAPTER_STATE_DIR") or state,
     }
-    if options.slo_ms is not None:
-        settings["FOVEATE_ADAPTER_SLO_MS"] = f"{options.slo_ms:g}"
+    own = options.slo_ms is None and "FOVEATE_ADAPTER_SLO_MS" in os.environ
+    if "slo_ms" in model.model_fields_set and not own:
+        settings["FOVEATE_ADAPTER_SLO_MS"] = str(model.slo_ms)
         # Newer than any SLO stored so far, and older than any that is set from now on.
         settings["FOVEATE_ADAPTER_SLO_GIVEN_AT"] = datetime.now(UTC).isoformat()
     return settings

@@ -52,7 +52,7 @@ def macs_as_times(engine: Engine, batches: Sequence[int] | None = None, **_: Any
     )
 
 
-def block_macs(vit: ViT, batch: int, **_: Any) -> BlockTimes:
+def block_macs(vit: ViT, batch: int, *_: Any, **__: Any) -> BlockTimes:
     config, tokens = vit.config, range(4, vit.config.patches + 2)
     attention = [1e-9 * batch * (4 * n * config.dim**2 + 2 * n * n * config.dim) for n in tokens]
     mlp = [1e-9 * batch * 2 * n * config.dim * config.mlp_dim for n in tokens]

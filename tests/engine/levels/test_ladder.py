@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,14 +150,18 @@ def test_a_latency_file_round_trips(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["latency.json"]
 
 
-def test_padded_batches_take_the_time_of_the_next_size() -> None:
-    seconds = ((1.0, 2.0, 5.0), (0.5, 1.0, 2.0))
+def test_padded_batches_run_in_the_parts_that_are_quickest() -> None:
+    seconds = ((1.0, 2.0, 5.0), (0.5, 1.0, 4.5))
     table = LatencyTable(device="d", ladder="l", batches=(1, 2, 8), seconds=seconds, padded=True)
-    assert [table.batch_seconds(0, n) for n in (1, 2, 3, 8, 9, 18)] == [
-        1.0,
-        2.0,
-        5.0,
-        5.0,
-        6.0,
-        12.0,
+    batches = (0, 1, 2, 3, 4, 5, 8, 9, 18)
+    assert [table.batch_seconds(0, n) for n in batches] == [0, 1, 2, 3, 4, 5, 5, 6, 12]
+    assert [table.parts(0, n) for n in (0, 1, 3, 4, 5, 8)] == [
+        (),
+        (1,),
+        (1, 2),
+        (2, 2),
+        (8,),
+        (8,),
     ]
+    assert table.parts(1, 8) == (2, 2, 2, 2)
+    assert replace(table, padded=False).parts(0, 5) == (5,)
