@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-<<<<<<< HEAD
 __all__ = [
+    "ADMISSION",
     "REPOSITORY",
-    "Admission",
     "Data",
     "Json",
     "Name",
@@ -20,9 +19,6 @@ __all__ = [
     "Repository",
     "Threads",
 ]
-=======
-__all__ = ["ADMISSION", "REPOSITORY", "Data", "Json", "Name", "Repository", "Threads"]
->>>>>>> threads
 
 Name = Annotated[str | None, typer.Argument(help="Model name. Default: the only one.")]
 Repository = Annotated[Path, typer.Option(help="Triton model repository.")]

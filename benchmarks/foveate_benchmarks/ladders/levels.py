@@ -11,13 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 import typer
 
 from foveate.inference.allocator import tune_allocator
-from foveate.inference.latency import sample
+from foveate.inference.latency import one_pass, sample
 from foveate.inference.prepared import PreparedLadder
-from foveate.inference.reference import ReferenceEngine
+from foveate.inference.runtime import Runtime
 from foveate_benchmarks.results import conclude
 
 
@@ -25,11 +24,12 @@ def main(
     name: str = "digits", repository: Path = Path("model_repository"), rounds: int = 40
 ) -> None:
     tune_allocator()
-    torch.set_num_threads(1)
-    engine = ReferenceEngine(PreparedLadder.load(repository / name / "1"))
+    prepared = PreparedLadder.load(repository / name / "1")
+    engine = Runtime.choose().engine(prepared, (8,))
     levels = engine.ladder.levels
-    samples = sample(engine, (8,), rounds, time.process_time)
-    best = [min(samples[level, 8]) for level in range(len(levels))]
+    passes = {level: one_pass(engine, level, 8) for level in range(len(levels))}
+    samples = sample(passes, rounds, time.process_time)
+    best = [min(samples[level]) for level in range(len(levels))]
     rows: list[dict[str, Any]] = []
     for index, level in enumerate(levels):
         macs, speed = levels[0].macs / level.macs, best[0] / best[index]

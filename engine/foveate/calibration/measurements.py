@@ -18,7 +18,7 @@ from foveate.calibration.journal import Journal
 from foveate.calibration.quality import Outcome, answer, judge
 from foveate.images.dataset import Images
 from foveate.inference.engine import Engine
-from foveate.inference.latency import sample
+from foveate.inference.latency import one_pass, sample
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.runtime import Runtime
 from foveate.levels.ladder import Ladder, Level, Quality
@@ -30,6 +30,7 @@ __all__ = ["DENSE", "Bench"]
 
 DENSE = Point(family="dense")
 _AT_A_TIME = 8  # points timed together: a round of them is over in a fraction of a second
+_KEPT = 24  # engines; each holds a compiled level
 _UNKNOWN = Quality(top1=None, agreement=0.0, n=0)
 
 
@@ -51,6 +52,7 @@ class Bench:
         self.folder, self.model, self.configs, self.sets = folder, model, configs, sets
         self._journal, self._batch, self._clock = journal, batch, clock
         self._runtime = runtime
+        self._engines: dict[str, Engine] = {}  # by point, the last used last
         self._dense: dict[str, Tensor] = {}
 
     def ladder(self, points: Sequence[Point], qualities: Sequence[Quality]) -> Ladder:
@@ -88,6 +90,17 @@ class Bench:
         prepared = PreparedLadder.load(self.folder)
         return self._runtime.engine(prepared, batches or (self._batch,))
 
+    def _alone(self, point: Point) -> tuple[Engine, int]:
+        """An engine for one point, and its level. The last ones are kept: to compile takes longer
+        than to time, and dense is always one of the two."""
+        if point.key in self._engines:
+            self._engines[point.key] = self._engines.pop(point.key)
+        else:
+            self._engines[point.key] = self.engine([] if point.key == DENSE.key else [point])
+            while len(self._engines) > _KEPT:
+                self._engines.pop(next(key for key in self._engines if key != DENSE.key))
+        return self._engines[point.key], int(point.key != DENSE.key)
+
     def seconds(self, points: Sequence[Point]) -> list[float]:
         """Time of a batch of each point.
 
@@ -99,14 +112,20 @@ class Bench:
         waiting = list(new.values())
         for start in range(0, len(waiting), _AT_A_TIME):
             few = waiting[start : start + _AT_A_TIME]
-            times = sample(self.engine(few), (self._batch,), clock=self._clock)
-            dense = times[0, self._batch]
+            times = self._sample([DENSE, *few])
+            dense = times[DENSE.key]
             unit = self._journal.once("seconds of level 0", partial(min, dense))
-            for level, point in enumerate(few, 1):
-                pairs = zip(times[level, self._batch], dense, strict=True)
+            for point in few:
+                pairs = zip(times[point.key], dense, strict=True)
                 ratio = median(own / reference for own, reference in pairs)
                 self._journal.add(f"seconds {point.key}", ratio * unit)
         return [self._journal[f"seconds {point.key}"] for point in points]
+
+    def _sample(self, points: Sequence[Point]) -> dict[str, list[float]]:
+        """Seconds of a batch of each, in rounds that interleave them."""
+        engines = {point.key: self._alone(point) for point in points}
+        passes = {key: one_pass(*own, self._batch) for key, own in engines.items()}
+        return sample(passes, clock=self._clock)
 
     def outcome(self, point: Point, on: str) -> Outcome:
         """How the point answers the images of set ``on``."""
@@ -117,14 +136,14 @@ class Bench:
         images, dense = self.sets[on], self._answers(on)
         if point.key == DENSE.key:
             return judge(dense, dense, images)
-        return judge(answer(self.engine([point]), 1, images.pixels), dense, images)
+        return judge(answer(*self._alone(point), images.pixels), dense, images)
 
     def _answers(self, on: str) -> Tensor:
         """Probabilities [n, classes] of level 0, kept in a file once they are complete."""
         path = self.folder / f"dense-{on}.safetensors"
         if on not in self._dense:
             if not path.exists():
-                scores = answer(self.engine([]), 0, self.sets[on].pixels)
+                scores = answer(*self._alone(DENSE), self.sets[on].pixels)
                 with replacing(path) as scratch:
                     save_file({"scores": scores}, scratch)
             self._dense[on] = load_file(path)["scores"]

@@ -7,7 +7,6 @@ Time against tokens is a staircase rather than the line that multiply-accumulate
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from foveate.inference.latency import sample
 from foveate.inference.runtime import Runtime
 from foveate.model.vit import Block, BlockShape, ViT
 
@@ -71,15 +71,10 @@ def measure_blocks(
         for mlp in (False, True)
         for column, n in enumerate(tokens)
     }
-    best = dict.fromkeys(halves, math.inf)
-    for _ in range(rounds + 1):  # the first warms up, and is never the least
-        for key, half in halves.items():
-            start = clock()
-            half()
-            best[key] = min(best[key], clock() - start)
+    samples = sample(halves, rounds, clock)
 
     def rising(mlp: bool) -> list[list[float]]:
-        times = [[best[shape, mlp, c] for c in range(len(tokens))] for shape in shapes]
+        times = [[min(samples[shape, mlp, c]) for c in range(len(tokens))] for shape in shapes]
         return [np.maximum.accumulate(row).tolist() for row in times]
 
     return BlockTimes(tokens=tokens.tolist(), attention=rising(False), mlp=rising(True))

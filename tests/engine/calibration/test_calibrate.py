@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.calibration import calibrate as module
-from foveate.calibration import measurements as bench_module
 from foveate.calibration.calibrate import calibrate
 from foveate.calibration.candidate import WEIGHTS, Point
 from foveate.calibration.journal import Journal
@@ -29,6 +28,7 @@ from foveate.inference.block_times import BlockTimes
 from foveate.inference.engine import Engine
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.reference import ReferenceEngine
+from foveate.inference.runtime import Runtime
 from foveate.levels.ladder import Quality
 from foveate.levels.latency_table import LatencyTable
 from foveate.levels.schedule import Schedule
@@ -38,6 +38,7 @@ from foveate.reduce.selector_network import Selector
 
 TINY = ViTConfig(height=48, width=48, dim=32, depth=4, heads=2, mlp_dim=64)  # of version
 Pair = tuple[Images, Images]
+PYTORCH = Runtime(compiled=False, bf16=False, threads=1)
 QUICK = Settings(budgets=(0.7, 0.4), max_loss=1.0, search_images=8, starts=1, patience=2.0)
 
 
@@ -61,20 +62,18 @@ def block_macs(vit: ViT, batch: int, *_: Any, **__: Any) -> BlockTimes:
     )
 
 
-def macs_as_samples(
-    engine: Engine, batches: Sequence[int], **_: Any
-) -> dict[tuple[int, int], list[float]]:
+def macs_as_samples(bench: Bench, points: Sequence[Point]) -> dict[str, list[float]]:
+    ladder = bench.ladder(points, [Quality(top1=None, agreement=0.0, n=0)] * len(points))
     return {
-        (index, batch): [1e-9 * level.macs * batch]
-        for index, level in enumerate(engine.ladder.levels)
-        for batch in batches
+        point.key: [1e-9 * level.macs * 8]
+        for point, level in zip(points, ladder.levels, strict=True)
     }
 
 
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device whose times are its multiply-accumulates."""
-    monkeypatch.setattr(bench_module, "sample", macs_as_samples)
+    monkeypatch.setattr(Bench, "_sample", macs_as_samples)
     monkeypatch.setattr(module, "measure", macs_as_times)
     monkeypatch.setattr(module, "measure_blocks", block_macs)
 
@@ -98,7 +97,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 def test_the_ladder_is_one_the_engine_loads_and_the_report_shows_all_of_it(
     version: Path, images: Pair, tmp_path: Path
 ) -> None:
-    found = calibrate(version, "toy", *images, QUICK, state=tmp_path)
+    found = calibrate(version, "toy", *images, QUICK, runtime=PYTORCH, state=tmp_path)
     engine = ReferenceEngine(PreparedLadder.load(version))
     assert engine.ladder == found.ladder
     assert len(engine.levels) >= 2
@@ -125,7 +124,7 @@ def test_a_report_needs_no_schedule_that_fits_or_answers_otherwise(
     version: Path, images: Pair, tmp_path: Path, kls: list[float]
 ) -> None:
     """Level 0 alone, or with others that are no farther from it than rounding."""
-    found = calibrate(version, "toy", *images, QUICK, state=tmp_path)
+    found = calibrate(version, "toy", *images, QUICK, runtime=PYTORCH, state=tmp_path)
     trials = [
         replace(trial, outcome=replace(trial.outcome, kl=kl))
         for trial, kl in zip(found.trials, [0.0, *kls], strict=False)
@@ -142,7 +141,7 @@ def test_an_interrupted_run_goes_on_without_repeating_anything(
     judged: Counter[tuple[str, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = calibrate(version, "toy", *images, QUICK, state=tmp_path / "whole")
+    whole = calibrate(version, "toy", *images, QUICK, runtime=PYTORCH, state=tmp_path / "whole")
     asked = Counter(judged)
     assert set(asked.values()) == {1}
     judged.clear()
@@ -157,15 +156,15 @@ def test_an_interrupted_run_goes_on_without_repeating_anything(
     with monkeypatch.context() as patch:
         patch.setattr(Bench, "_judge", killed)
         with pytest.raises(KeyboardInterrupt):
-            calibrate(version, "toy", *images, QUICK, state=tmp_path / "cut")
-    resumed = calibrate(version, "toy", *images, QUICK, state=tmp_path / "cut")
+            calibrate(version, "toy", *images, QUICK, runtime=PYTORCH, state=tmp_path / "cut")
+    resumed = calibrate(version, "toy", *images, QUICK, runtime=PYTORCH, state=tmp_path / "cut")
     assert judged == asked
     assert resumed.recalled > 0
     assert resumed.ladder == whole.ladder
     assert resumed.contests == whole.contests
 
     judged.clear()
-    again = calibrate(version, "toy", *images, QUICK, state=tmp_path / "cut")
+    again = calibrate(version, "toy", *images, QUICK, runtime=PYTORCH, state=tmp_path / "cut")
     assert not judged
     assert again.measured == 0
     assert again.ladder == whole.ladder
@@ -178,7 +177,15 @@ def test_selectors_are_a_method_where_they_were_trained(
     torch.manual_seed(0)
     selectors = {block: Selector(TINY) for block in (1, 3)}
     save_selectors(version / "chosen.safetensors", selectors)
-    found = calibrate(version, "toy", *images, QUICK, state=tmp_path, selector="chosen.safetensors")
+    found = calibrate(
+        version,
+        "toy",
+        *images,
+        QUICK,
+        runtime=PYTORCH,
+        state=tmp_path,
+        selector="chosen.safetensors",
+    )
     learned = [
         (point["block"], files)
         for reducers, _, files in (json.loads(key) for key, _ in judged)
@@ -190,7 +197,15 @@ def test_selectors_are_a_method_where_they_were_trained(
     rivals = {family for contest in found.contests for family in contest.rivals}
     assert {"selector, drop", "selector, package", "tome, every block"} <= rivals
     with pytest.raises(WeightsError, match="absent"):
-        calibrate(version, "toy", *images, QUICK, state=tmp_path, selector="absent.safetensors")
+        calibrate(
+            version,
+            "toy",
+            *images,
+            QUICK,
+            runtime=PYTORCH,
+            state=tmp_path,
+            selector="absent.safetensors",
+        )
 
 
 def test_a_level_costs_what_its_selectors_do(version: Path, tmp_path: Path) -> None:
@@ -198,7 +213,9 @@ def test_a_level_costs_what_its_selectors_do(version: Path, tmp_path: Path) -> N
     reducers = ({"kind": "prune", "block": 1, "keep": 9, "fate": "drop", "score": "selector"},)
     point = Point(family="x", reducers=reducers, files={"selector": "chosen.safetensors"})
     journal = Journal(tmp_path / "journal")
-    bench = Bench(version, "toy", {WEIGHTS: TINY}, {}, journal, batch=1, clock=lambda: 0.0)
+    bench = Bench(
+        version, "toy", {WEIGHTS: TINY}, {}, journal, runtime=PYTORCH, batch=1, clock=lambda: 0.0
+    )
     unknown = Quality(top1=None, agreement=0.0, n=0)
     _, level = bench.ladder([DENSE, point], [unknown] * 2).levels
     prepared = bench.engine([point]).levels[1]
@@ -212,7 +229,7 @@ def test_a_level_costs_what_its_selectors_do(version: Path, tmp_path: Path) -> N
 @pytest.mark.usefixtures("steady")
 def test_without_labels_quality_is_agreement(version: Path, images: Pair, tmp_path: Path) -> None:
     bare = [Images(half.pixels, None) for half in images]
-    found = calibrate(version, "toy", *bare, QUICK, state=tmp_path)
+    found = calibrate(version, "toy", *bare, QUICK, runtime=PYTORCH, state=tmp_path)
     assert not found.ladder.uses_labels
     assert found.ladder.quality(0) == 1.0
 
@@ -222,7 +239,9 @@ def test_what_does_not_belong_together_is_refused(
 ) -> None:
     def refused(message: str, *pair: Images, **options: Any) -> None:
         with pytest.raises(InputError, match=message):
-            calibrate(version, "toy", *(pair or images), QUICK, state=tmp_path, **options)
+            calibrate(
+                version, "toy", *(pair or images), QUICK, runtime=PYTORCH, state=tmp_path, **options
+            )
 
     choose, report = images
     save_file({"words": torch.zeros(10, 3 * 16 * 16)}, version / "words.safetensors")
@@ -232,7 +251,15 @@ def test_what_does_not_belong_together_is_refused(
     refused("labels: only choose or report", choose, Images(report.pixels, None))
     refused("images of .32, 48.; expected .48, 48.", choose, Images(report.pixels[:, :32], None))
     with pytest.raises(WeightsError, match="absent"):
-        calibrate(version, "toy", *images, QUICK, state=tmp_path, variants=["absent.safetensors"])
+        calibrate(
+            version,
+            "toy",
+            *images,
+            QUICK,
+            runtime=PYTORCH,
+            state=tmp_path,
+            variants=["absent.safetensors"],
+        )
     assert not (version / "ladder.json").exists()
 
 
