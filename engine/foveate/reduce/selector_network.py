@@ -63,15 +63,18 @@ class Selector(nn.Module):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one token: of the scorers' products of matrices, all heads."""
-        linears = [m for m in self.scorers.modules() if isinstance(m, nn.Linear)]
-        return sum(m.weight.numel() for m in linears) * (self.heads if self.shared else 1)
+        """Multiply-accumulates of one token: of all products of matrices."""
+        return _weights(self.scorers) * (self.heads if self.shared else 1) + _weights(self.excite)
 
     @torch.no_grad()
     def shift(self, amount: float) -> None:
         """Add ``amount`` to the log-odds of every token."""
         for scorer in self.scorers:
             scorer.bias[0] += amount  # type: ignore[operator, index]
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
 
 
 class _HeadWeights(nn.Module):

@@ -30,13 +30,13 @@ def test_a_model_waits_for_another_that_measures(
         seconds=rows,
     )
     measured: list[Engine] = []
-    monkeypatch.setattr(latency, "measure", lambda engine: measured.append(engine) or table)
+    monkeypatch.setattr(latency, "measure", lambda engine, **_: measured.append(engine) or table)
     with ThreadPoolExecutor(1) as pool:
         with (tmp_path / "measuring.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             waiting = pool.submit(load_or_measure, engine, tmp_path)
             assert not wait([waiting], timeout=0.5).done
-            table.save(table_path(engine.ladder, engine.device, tmp_path))
+            table.save(table_path(engine, tmp_path))
         assert waiting.result(timeout=60) == table
     assert not measured
     assert load_or_measure(engine, tmp_path / "new") == table

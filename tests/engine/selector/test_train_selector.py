@@ -275,7 +275,7 @@ def test_an_interrupted_command_goes_on_with_the_same_table(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = iter([BlockTable((1, 17), (1.0, 17.0)), BlockTable((1, 17), (1.1, 17.1))] * 2)
-    monkeypatch.setattr(job, "measure_block", lambda vit, batch: next(measured))
+    monkeypatch.setattr(job, "measure_block", lambda vit, batch, runtime: next(measured))
     seen: list[Recipe] = []
 
     def interrupt(*args: Any, **kwargs: Any) -> Trained:
