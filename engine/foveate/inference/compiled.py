@@ -63,15 +63,12 @@ class CompiledEngine(Engine):
 
     def compile(self, progress: Progress = lambda *_: None) -> None:
         """Compile every level for every batch size, several at a time."""
-        wanted = [
-            (level, variant, size)
-            for level, own in enumerate(self.levels)
-            for variant in range(len(own.variants))
-            for size in self.batches
-        ]
         with ThreadPoolExecutor(self.threads) as pool:
-            for done, _ in enumerate(pool.map(lambda key: self._pass(*key), wanted)):
-                progress("compile levels", done + 1, len(wanted))
+            for level, own in enumerate(self.levels):
+                variants = range(len(own.variants))
+                wanted = [(level, variant, size) for variant in variants for size in self.batches]
+                list(pool.map(lambda key: self._pass(*key), wanted))
+                progress("compile levels", level + 1, len(self.levels))
 
     @property
     def executor(self) -> str:

@@ -1,6 +1,6 @@
 """A level for OpenVINO, for batches of any size: traced with the operators' static forms.
 
-Run as ``python -m foveate.inference.export``, it exports one level into a folder and tries it: a
+Run as ``python -m foveate.inference.export``, it exports levels into a folder and tries them: a
 compiler that dies takes this process with it, and not the one that serves.
 """
 
@@ -20,9 +20,10 @@ from foveate.inference.fixed import PLAIN, Forward
 from foveate.inference.prepared import PreparedLadder, PreparedLevel
 from foveate_kernels.library import tracing
 
-__all__ = ["REFUSED", "compile_model", "export_level", "export_module"]
+__all__ = ["REFUSED", "TRIED", "compile_model", "export_level", "export_module"]
 
 REFUSED = 3  # exit status: the level cannot be exported or compiled
+TRIED = "tried"  # file that says it can
 _SAMPLE = 2  # images of the trial
 
 
@@ -74,28 +75,35 @@ class _Pass(nn.Module):
 
 
 def main() -> None:
-    """Export every variant of a level to ``OUT/VARIANT.xml``, and try it."""
+    """Export every variant of each level to ``OUT/LEVEL/VARIANT.xml``, and try it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, help="version folder of the model")
-    parser.add_argument("level", type=int)
     parser.add_argument("out", type=Path)
     parser.add_argument("precision", choices=["fp32", "bf16"])
+    parser.add_argument("levels", type=int, nargs="+")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    level = PreparedLadder.load(options.folder).levels[options.level]
-    for variant, own in enumerate(level.variants):
-        try:
-            model = export_level(own)
-        except Exception as error:  # whatever a converter raises of what it does not know
-            _refuse(error)
-        ov.save_model(model, options.out / f"{variant}.xml", compress_to_fp16=False)
-        saved = ov.Core().read_model(options.out / f"{variant}.xml")
-        config = own.vit.config
-        sample = torch.zeros(_SAMPLE, config.height, config.width, 3, dtype=torch.uint8)
-        try:
-            compile_model(saved, _SAMPLE, options.precision, 1)([sample.numpy()])
-        except RuntimeError as error:
-            _refuse(error)
+    prepared = PreparedLadder.load(options.folder)
+    for level in options.levels:
+        out = options.out / str(level)
+        out.mkdir()
+        for variant, own in enumerate(prepared.levels[level].variants):
+            _export(own, out / f"{variant}.xml", options.precision)
+        (out / TRIED).touch()
+
+
+def _export(level: PreparedLevel, path: Path, precision: str) -> None:
+    try:
+        model = export_level(level)
+    except Exception as error:  # whatever a converter raises of what it does not know
+        _refuse(error)
+    ov.save_model(model, path, compress_to_fp16=False)
+    saved, config = ov.Core().read_model(path), level.vit.config
+    sample = torch.zeros(_SAMPLE, config.height, config.width, 3, dtype=torch.uint8)
+    try:
+        compile_model(saved, _SAMPLE, precision, 1)([sample.numpy()])
+    except RuntimeError as error:
+        _refuse(error)
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -1,7 +1,7 @@
 """Exported levels on disk: made once for each model, OpenVINO and CPU, in processes of their own.
 
 An entry is a folder with ``VARIANT.xml`` and ``VARIANT.bin`` for every variant of a level, or with
-``failed.txt``, and ``digests.json``, by which a damaged entry is known and made anew.
+``failed.txt``, and ``digests.json``, by which a damaged entry is known.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,7 +27,7 @@ import openvino as ov
 import foveate
 import foveate_kernels
 from foveate.images.folder import Progress
-from foveate.inference.export import REFUSED, export_level
+from foveate.inference.export import REFUSED, TRIED, export_level
 from foveate.inference.latency import processor
 from foveate.inference.prepared import PreparedLadder
 
@@ -55,24 +55,20 @@ def exported_levels(
         cache: folder of entries. If it cannot be written, levels are exported all the same, and
             again at the next start.
         precision: ``fp32`` or ``bf16``, in which exported levels are tried.
-        jobs: levels exported at the same time.
+        jobs: processes that export.
     """
-    models: dict[tuple[int, int], ov.Model | str] = {}
-    count = len(prepared.levels)
-    with _writable(cache) as place, ThreadPoolExecutor(jobs) as pool:
-        entries = pool.map(
-            lambda level: _entry(folder, prepared, place, precision, level), range(count)
-        )
-        for level, entry in enumerate(entries):
-            progress("export levels", level + 1, count)
-            for variant, own in enumerate(prepared.levels[level].variants):
-                if entry is None:
-                    models[level, variant] = export_level(own)
-                elif (failed := entry / _FAILED).exists():
-                    models[level, variant] = failed.read_text()
-                else:
-                    models[level, variant] = ov.Core().read_model(entry / f"{variant}.xml")
-    return models
+    with _writable(cache) as place:
+        entries = _Entries(folder, prepared, place, precision)
+        missing = [level for level in range(len(prepared.levels)) if not entries.whole(level)]
+        shares = [share for job in range(jobs) if (share := missing[job::jobs])]
+        with ThreadPoolExecutor(max(1, len(shares))) as pool:
+            for done, _ in enumerate(pool.map(entries.make, shares)):
+                progress("export levels", done + 1, len(shares))
+        return {
+            (level, variant): entries.read(level, variant)
+            for level, own in enumerate(prepared.levels)
+            for variant in range(len(own.variants))
+        }
 
 
 @contextmanager
@@ -92,75 +88,87 @@ def _writable(cache: Path) -> Iterator[Path]:
     yield cache
 
 
-def _entry(
-    folder: Path, prepared: PreparedLadder, cache: Path, precision: str, level: int
-) -> Path | None:
-    """The entry of a level, made if need be; None if that is not possible."""
-    entry = cache / f"level{level}-{_key(folder, prepared, precision, level)}"
-    if entry.exists() and not _whole(entry):
-        _log.warning("%s: damaged, exported again", entry)
-        shutil.rmtree(entry, ignore_errors=True)
-    try:
-        if not entry.exists():
-            scratch = Path(tempfile.mkdtemp(prefix=".", dir=cache))
-            try:
-                _fill(scratch, folder, level, precision)
-                scratch.rename(entry)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-        os.utime(entry)
-    except OSError as error:
-        if not entry.exists():  # another process may have been first
-            _log.warning("%s: %s; the level is exported again at every start", entry, error)
-            return None
-    return entry
+class _Entries:
+    """Of one model."""
 
+    def __init__(self, folder: Path, prepared: PreparedLadder, cache: Path, precision: str) -> None:
+        self._folder, self._prepared = folder, prepared
+        self._cache, self._precision = cache, precision
+        digest = lru_cache(lambda name: _sha((folder / name).read_bytes()))
+        self._paths = []
+        for index, level in enumerate(prepared.ladder.levels):
+            files = [name for name in (level.weights, level.vocabulary, level.selector) if name]
+            facts = (
+                [*map(dict, level.reducers)],
+                [*map(digest, files)],
+                _code(),
+                ov.__version__,
+                processor(),
+                precision,
+            )
+            self._paths.append(cache / f"level{index}-{_sha(repr(facts).encode())[:16]}")
 
-def _fill(entry: Path, folder: Path, level: int, precision: str) -> None:
-    """Raises :class:`OSError` if it cannot be written, or the process cannot be run."""
-    module = [sys.executable, "-m", "foveate.inference.export"]
-    done = subprocess.run(
-        [*module, str(folder), str(level), str(entry), precision], capture_output=True, text=True
-    )
-    last = (done.stderr.strip().splitlines() or [""])[-1]
-    if done.returncode == REFUSED:
-        (entry / _FAILED).write_text(last)
-    elif -done.returncode in _ITS_OWN:
-        (entry / _FAILED).write_text(
-            f"its compiler dies of {signal.Signals(-done.returncode).name}"
-        )
-    elif done.returncode:
-        raise OSError(f"{' '.join(module)} ended with {done.returncode}: {last}")
-    (entry / "digests.json").write_text(json.dumps(_digests(entry)))
-
-
-def _whole(entry: Path) -> bool:
-    try:
-        expected = json.loads((entry / "digests.json").read_text())
-        return bool(expected) and expected == _digests(entry)
-    except (OSError, ValueError):
+    def whole(self, level: int) -> bool:
+        """Whether there is an entry; removes a damaged one."""
+        path = self._paths[level]
+        try:
+            if json.loads((path / "digests.json").read_text()) == _digests(path):
+                os.utime(path)
+                return True
+        except (OSError, ValueError):
+            pass
+        if path.exists():
+            _log.warning("%s: damaged; the level is exported anew", path)
+            shutil.rmtree(path, ignore_errors=True)
         return False
+
+    def make(self, levels: Sequence[int]) -> None:
+        """Export in one process. What it leaves, since it fails, in one for each level."""
+        try:
+            with tempfile.TemporaryDirectory(prefix=".", dir=self._cache) as name:
+                scratch = Path(name)
+                left = self._export(scratch, levels)
+                for level in levels:
+                    if level not in left:
+                        own = scratch / str(level)
+                        (own / "digests.json").write_text(json.dumps(_digests(own)))
+                        with suppress(OSError):  # another process was first
+                            own.rename(self._paths[level])
+        except OSError as error:
+            _log.warning("%s; exported again at every start", error)
+            return
+        for level in left:
+            self.make([level])
+
+    def _export(self, scratch: Path, levels: Sequence[int]) -> Sequence[int]:
+        """Levels left to export. Raises :class:`OSError` if they cannot be written."""
+        command = [sys.executable, "-m", "foveate.inference.export"]
+        command += [str(self._folder), str(scratch), self._precision, *map(str, levels)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        left = [level for level in levels if not (scratch / str(level) / TRIED).exists()]
+        if len(levels) > 1 or not left:
+            return left
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        if -done.returncode in _ITS_OWN:
+            last = f"the compiler dies of {signal.Signals(-done.returncode).name}"
+        elif done.returncode != REFUSED:
+            raise OSError(f"{self._cache}: level {left[0]}: {last}")
+        (scratch / str(left[0]) / _FAILED).write_text(last)
+        return []
+
+    def read(self, level: int, variant: int) -> ov.Model | str:
+        path = self._paths[level]
+        if (path / _FAILED).exists():
+            return (path / _FAILED).read_text()
+        if (path / f"{variant}.xml").exists():
+            return ov.Core().read_model(path / f"{variant}.xml")
+        return export_level(self._prepared.levels[level].variants[variant])
 
 
 def _digests(entry: Path) -> dict[str, str]:
     """Of each file but the list of them."""
     files = sorted(path for path in entry.iterdir() if path.suffix != ".json")
     return {path.name: _sha(path.read_bytes()) for path in files}
-
-
-def _key(folder: Path, prepared: PreparedLadder, precision: str, level: int) -> str:
-    """Of all that an export depends on: the level, its tensors, our code, OpenVINO, the CPU."""
-    own = prepared.ladder.levels[level]
-    names = [name for name in (own.weights, own.vocabulary, own.selector) if name is not None]
-    facts = (
-        [*map(dict, own.reducers)],
-        [_sha((folder / name).read_bytes()) for name in names],
-        _code(),
-        ov.__version__,
-        processor(),
-        precision,
-    )
-    return _sha(repr(facts).encode())[:16]
 
 
 @lru_cache

@@ -14,6 +14,7 @@ from foveate.inference.graphs import GraphEngine
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.reference import ReferenceEngine
 from foveate.inference.runtime import Executor, Precision, Runtime
+from foveate.usable_cpus import usable_cpus
 
 __all__ = ["start_engine"]
 
@@ -55,7 +56,7 @@ def start_engine(
     from foveate.inference.exported import exported_levels
 
     def compiled(own: str) -> Engine:
-        models = exported_levels(folder, prepared, cache, own, threads, progress)
+        models = exported_levels(folder, prepared, cache, own, usable_cpus(), progress)
         engine = CompiledEngine(
             prepared,
             lambda level, variant: models[level, variant],
