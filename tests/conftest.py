@@ -305,6 +305,16 @@ def build_engine() -> Callable[..., Any]:
     return build
 
 
+@pytest.fixture(scope="session")
+def as_served() -> Callable[[Path], Any]:
+    """``as_served(folder)``: the engine a server runs for a model's version folder, by itself."""
+    from foveate.inference.engine import batch_sizes
+    from foveate.inference.prepared import PreparedLadder
+    from foveate.inference.runtime import Runtime
+
+    return lambda folder: Runtime.choose().engine(PreparedLadder.load(folder), batch_sizes(16))
+
+
 def serve_command(*options: str) -> list[str]:
     return [sys.executable, "-m", "foveate_cli.main", "serve", *options]
 

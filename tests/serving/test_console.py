@@ -17,8 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from foveate.images import cluttered_digits as images
-from foveate.inference.prepared import PreparedLadder
-from foveate.inference.reference import ReferenceEngine
+from foveate.inference.engine import Engine
 
 BROWSERS = ("chromium", "google-chrome", "chrome", "chromium-browser")
 PIXELS, LABELS = images.test_set(4)
@@ -223,10 +222,12 @@ def test_a_pin_holds_until_it_is_taken_away_or_expires(
 
 
 def test_an_image_is_classified_and_its_patches_shown(
-    open_console: Callable[..., Console], server: Any, picture: Callable[..., None]
+    open_console: Callable[..., Console],
+    server: Any,
+    picture: Callable[..., None],
+    as_served: Callable[[Path], Engine],
 ) -> None:
-    torch.set_num_threads(1)
-    engine = ReferenceEngine(PreparedLadder.load(Path(server.repository) / "digits" / "1"))
+    engine = as_served(Path(server.repository) / "digits" / "1")
     console = open_console(server.adapter)
     page = console.page
     console.show_image(PIXELS[1])

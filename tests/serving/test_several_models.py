@@ -27,6 +27,7 @@ from foveate.images.pairs import load_pair
 from foveate.images.preprocess import Preprocess, read_preprocess
 from foveate.importers.importer import import_checkpoint
 from foveate.importers.source import find_source
+from foveate.inference.runtime import Runtime
 from foveate.model.vit import load_vit
 from foveate_loadtest.bench.pictures import gather
 from foveate_loadtest.choices import Protocol, Shape, Target
@@ -82,6 +83,8 @@ def served(
     folder = tmp_path_factory.mktemp("several")
     both = shutil.copytree(repository, folder / "models")
     import_checkpoint(find_source(str(checkpoint(folder / "checkpoint"))), both, "fish")
+    with (both / "fish" / "config.pbtxt").open("a") as config:
+        config.write('parameters { key: "precision" value { string_value: "fp32" } }\n')
     served = start_server(repository=both)
     served.await_ready()
     yield served
@@ -95,6 +98,16 @@ def photo(seed: int = 5) -> bytes:
     return buffer.getvalue()
 
 
+def test_a_model_may_state_its_precision(served: Any) -> None:
+    text = httpx.get(f"http://{served.metrics}").text
+    told = {line.split('model="')[1].split('"')[0]: line for line in text.splitlines()
+            if line.startswith("foveate_build_info") and 'component="model"' in line}  # fmt: skip
+    assert 'precision="fp32"' in told["fish"]
+    precision = Runtime.choose().precision
+    assert f'precision="{precision}"' in told["digits"]
+    assert 'executor="OpenVINO' in told["digits"]
+
+
 def test_a_file_goes_through_the_checkpoints_own_preprocessing(served: Any) -> None:
     client = tritonclient.http.InferenceServerClient(served.http)
     tensor = tritonclient.http.InferInput("IMAGE", [1, 1], "BYTES")
@@ -104,7 +117,7 @@ def test_a_file_goes_through_the_checkpoints_own_preprocessing(served: Any) -> N
     way = Preprocess(resize=256, interpolation="bicubic")
     pixels = torch.from_numpy(decode_image(photo(), 224, 224, way).copy()).unsqueeze(0)
     expected = vit.scores(vit(pixels))
-    np.testing.assert_allclose(answer.as_numpy("SCORES"), expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(answer.as_numpy("SCORES"), expected.numpy(), atol=1e-5)
     assert answer.as_numpy("LEVEL").tolist() == [[0]]
 
 
