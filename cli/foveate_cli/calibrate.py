@@ -15,7 +15,7 @@ from rich.table import Table
 
 from foveate.calibration.settings import Settings
 from foveate.errors import InputError
-from foveate.repository import choose_model
+from foveate.repository import choose_model, read_max_batch, set_max_batch
 from foveate_cli.options import (
     REPOSITORY,
     Data,
@@ -76,6 +76,16 @@ def calibrate(
     time_limit: Annotated[
         float | None, typer.Option(help="Minutes after which no new search starts.")
     ] = None,
+    slo_ms: Annotated[
+        float, typer.Option(help="Latency SLO to choose the largest batch by, milliseconds.")
+    ] = _DEFAULT.slo_ms,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest batch to serve, 1..128.",
+            show_default="up to 32, by measured times: a quarter of the SLO at the cheapest level",
+        ),
+    ] = None,
     precision: Precision = PrecisionName.AUTO,
     threads: Threads = 1,
     report: Annotated[
@@ -88,6 +98,8 @@ def calibrate(
 ) -> None:
     """Search for levels, measure them, and write the ladder of those worth having.
 
+    Sets max_batch_size in config.pbtxt of the model, and of those around it.
+
     An interrupted run resumes when you run the command again.
     """
     settings = Settings(
@@ -98,10 +110,13 @@ def calibrate(
         multiple=multiple,
         seed=seed,
         time_limit_s=None if time_limit is None else 60 * time_limit,
+        slo_ms=slo_ms,
+        max_batch=max_batch,
     )
     if find_spec("matplotlib") is None:
         raise InputError("report: needs matplotlib; pip install 'foveate[calibrate]'")
     model = choose_model(repository, name)
+    before = read_max_batch(repository, model)  # or it could not be set after all the work
 
     from foveate.calibration.calibrate import calibrate as run
     from foveate.calibration.candidate import WEIGHTS
@@ -137,6 +152,7 @@ def calibrate(
             # With one thread, CPU time, so that other processes on the machine do not count.
             clock=time.process_time if threads == 1 else time.perf_counter,
         )
+    set_max_batch(repository, model, found.max_batch.images)
     path = report or state / model / "calibration.html"
     write_report(found, path)
     if as_json:
@@ -147,6 +163,8 @@ def calibrate(
     for row in rows:
         table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
     Console().print(table)
+    largest = found.max_batch
+    typer.echo(f"max_batch_size {largest.images}, was {before}: {largest.reason}")
     typer.echo(f"wrote {folder / 'ladder.json'}; report: {path}")
     if found.recalled:
         typer.echo(f"reused {found.recalled} measurements of an earlier run", err=True)
@@ -209,6 +227,7 @@ def _facts(found: Calibration, report: Path) -> dict[str, Any]:
         "model": found.ladder.model,
         "settings": asdict(found.settings),
         "levels": _levels(found),
+        "max_batch": asdict(found.max_batch),
         "contests": contests,
         "recalled": found.recalled,
         "measured": found.measured,

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from foveate.errors import InputError
+from foveate.repository import MAX_BATCH
 from foveate_cli.options import REPOSITORY, Json, Repository
 from foveate_cli.progress import bars
 
@@ -61,6 +62,12 @@ def import_(
             dir_okay=False,
         ),
     ] = None,
+    max_batch: Annotated[
+        int,
+        typer.Option(
+            min=1, max=128, help='Largest batch to serve, until "foveate calibrate" chooses one.'
+        ),
+    ] = MAX_BATCH,
     check: Annotated[
         list[Path] | None,
         typer.Option(
@@ -91,7 +98,7 @@ def import_(
     # Before anything is written: without an original there is nothing to compare with.
     original = find_original(found, names, prompts) if check else None
     with bars() as progress:
-        wishes = Wishes(size=image_size, labels=names, prompts=prompts)
+        wishes = Wishes(size=image_size, labels=names, prompts=prompts, max_batch=max_batch)
         imported = import_checkpoint(found, repository, name, wishes, progress)
     compared: list[Compared] = []
     if check and original is not None:

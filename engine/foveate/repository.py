@@ -11,18 +11,25 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from foveate.atomic_file import replacing
 from foveate.errors import ServerError, WeightsError
 from foveate.levels.ladder import Ladder
 
 __all__ = [
     "CONTROL_SUFFIX",
+    "MAX_BATCH",
+    "SUFFIXES",
     "check_repository",
     "choose_model",
     "model_names",
+    "read_max_batch",
+    "set_max_batch",
     "write_control_models",
 ]
 
+SUFFIXES = ("", "_decode", "_pixels", "_classify", "_explain")  # of the models of an entry
 CONTROL_SUFFIX = "_control"
+MAX_BATCH = 16  # images, until a calibration chooses
 
 _BACKEND = re.compile(r'^\s*backend\s*:\s*"foveate"', re.MULTILINE)
 _LABELS = re.compile(r'\blabel_filename\s*:\s*"([^"]+)"')
@@ -30,6 +37,7 @@ _STEP = re.compile(r'\bmodel_name\s*:\s*"([^"]+)"')
 _COMPONENT = re.compile(
     r'"component"[\s,]*value\s*:?\s*\{\s*string_value\s*:\s*"(classify|decode|control)"'
 )
+_MAX_BATCH = re.compile(rb"^[ \t]*max_batch_size[ \t]*:[ \t]*(\d+)\b", re.MULTILINE)
 _CONTROL = """\
 # POLICY: a message as JSON, or nothing to ask for the number of the last one. MAC: its seal.
 backend: "foveate"
@@ -100,6 +108,43 @@ def choose_model(repository: Path, name: str | None) -> str:
         return name
     problem = "several models" if name is None else f"no model {name!r}"
     raise ServerError(f"{repository}: {problem}; choose one of {', '.join(models)}")
+
+
+def read_max_batch(repository: Path, name: str) -> int:
+    """Largest batch of a model. Raises :class:`ServerError` as :func:`set_max_batch` does."""
+    return int(next(iter(_max_batches(repository, name).values()))[1])
+
+
+def set_max_batch(repository: Path, name: str, images: int) -> None:
+    """Set ``max_batch_size`` of a model and of those around it; every other byte stays.
+
+    Raises :class:`ServerError` before anything is written if one of them does not state it on
+    exactly one line of its own, and if one cannot be written.
+    """
+    for config, line in _max_batches(repository, name).items():
+        text = line.string[: line.start(1)] + b"%d" % images + line.string[line.end(1) :]
+        if text != line.string:
+            try:
+                with replacing(config) as scratch:
+                    scratch.write_bytes(text)
+            except OSError as error:
+                raise ServerError(f"{config}: cannot write max_batch_size: {error}") from error
+
+
+def _max_batches(repository: Path, name: str) -> dict[Path, re.Match[bytes]]:
+    """Where each ``config.pbtxt`` of an entry states ``max_batch_size``, the classifier first."""
+    lines = {}
+    for suffix in SUFFIXES:
+        config = repository / f"{name}{suffix}" / "config.pbtxt"
+        if suffix and not config.exists():
+            continue
+        found = [*_MAX_BATCH.finditer(config.read_bytes())]
+        if len(found) != 1:
+            raise ServerError(
+                f'{config}: {len(found)} lines "max_batch_size: N"; expected exactly one'
+            )
+        lines[config] = found[0]
+    return lines
 
 
 def _components(repository: Path) -> dict[str, str]:

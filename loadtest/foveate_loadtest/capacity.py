@@ -15,12 +15,12 @@ from foveate_loadtest.errors import TargetError
 from foveate_loadtest.image_sets import load_images
 from foveate_loadtest.ladder_facts import LadderFacts
 from foveate_loadtest.payloads import Parameters, grpc_payload, tensors
-from foveate_loadtest.senders import infer_method
+from foveate_loadtest.senders import infer_method, max_batch
 
 __all__ = ["measure_capacities", "measure_capacity"]
 
 _IMAGES = 64
-_IN_FLIGHT = 24  # three of the demo's largest batches: one runs, one waits, one is under way
+_BATCHES = 3  # in flight, of the largest size: one runs, one waits, one is under way
 _WARM_UP = 0.5  # seconds, not counted
 _TIMEOUT = 30.0
 _MAX_REFUSED = 0.05  # share
@@ -39,15 +39,19 @@ def measure_capacity(
 
     ``grpc_url`` is host:port; ``image_set`` see :func:`load_images`. The server must not cap pinned
     requests (``--no-pin-cap``). Raises :class:`TargetError` if more than 5 % of the requests are
-    refused.
+    refused, or the server does not say how large its batches are.
     """
     images, _ = load_images(image_set, _IMAGES, target)
     # The full queue must not be taken for an overload.
     parameters: Parameters = {"level": level, "deadline_ms": int(_TIMEOUT * 1000)}
     payloads = [grpc_payload(target.model(model), x, parameters) for x in tensors(images)]
     with grpc.insecure_channel(grpc_url) as channel:
+        try:
+            in_flight = _BATCHES * max_batch(channel, target.model(model))
+        except grpc.RpcError as error:
+            raise TargetError(f"{grpc_url}: {error.code().name}: {error.details()}") from error
         infer = infer_method(channel)
-        return max(_closed_loop(infer, payloads, seconds) for _ in range(runs))
+        return max(_closed_loop(infer, payloads, in_flight, seconds) for _ in range(runs))
 
 
 def measure_capacities(
@@ -65,8 +69,8 @@ def measure_capacities(
     return Capacities(exact=exact, cheapest=cheapest)
 
 
-def _closed_loop(infer: Any, payloads: list[bytes], seconds: float) -> float:
-    slots = threading.Semaphore(_IN_FLIGHT)
+def _closed_loop(infer: Any, payloads: list[bytes], in_flight: int, seconds: float) -> float:
+    slots = threading.Semaphore(in_flight)
     start = time.perf_counter() + _WARM_UP
     end = start + seconds
     answers: list[float] = []
@@ -84,7 +88,7 @@ def _closed_loop(infer: Any, payloads: list[bytes], seconds: float) -> float:
         if time.perf_counter() > end:
             break
         infer.future(payload, timeout=_TIMEOUT).add_done_callback(done)
-    for _ in range(_IN_FLIGHT - 1):
+    for _ in range(in_flight - 1):
         slots.acquire()
     if len(refusals) > _MAX_REFUSED * (len(refusals) + len(answers)):
         hint = ""

@@ -21,7 +21,15 @@ from tritonclient.grpc import service_pb2
 
 from foveate_loadtest.rows import Outcome
 
-__all__ = ["GrpcSender", "HttpSender", "Reply", "Sender", "address", "infer_method"]
+__all__ = [
+    "GrpcSender",
+    "HttpSender",
+    "Reply",
+    "Sender",
+    "address",
+    "infer_method",
+    "max_batch",
+]
 
 _GRPC_OUTCOMES = {
     grpc.StatusCode.UNAVAILABLE: Outcome.REJECTED,
@@ -37,6 +45,7 @@ _LOST = (
     *("Stream removed", "Transport closed", "GOAWAY", "eepalive", "ping timeout", "recvmsg"),
 )
 _ALIVE_S = 1.0  # to say so
+_CONFIG_S = 30.0
 _HTTP_OUTCOMES = {503: Outcome.REJECTED, 400: Outcome.INVALID}
 
 
@@ -75,6 +84,17 @@ def infer_method(channel: grpc.Channel) -> Any:
         "/inference.GRPCInferenceService/ModelInfer",
         response_deserializer=service_pb2.ModelInferResponse.FromString,
     )
+
+
+def max_batch(channel: grpc.Channel, model: str) -> int:
+    """The largest batch of a model; 1 if it takes none. Raises :class:`grpc.RpcError`."""
+    config = channel.unary_unary(
+        "/inference.GRPCInferenceService/ModelConfig",
+        request_serializer=service_pb2.ModelConfigRequest.SerializeToString,
+        response_deserializer=service_pb2.ModelConfigResponse.FromString,
+    )
+    told = config(service_pb2.ModelConfigRequest(name=model), timeout=_CONFIG_S)
+    return max(int(told.config.max_batch_size), 1)
 
 
 class GrpcSender:

@@ -1,6 +1,7 @@
 """A stand-in for a server that stalls, which a real one cannot be asked to do.
 
-It answers the KServe call and nothing else, and is here only to test the *client's* clock.
+It answers the KServe call, says how large its batches are, and is here only to test the *client's*
+clock.
 """
 
 from __future__ import annotations
@@ -61,11 +62,17 @@ def start_fake(fakes: list[grpc.Server]) -> Iterator[StartFake]:
             service_pb2.ModelInferRequest.FromString,
             service_pb2.ModelInferResponse.SerializeToString,
         )
+        config = grpc.unary_unary_rpc_method_handler(
+            lambda *_: service_pb2.ModelConfigResponse(config={"max_batch_size": 8}),
+            service_pb2.ModelConfigRequest.FromString,
+            service_pb2.ModelConfigResponse.SerializeToString,
+        )
         server = grpc.server(ThreadPoolExecutor(workers))
         server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(
-                    "inference.GRPCInferenceService", {"ModelInfer": handler}
+                    "inference.GRPCInferenceService",
+                    {"ModelInfer": handler, "ModelConfig": config},
                 ),
             )
         )

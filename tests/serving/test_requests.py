@@ -84,6 +84,18 @@ def test_every_level_answers_as_the_engine_does(infer: Infer, engine: Engine) ->
             assert answer.as_numpy("LEVEL").tolist() == [[level]] * 5
 
 
+def test_sixteen_images_are_answered_in_one_request(infer: Infer, engine: Engine) -> None:
+    assert len(PIXELS) == 16  # as many as the model takes
+    for level in range(len(engine.levels)):
+        answer = infer("digits", PIXELS, level=level)
+        expected = engine.infer(torch.from_numpy(PIXELS), [level] * 16).scores
+        np.testing.assert_allclose(answer.as_numpy("SCORES"), expected, atol=1e-2)
+        assert answer.as_numpy("LEVEL").tolist() == [[level]] * 16
+    files = np.array([[image_file(image)] for image in PIXELS], dtype=np.object_)
+    answer = infer("digits_classify", files, quality="exact")
+    assert answer.as_numpy("SCORES").argmax(1).tolist() == LABELS.tolist()
+
+
 def test_a_file_is_classified_like_its_pixels(infer: Infer) -> None:
     from_file = infer("digits_classify", as_input(image_file(PIXELS[0])), quality="exact")
     from_pixels = infer("digits", PIXELS[:1], quality="exact")
@@ -207,8 +219,8 @@ def test_a_refused_request_is_told_when_to_come_again(infer: Infer) -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [PIXELS[:1, :90], np.zeros((1, 96, 96, 4), np.uint8), np.repeat(PIXELS[:3], 3, 0)],
-    ids=["height", "channels", "batch of 9"],
+    [PIXELS[:1, :90], np.zeros((1, 96, 96, 4), np.uint8), np.repeat(PIXELS[:1], 17, 0)],
+    ids=["height", "channels", "batch of 17"],
 )
 def test_a_wrong_shape_is_refused(infer: Infer, array: np.ndarray) -> None:
     with pytest.raises(InferenceServerException, match=r"shape|batch-size"):
@@ -223,27 +235,32 @@ def test_a_wrong_type_is_refused(infer: Infer) -> None:
         infer.client.infer("digits", [tensor])  # type: ignore[attr-defined]
 
 
-def test_bad_requests_do_not_disturb_their_batch_mates(server: Any, engine: Engine) -> None:
-    """Good and bad requests in flight together: each gets its own answer."""
+@pytest.mark.parametrize(
+    ("requests", "bad"), [(16, 0), (64, 3)], ids=["a full batch", "every third bad"]
+)
+def test_requests_at_once_get_answers_of_their_own(
+    server: Any, engine: Engine, requests: int, bad: int
+) -> None:
+    """Good and bad requests in flight together do not disturb their batch mates."""
     client = tritonclient.grpc.InferenceServerClient(server.grpc)
     results: queue.Queue[tuple[int, Any, Any]] = queue.Queue()
     pixels = torch.from_numpy(PIXELS)
     expected = [
         engine.infer(pixels, [level] * 16).scores.numpy() for level in range(len(engine.levels))
     ]
-    for step in range(64):
+    for step in range(requests):
         tensor = tritonclient.grpc.InferInput("PIXELS", [1, 96, 96, 3], "UINT8")
         tensor.set_data_from_numpy(PIXELS[step % 16][None])
-        wish = {"level": "nonsense"} if step % 3 == 0 else {"deadline_ms": 60_000}
+        wish = {"level": "nonsense"} if bad and step % bad == 0 else {"deadline_ms": 60_000}
         client.async_infer(
             "digits",
             [tensor],
             callback=lambda result, error, step=step: results.put((step, result, error)),
             parameters=wish,
         )
-    for _ in range(64):
+    for _ in range(requests):
         step, answer, error = results.get(timeout=30)
-        if step % 3 == 0:
+        if bad and step % bad == 0:
             assert "nonsense" in str(error)
         else:
             assert error is None

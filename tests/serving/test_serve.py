@@ -194,7 +194,7 @@ def test_folder_without_models_is_refused(
 
 def test_model_that_fails_to_load_is_told(start_server: Callable[..., Any], broken: Path) -> None:
     config = broken / "digits" / "config.pbtxt"
-    config.write_text(config.read_text().replace("max_batch_size: 8", "max_batch_size: -8"))
+    config.write_text(config.read_text().replace("max_batch_size: 16", "max_batch_size: -8"))
     served = start_server(repository=broken)
     assert served.process.wait(120) == 1
     *_, error = served.log.split("error: tritonserver ended")

@@ -37,6 +37,7 @@ WARM_UP_S = 10.0  # the client takes a few seconds to start
 SETTLE_S, TURN_S = 3.0, 5.0  # the lease of the last policy runs for 2 s; what is measured
 PERIOD_NS = 50_000_000  # between two queue depths, as the adapter brings them
 BATCHES = 2000
+FULL = 16  # requests of the demo's largest batch
 
 
 @dataclass(frozen=True)
@@ -134,11 +135,11 @@ def governor_us(requests: int, queue_depth: int) -> float:
     table = LatencyTable(
         device="",
         ladder="",
-        batches=(1, 8),
-        seconds=tuple((0.01 / k, 0.06 / k) for k in range(1, 6)),
+        batches=(1, FULL),
+        seconds=tuple((0.01 / k, 0.12 / k) for k in range(1, 6)),
     )
     quality = (0.99, 0.98, 0.97, 0.95, 0.92)
-    config = governor.Config(latency=table, quality=quality, max_batch=8, slo_ns=200_000_000)
+    config = governor.Config(latency=table, quality=quality, max_batch=FULL, slo_ns=200_000_000)
     wishes = (governor.PLAIN,) * requests  # as the classifier reads them
     state, spent = governor.State(), []
     for batch in range(1, BATCHES + 1):
@@ -161,7 +162,10 @@ def main(
     rounds: int = 6,
 ) -> None:
     core = cores_apart()
-    governing = {"full": governor_us(8, queue_depth=16), "single": governor_us(1, queue_depth=0)}
+    governing = {
+        "full": governor_us(FULL, queue_depth=2 * FULL),
+        "single": governor_us(1, queue_depth=0),
+    }
     print(f"governor: {governing} us a batch", flush=True)
 
     with started(repository, core) as server:

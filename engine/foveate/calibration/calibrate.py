@@ -19,6 +19,7 @@ from foveate.calibration.contest import hold_contests
 from foveate.calibration.explore import explore
 from foveate.calibration.front import climb, front
 from foveate.calibration.journal import Journal
+from foveate.calibration.max_batch import SIZES, MaxBatch, choose_max_batch
 from foveate.calibration.measurements import DENSE, Bench
 from foveate.calibration.result import Calibration, Trial
 from foveate.calibration.seeds import find_seeds
@@ -52,7 +53,6 @@ def calibrate(
     variants: Sequence[str] = (),
     selector: str | None = None,
     runtime: Runtime | None = None,
-    max_batch: int = 16,
     progress: Progress = lambda *_: None,
     clock: Callable[[], float] = time.process_time,
 ) -> Calibration:
@@ -65,13 +65,12 @@ def calibrate(
         folder: version folder that holds ``model.safetensors``.
         model: name of the model.
         choose, report: images to choose levels on, and to measure the chosen ones on.
-        settings: budgets, limits and search effort.
+        settings: budgets, limits, search effort, and what the largest batch is chosen by.
         state: folder to store measurements in.
         vocabulary: file of visual words in ``folder``; learned from ``choose`` if None.
         variants: further weights files in ``folder``: slimmer models of the same task.
         selector: file of token selectors in ``folder``; without, no level has a learned score.
         runtime: what computes; as for serving, if not given.
-        max_batch: largest batch that the levels are timed for in the end.
         progress: called with stage, steps done and total steps.
         clock: seconds; of the process, to count work alone.
 
@@ -149,9 +148,13 @@ def calibrate(
     if vocabulary is None and any(level.vocabulary for level in ladder.levels):
         shutil.copy2(scratch / words, folder / words)
     progress("time the ladder", 0, 1)
-    engine = bench.engine(levels[1:], batch_sizes(max_batch))
+    asked = settings.max_batch
+    engine = bench.engine(levels[1:], batch_sizes(asked) if asked else SIZES)
     latency = measure(engine, clock=clock)
-    latency.save(table_path(engine, state))
+    max_batch = (
+        MaxBatch(asked, "as asked for") if asked else choose_max_batch(latency, settings.slo_ms)
+    )
+    latency.up_to(max_batch.images).save(table_path(engine, state))
     best = set(front(seconds, nearness))
     journal.close()
     samples = report.pixels[:_SAMPLES]
@@ -159,6 +162,7 @@ def calibrate(
         settings=settings,
         ladder=ladder,
         latency=latency,
+        max_batch=max_batch,
         outcomes=tuple(reported),
         trials=tuple(
             Trial(

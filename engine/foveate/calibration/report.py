@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 
 from foveate.calibration.figures import quality_figure, token_figure
+from foveate.calibration.max_batch import batch_ms
 from foveate.calibration.quality import Outcome, difference
 from foveate.calibration.result import Calibration
 
@@ -27,6 +28,8 @@ def write_report(found: Calibration, path: Path) -> None:
         contest=found.contests[0].outcome.n if found.contests else 0,
         scale="Quality is top-1" if labelled else "Quality is agreement with level 0",
         levels=_levels(found),
+        max_batch=f"{found.max_batch.images}: {escape(found.max_batch.reason)}",
+        batches=_batches(found),
         quality_png=b64encode(figure).decode(),
         contests=_contests(found),
         rivals=_rivals(found),
@@ -58,6 +61,12 @@ def _levels(found: Calibration) -> str:
         )
     header = "level", "MMACs", "batch 1, ms", f"batch {batch}, ms", "speed-up"
     return _table((*header, "quality (interval)", "agreement", "mean KL, nats"), rows)
+
+
+def _batches(found: Calibration) -> str:
+    times = [(size, batch_ms(found.latency, size)) for size in found.latency.batches]
+    rows = [[str(size), f"{ms:.2f}", f"{ms / size:.2f}"] for size, ms in times]
+    return _table(("images", "ms", "ms per image"), rows)
 
 
 def _contests(found: Calibration) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from foveate.calibration.candidate import Point
+from foveate.calibration.max_batch import MaxBatch
 from foveate.calibration.quality import Outcome
 from foveate.calibration.settings import Settings
 from foveate.levels.ladder import Ladder
@@ -57,7 +58,8 @@ class Calibration:
 
     settings: Settings
     ladder: Ladder
-    latency: LatencyTable
+    latency: LatencyTable  # of all batches there were to choose from
+    max_batch: MaxBatch
     outcomes: tuple[Outcome, ...]  # of the levels, on images they were not chosen on
     trials: tuple[Trial, ...]
     contests: tuple[Contest, ...]

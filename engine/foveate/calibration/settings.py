@@ -34,6 +34,10 @@ class Settings:
     """Most a search spends, as passes of level 0: it tries more schedules where they are cheap."""
     time_limit_s: float | None = None
     """The search stops after this long; measuring what it found goes on."""
+    slo_ms: float = 200.0
+    """Latency SLO that the largest batch is chosen for, milliseconds."""
+    max_batch: int | None = None
+    """Largest batch to serve; None chooses it."""
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[bool, str]] = {
@@ -50,6 +54,8 @@ class Settings:
             "starts": (self.starts >= 1, "at least 1"),
             "patience": (self.patience >= 0, "at least 0"),
             "time_limit_s": (self.time_limit_s is None or self.time_limit_s >= 0, "at least 0"),
+            "slo_ms": (self.slo_ms > 0, "more than 0"),
+            "max_batch": (self.max_batch is None or 1 <= self.max_batch <= 128, "1..128"),
         }
         for name, (right, expected) in limits.items():
             if not right:

@@ -18,12 +18,11 @@ from foveate.images.preprocess import Preprocess
 from foveate.levels.ladder import Ladder, Level, Quality
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViTConfig
+from foveate.repository import MAX_BATCH, SUFFIXES, set_max_batch
 
-__all__ = ["SUFFIXES", "Entry", "check_name", "new_entry"]
+__all__ = ["Entry", "check_name", "new_entry"]
 
-SUFFIXES = ("", "_decode", "_pixels", "_classify", "_explain")
 WEIGHTS = "model.safetensors"
-_BATCH = 8
 
 
 def check_name(repository: Path, name: str) -> None:
@@ -57,10 +56,12 @@ class Entry:
         labels: Sequence[str],
         preprocess: Preprocess,
         facts: Mapping[str, str],
+        max_batch: int = MAX_BATCH,
     ) -> None:
         """Write configurations, labels, and a ladder of level 0 alone.
 
-        ``facts`` are stated as parameters of the classifier, for whoever sends pixels.
+        ``facts`` are stated as parameters of the classifier, for whoever sends pixels;
+        ``max_batch`` is stated by all five.
 
         Raises :class:`InputError` naming a label that is not a line.
         """
@@ -73,6 +74,7 @@ class Entry:
         texts = _configs(name, config, preprocess, facts)
         for suffix, text in texts.items():
             (self._folder / f"{name}{suffix}" / "config.pbtxt").write_text(text)
+        set_max_batch(self._folder, name, max_batch)
 
     def move_to(self, repository: Path) -> None:
         check_name(repository, self._name)
@@ -216,7 +218,7 @@ def _joins(inputs: Sequence[str], outputs: Sequence[str], steps: Sequence[str]) 
 
 
 def _interface(inputs: Sequence[str], outputs: Sequence[str]) -> str:
-    text = f"max_batch_size: {_BATCH}\n"
+    text = f"max_batch_size: {MAX_BATCH}\n"
     for kind, tensors in (("input", inputs), ("output", outputs)):
         lines = ",\n".join(f"  {{ {tensor} }}" for tensor in tensors)
         text += f"{kind} [\n{lines}\n]\n"

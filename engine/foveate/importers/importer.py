@@ -20,6 +20,7 @@ from foveate.importers.source import Source
 from foveate.importers.stream import write_safetensors
 from foveate.importers.tensors import Tensors, open_tensors
 from foveate.model.vit import ViT, ViTConfig, describe
+from foveate.repository import MAX_BATCH
 
 __all__ = ["Imported", "Wishes", "import_checkpoint"]
 
@@ -31,6 +32,7 @@ class Wishes:
     size: int | None = None  # edge of the images to serve; None: that of the checkpoint
     labels: Sequence[str] | None = None  # names of the classes; of a zero-shot head, its texts
     prompts: Sequence[str] = ()  # of a zero-shot head
+    max_batch: int = MAX_BATCH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,8 @@ def import_checkpoint(
             describe(config),
             progress,
         )
-        entry.describe(config, labels, preprocess, _facts(source, recipe, config))
+        facts = _facts(source, recipe, config)
+        entry.describe(config, labels, preprocess, facts, wishes.max_batch)
     return Imported(recipe=recipe, config=config, preprocess=preprocess, labels=labels, named=named)
 
 

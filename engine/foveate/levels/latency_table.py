@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_left
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -65,6 +65,12 @@ class LatencyTable:
                 kept.append(level)
                 best = seconds
         return tuple(kept)
+
+    def up_to(self, batch: int) -> LatencyTable:
+        """Of the sizes that are no larger."""
+        sizes = tuple(size for size in self.batches if size <= batch)
+        rows = tuple(row[: len(sizes)] for row in self.seconds)
+        return replace(self, batches=sizes, seconds=rows)
 
     @staticmethod
     def load(path: Path) -> LatencyTable:

@@ -19,6 +19,7 @@ from foveate.calibration import calibrate as module
 from foveate.calibration.calibrate import calibrate
 from foveate.calibration.candidate import WEIGHTS, Point
 from foveate.calibration.journal import Journal
+from foveate.calibration.max_batch import SIZES, batch_ms
 from foveate.calibration.measurements import DENSE, Bench
 from foveate.calibration.report import write_report
 from foveate.calibration.settings import Settings
@@ -108,6 +109,7 @@ def test_the_ladder_is_one_the_engine_loads_and_the_report_shows_all_of_it(
 
     write_report(found, tmp_path / "out" / "report.html")
     page = (tmp_path / "out" / "report.html").read_text()
+    assert f"<code>max_batch_size</code> 32: {found.max_batch.reason}." in page
     for index, level in enumerate(found.ladder.levels):
         assert f"<td>{index} {level.name}</td>" in page
     for trial in found.trials:
@@ -116,6 +118,24 @@ def test_the_ladder_is_one_the_engine_loads_and_the_report_shows_all_of_it(
     assert len(sources) == 2
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert (tmp_path / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("steady")
+def test_the_stored_times_are_of_the_batches_that_will_be_served(
+    version: Path, images: Pair, tmp_path: Path
+) -> None:
+    def stored(**options: Any) -> tuple[int, tuple[int, ...]]:
+        settings = replace(QUICK, **options)
+        found = calibrate(version, "toy", *images, settings, runtime=PYTORCH, state=tmp_path)
+        (path,) = (tmp_path / "toy").glob("latency-*.json")
+        return found.max_batch.images, LatencyTable.load(path).batches
+
+    every = calibrate(version, "toy", *images, QUICK, runtime=PYTORCH, state=tmp_path).latency
+    assert every.batches == SIZES
+    of_twelve_ms = batch_ms(every, 12)
+    assert stored(slo_ms=4.1 * of_twelve_ms) == (12, (1, 2, 4, 8, 12))
+    assert stored(max_batch=5) == (5, (1, 2, 4, 5))
+    assert stored(max_batch=48) == (48, (*SIZES, 48))
 
 
 @pytest.mark.usefixtures("steady")
@@ -275,6 +295,8 @@ def test_what_does_not_belong_together_is_refused(
         ("seed", -1),
         ("starts", 0),
         ("time_limit_s", -1.0),
+        ("slo_ms", 0.0),
+        ("max_batch", 0),
     ],
 )
 def test_settings_out_of_range_are_refused_with_their_range(field: str, value: Any) -> None:

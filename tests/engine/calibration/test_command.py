@@ -17,6 +17,7 @@ from foveate_cli.main import app
 
 CONFIG = """
 backend: "foveate"
+max_batch_size: 8  # by hand
 parameters { key: "component" value { string_value: "classify" } }
 """
 
@@ -50,8 +51,20 @@ def test_it_writes_ladder_latencies_and_report(repository: Path) -> None:
     assert ladder.uses_labels
     (table,) = (repository / "state" / "toy").glob("latency-*.json")
     assert LatencyTable.load(table).ladder == ladder.digest
+    found = facts["max_batch"]["images"]
+    assert LatencyTable.load(table).batches[-1] == found
+    assert f"max_batch_size: {found}  # by hand" in (repository / "toy/config.pbtxt").read_text()
     assert (repository / "r.html").exists()
     assert (repository / "r.png").exists()
+
+
+def test_a_config_whose_largest_batch_cannot_be_set_is_refused_before_work_starts(
+    repository: Path,
+) -> None:
+    (repository / "toy" / "config.pbtxt").write_text(CONFIG.replace("max_batch_size", "# it"))
+    result = run(repository, f"--data={repository / 'data'}")
+    assert "toy/config.pbtxt: 0 lines" in str(result.exception)
+    assert not (repository / "state").exists()
 
 
 @pytest.mark.parametrize(
@@ -60,6 +73,7 @@ def test_it_writes_ladder_latencies_and_report(repository: Path) -> None:
         (["--budgets=2"], "budgets=.2.0,.: expected"),
         (["--budgets=fast"], "budgets='fast': expected"),
         (["--multiple=0"], "multiple=0: expected 1..256"),
+        (["--max-batch=129"], "max_batch=129: expected 1..128"),
         ([], "data: missing"),
         (["--data=/nowhere"], "data=/nowhere: not a folder"),
         (["--data=/nowhere", "--vocabulary=none"], "vocabulary=.*none"),

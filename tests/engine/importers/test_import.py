@@ -22,13 +22,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from foveate.errors import FoveateError, InputError, ServerError
 from foveate.images.preprocess import Preprocess, read_preprocess
-from foveate.importers.entry import SUFFIXES
 from foveate.importers.importer import Wishes, import_checkpoint
 from foveate.importers.source import find_source
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.reference import ReferenceEngine
 from foveate.levels.ladder import Ladder
-from foveate.repository import check_repository
+from foveate.repository import SUFFIXES, check_repository
 
 CONFIG = {
     "architecture": "vit_tiny_patch16_224",
@@ -104,6 +103,16 @@ def test_an_entry_has_everything_a_server_and_calibrate_need(folder: Path, tmp_p
     assert [level.name for level in ladder.levels] == ["dense"]
     assert ladder.levels[0].quality.n == 0
     assert ReferenceEngine(PreparedLadder.load(repository / "own" / "1")).config.classes == 3
+
+
+@pytest.mark.parametrize(("wishes", "images"), [({}, 16), ({"max_batch": 128}, 128)])
+def test_all_its_models_take_batches_of_one_size(
+    folder: Path, tmp_path: Path, wishes: dict[str, int], images: int
+) -> None:
+    bring(folder, tmp_path, **wishes)
+    for suffix in SUFFIXES:
+        config = (tmp_path / f"own{suffix}" / "config.pbtxt").read_text()
+        assert f"\nmax_batch_size: {images}\n" in config
 
 
 def test_weights_are_mapped_not_copied(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""``max_batch_size`` of an entry is one number in up to five files that people also edit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from foveate.errors import ServerError
+from foveate.repository import SUFFIXES, read_max_batch, set_max_batch
+
+CLASSIFIER = b"""\
+# max_batch_size: 4 was too few \xe9\r
+backend: "foveate"\r
+  max_batch_size :8  # images\r
+dynamic_batching { max_queue_delay_microseconds: 100 }"""
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    """Its ``config.pbtxt``; the four models around it have ``max_batch_size: 8``."""
+    for suffix in SUFFIXES:
+        (tmp_path / f"own{suffix}").mkdir()
+        (tmp_path / f"own{suffix}" / "config.pbtxt").write_bytes(b"max_batch_size: 8\n")
+    config = tmp_path / "own" / "config.pbtxt"
+    config.write_bytes(CLASSIFIER)
+    return config
+
+
+def test_it_is_set_in_all_five_and_nothing_else_changes(tmp_path: Path, classifier: Path) -> None:
+    assert read_max_batch(tmp_path, "own") == 8
+    set_max_batch(tmp_path, "own", 128)
+    assert read_max_batch(tmp_path, "own") == 128
+    assert classifier.read_bytes() == CLASSIFIER.replace(b":8", b":128")
+    for suffix in SUFFIXES[1:]:
+        config = tmp_path / f"own{suffix}" / "config.pbtxt"
+        assert config.read_bytes() == b"max_batch_size: 128\n"
+
+
+def test_a_model_without_others_around_it_will_do(tmp_path: Path, classifier: Path) -> None:
+    classifier.parent.rename(tmp_path / "alone")
+    set_max_batch(tmp_path, "alone", 2)
+    assert read_max_batch(tmp_path, "alone") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", 0),
+        ("# max_batch_size: 8\n", 0),
+        ("max_batch_size: -8\n", 0),
+        ('name: "own" max_batch_size: 8\n', 0),
+        ("max_batch_size: 8\nmax_batch_size: 8\n", 2),
+    ],
+)
+def test_what_is_not_one_line_is_refused_and_nothing_is_written(
+    tmp_path: Path, classifier: Path, text: str, lines: int
+) -> None:
+    config = tmp_path / "own_explain" / "config.pbtxt"
+    config.write_text(text)
+    with pytest.raises(ServerError, match=f"own_explain/config.pbtxt: {lines} lines"):
+        set_max_batch(tmp_path, "own", 16)
+    assert config.read_text() == text
+    assert classifier.read_bytes() == CLASSIFIER
