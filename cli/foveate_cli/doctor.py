@@ -94,8 +94,21 @@ def _environment(options: ServeOptions) -> Iterator[Finding]:
     yield Finding("environment", Verdict.OK, ", ".join(given) or "no FOVEATE_ variable is set")
     shown = settings.model_dump(exclude={"run_dir", "state_dir", "threads"}, exclude_none=True)
     yield Finding("settings", Verdict.OK, ", ".join(f"{key}={shown[key]}" for key in shown))
+    yield _tried("engine", lambda: _engine(settings))
     threads = f"{settings.threads} of {usable_cpus()} usable CPUs"
     yield Finding("threads", Verdict.OK, threads)
+
+
+def _engine(settings: ModelSettings) -> str:
+    """What runs levels on this CPU."""
+    from foveate.inference.runtime import Runtime
+
+    runtime = Runtime.choose(settings.executor, settings.precision, settings.threads)
+    if runtime.compiled:
+        return f"OpenVINO {version('openvino')}, {runtime.precision}"
+    return (
+        f"PyTorch {version('torch')}, {runtime.precision}: pip install 'foveate[cpu]' for OpenVINO"
+    )
 
 
 def _embedded() -> Iterator[Finding]:

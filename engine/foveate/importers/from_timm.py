@@ -52,7 +52,7 @@ def recipe(config: Mapping[str, Any], tensors: Tensors) -> Recipe:
     if _HIERARCHICAL.search(name):
         raise WeightsError(
             f"{tensors.where}: architecture={name!r}: hierarchical models change the number and "
-            "width of tokens between stages, which the packed engine cannot serve; "
+            "width of tokens between stages, which the engine cannot serve; "
             "docs/models.md lists supported models"
         )
     if not _NAME.fullmatch(name) or not _FAMILY.match(name) or _OTHER.search(name):

@@ -206,7 +206,7 @@ def test_an_adaptive_level_runs_each_image_at_one_of_its_counts(
 def test_other_heads_are_served_alike(
     build_engine: Callable[..., Engine], pictures: Tensor, name: str
 ) -> None:
-    """By the packed engine, by the fixed sequence, and as many multiplications as said."""
+    """By both makers of operators, and with as many multiplications as said."""
     config = OTHERS[name]
     levels = fitting(config)
     selectors = {1: Standin(), 2: Standin()}
