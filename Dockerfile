@@ -25,7 +25,7 @@ ARG PIP_FIND_LINKS
 WORKDIR /src
 COPY . .
 RUN python3 -m venv /opt/foveate \
- && /opt/foveate/bin/pip install --no-cache-dir -c constraints.txt '.[engine,embedded,adapter]'
+ && /opt/foveate/bin/pip install --no-cache-dir -c constraints.txt '.[cpu,embedded,adapter]'
 
 FROM cpu-base AS cpu
 COPY --from=cpu-build /opt/foveate /opt/foveate
@@ -61,7 +61,7 @@ ARG PIP_FIND_LINKS
 WORKDIR /src
 COPY . .
 RUN python3 -m venv /opt/foveate \
- && /opt/foveate/bin/pip install --no-cache-dir -c constraints.txt '.[engine,adapter]'
+ && /opt/foveate/bin/pip install --no-cache-dir -c constraints.txt '.[cpu,adapter]'
 
 FROM triton-base AS triton
 COPY --from=triton-build /opt/foveate /opt/foveate

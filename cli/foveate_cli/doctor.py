@@ -15,7 +15,7 @@ from pathlib import Path
 
 from foveate.errors import FoveateError, ServerError
 from foveate.repository import check_repository
-from foveate.settings import state_dir
+from foveate.settings import ModelSettings, state_dir
 from foveate.usable_cpus import usable_cpus
 from foveate_adapter.settings import Settings
 from foveate_cli.host.serve import ServeOptions, check_ports, model_settings
@@ -106,9 +106,7 @@ def _engine(settings: ModelSettings) -> str:
     runtime = Runtime.choose(settings.executor, settings.precision, settings.threads)
     if runtime.compiled:
         return f"OpenVINO {version('openvino')}, {runtime.precision}"
-    return (
-        f"PyTorch {version('torch')}, {runtime.precision}: pip install 'foveate[cpu]' for OpenVINO"
-    )
+    return f"PyTorch {version('torch')}; pip install 'foveate[cpu]' for OpenVINO, which is quicker"
 
 
 def _embedded() -> Iterator[Finding]:
