@@ -31,7 +31,7 @@ class TritonProcess:
     we give up.
     """
 
-    START_S = 300.0  # a first start also measures the latency of every level
+    START_S = 540.0  # a first start also exports, compiles and times every level
     DRAIN_S = 15.0
     WEDGED_S = 2.0  # a server with a dead model process does not end by itself
     MAX_RESTARTS, STABLE_AFTER_S = 3, 60.0
