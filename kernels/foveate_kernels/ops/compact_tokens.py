@@ -82,26 +82,28 @@ def static(
     normalize: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same for images of ``max_seqlen`` rows each, of which as many stay in every one:
-    ``capacity`` is the rows that stay.
-
-    A product with who goes where: a one and zeros copy a row to the bit.
-    """
+    ``capacity`` is the rows that stay."""
     images, n = int(cu_seqlens.shape[0]) - 1, max_seqlen
     left, fate = capacity // images, dest.view(-1, n)
     folded = fate == FOLDED
-    place = torch.where(folded, left - 1, fate)  # a new package is the last row
-    goes = place.unsqueeze(1) == torch.arange(left, dtype=place.dtype).unsqueeze(1)
-    share = folded.float() if weight is None else folded * weight.view(-1, n)
-    if normalize:
-        total, members = share.sum(1, keepdim=True), folded.sum(1, keepdim=True)
-        share = torch.where(total > 0, share / total, folded / members)
-    share = torch.where(folded, share, 1.0).unsqueeze(1)
-    out = (goes * share).to(x.dtype) @ x.view(-1, n, x.shape[1])
-    own = x.new_empty(0, dtype=torch.float32)
-    if sizes is not None:
-        own = (goes * sizes.view(-1, 1, n)).sum(2).view(-1)
+    folds = int(folded.any())  # a new package is the last row
+    goes = fate.unsqueeze(1) == torch.arange(left - folds, dtype=fate.dtype).unsqueeze(1)
+    source = (goes.int() * torch.arange(n)).sum(2)
+    first = n * torch.arange(fate.shape[0]).unsqueeze(1)
+    kept = (source + first).view(-1)
+    out, own = x.index_select(0, kept), None if sizes is None else sizes.index_select(0, kept)
+    if folds:
+        share = folded.float() if weight is None else folded * weight.view(-1, n)
+        if normalize:
+            total, members = share.sum(1, keepdim=True), folded.sum(1, keepdim=True)
+            share = torch.where(total > 0, share / total, folded / members)
+        package = share.unsqueeze(1).to(x.dtype) @ x.view(-1, n, x.shape[1])
+        out = torch.cat([out.view(-1, left - 1, x.shape[1]), package], 1).view(-1, x.shape[1])
+        if own is not None and sizes is not None:
+            total = (folded * sizes.view(-1, n)).sum(1, keepdim=True)
+            own = torch.cat([own.view(-1, left - 1), total], 1).view(-1)
     ends = torch.arange(images + 1, dtype=torch.int32) * left
-    return out.view(-1, x.shape[1]), ends, own
+    return out, ends, x.new_empty(0, dtype=torch.float32) if own is None else own
 
 
 def _filled(parts: list[Tensor], like: Tensor, capacity: int) -> Tensor:
