@@ -4,7 +4,7 @@
 
 Cold: an empty state folder, so levels are exported, compiled and timed. Warm: a second start, which
 finds exported levels and latencies and compiles. Both with the server's own layout in place, and in
-turns.
+turns. And what is kept on disk, and the memory of the model process.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from statistics import median
 
+import psutil
 import typer
 
 from foveate.inference.latency import processor
@@ -41,9 +42,14 @@ def main(
                 start = time.perf_counter()
                 with running(repository):
                     own.append(time.perf_counter() - start)
+                    memory = _memory(name)
             size = sum(f.stat().st_size for f in (Path(folder) / name / "levels").rglob("*.*"))
     middle = {key: median(own) for key, own in seconds.items()}
-    print({key: f"{value:.1f} s" for key, value in middle.items()}, f"{size / 2**20:.0f} MiB kept")
+    print(
+        {key: f"{value:.1f} s" for key, value in middle.items()},
+        f"{size / 2**20:.0f} MiB kept,",
+        f"{memory / 2**20:.0f} MiB of memory",
+    )
     conclude(
         "start_up",
         {"a warm start is quicker than a cold one": middle["warm"] < middle["cold"]},
@@ -52,7 +58,15 @@ def main(
         cpus=usable_cpus(),
         seconds=seconds,
         exported_mib=size / 2**20,
+        memory_mib=memory / 2**20,
     )
+
+
+def _memory(name: str) -> int:
+    """Resident bytes of the model's process."""
+    instance = f"{name}_0_0"  # as the server calls it
+    found = [p for p in psutil.process_iter(["cmdline"]) if instance in (p.info["cmdline"] or ())]
+    return int(found[0].memory_info().rss)
 
 
 def _copy_of_the_layout(folder: Path) -> str:
