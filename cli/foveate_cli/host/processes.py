@@ -31,7 +31,8 @@ class TritonProcess:
     we give up.
     """
 
-    START_S = 540.0  # a first start also exports, compiles and times every level
+    FIRST_START_S = 540.0  # it also exports and times every level
+    START_S = 300.0
     DRAIN_S = 15.0
     WEDGED_S = 2.0  # a server with a dead model process does not end by itself
     MAX_RESTARTS, STABLE_AFTER_S = 3, 60.0
@@ -54,10 +55,10 @@ class TritonProcess:
         self._child: Child | None = None
         self._restarts = 0  # in a row
 
-    def start(self) -> None:
+    def start(self, within_s: float = FIRST_START_S) -> None:
         """Return when every model has answered. Raises :class:`ServerError` with the reason."""
         self._child = child = Child("triton", self._command, self._environment)
-        deadline = time.monotonic() + self.START_S
+        deadline = time.monotonic() + within_s
         for model in self._models:
             answer, reason = Answer.SILENT, ""
             while answer is not Answer.GOOD:
@@ -66,7 +67,7 @@ class TritonProcess:
                 if answer is Answer.BAD:
                     raise ServerError(f"{model}: {reason}")
                 if time.monotonic() > deadline:
-                    raise ServerError(f"{model}: no answer in {self.START_S:g} s: {reason}")
+                    raise ServerError(f"{model}: no answer in {within_s:g} s: {reason}")
                 child.claim()
                 time.sleep(0.1)
                 answer, reason = infer(self._client, self._http, model)
@@ -100,7 +101,7 @@ class TritonProcess:
         time.sleep(self._restarts * self.PAUSE_S)
         self._restarts += 1
         try:
-            self.start()
+            self.start(self.START_S)
         except ServerError as error:
             return str(error)
         _report("tritonserver answers again")
