@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from foveate.inference.prepared import PreparedLadder
 from foveate_benchmarks.cpu_peers import bars, tables
 from foveate_benchmarks.cpu_peers.groups import OURS, Bench, Group, Row
 from foveate_benchmarks.cpu_peers.machine import machine
@@ -18,7 +20,10 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module")
 def toy() -> Model:
-    return model("toy", REPOSITORY, 2)
+    """With its first two levels."""
+    whole = model("toy", REPOSITORY, 2)
+    ladder = replace(whole.prepared.ladder, levels=whole.prepared.ladder.levels[:2])
+    return replace(whole, prepared=PreparedLadder(ladder, whole.prepared.levels[:2]))
 
 
 @pytest.fixture(scope="module")

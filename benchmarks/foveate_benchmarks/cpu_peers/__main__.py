@@ -6,7 +6,9 @@
 The same weights and images for all, in one run, interleaved round by round: OpenVINO, ONNX Runtime
 and PyTorch run the dense model, we every level, in fp32 and, where the CPU has it, in bf16. With
 ``--served``, our server and a Triton model that only calls OpenVINO take turns, too; without it,
-what they did before is kept. ``foveate_benchmarks.tables`` writes it to README.md and docs/cpu.md.
+what they did before is kept. A full run takes a quarter of an hour on two quiet cores, and longer
+when torch.compile has nothing in its cache yet. ``foveate_benchmarks.tables`` writes it to
+README.md and docs/cpu.md.
 """
 
 from __future__ import annotations

@@ -118,7 +118,8 @@ def dense(model: str) -> Table:
         }
         about = "In brackets: share of OpenVINO's bare request in the same precision. "
         about += "".join(f"Without {text}. " for text in sorted(absent))
-        return told(table(shown, columns), about + _where(data), "cpu_peers")
+        missed = _missed(data, model, level_0=True)
+        return told(table(shown, columns), about + _where(data), "cpu_peers") + missed
 
     return made
 
@@ -158,33 +159,46 @@ def levels(model: str) -> Table:
             "Share of the time of the dense OpenVINO, by its bare request in the same precision; "
             "in brackets, what that realises of the ratio of MACs. "
         )
-        return told(table(items, columns), about + _where(data), "cpu_peers")
+        missed = _missed(data, model, level_0=False)
+        return told(table(items, columns), about + _where(data), "cpu_peers") + missed
 
     return made
 
 
 def bars(data: Data) -> str:
-    """Each kind of bar: how often it is met, and every place where it is missed."""
+    """Each kind of bar: how often it is met, and where it is nearest to a miss or farthest off."""
     kinds: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for bar in data["judged"]:
         kinds.setdefault((bar["kind"], bar["precision"]), []).append(bar)
 
-    def missed(item: Any) -> str:
-        places = [f"{bar['where']}: {_value(bar)}" for bar in item[1] if not bar["met"]]
-        return "; ".join(places) or "–"
+    def worst(item: Any) -> str:
+        bar = max(item[1], key=lambda bar: (bar["value"] - bar["limit"]) * (-1) ** bar["least"])
+        return f"{_value(bar)} ({bar['where']})"
 
     columns: Columns = [
         ("bar", lambda item: f"{item[0][0]}, {item[0][1]}"),
         ("met", lambda item: f"{sum(bar['met'] for bar in item[1])} of {len(item[1])}"),
-        ("missed", missed),
+        ("worst", worst),
     ]
     return told(table(kinds.items(), columns), _where(data), "cpu_peers")
 
 
+def _missed(data: Data, model: str, level_0: bool) -> str:
+    """Every bar that the model misses, of level 0 or of the others."""
+    places = [
+        f"\n* **missed**: {bar['kind']}: {bar['where']}, {bar['precision']}: {_value(bar)}"
+        for bar in data["judged"]
+        if bar["where"].startswith(model)
+        and bar["kind"].startswith("level 0") == level_0
+        and not bar["met"]
+    ]
+    return f"\n{''.join(places)}" if places else ""
+
+
 def _value(bar: Mapping[str, Any]) -> str:
     if bar["least"]:
-        return f"{bar['value']:.2f}"
-    return f"{100 * bar['value']:.0f} % of {100 * bar['limit']:.0f} %"
+        return f"{bar['value']:.3f}, at least {bar['limit']:.3f}"
+    return f"{bar['value']:.3f}, at most {bar['limit']:.3f}"
 
 
 def served(data: Data) -> str:
