@@ -7,11 +7,10 @@ import sys
 
 NAMES = (
     "kernels.kernel_budgets",
-    "ladders.levels",
+    "cpu_peers --served",
     "ladders.compress",
     "ladders.selector",
     "ladders.calibrate",
-    "ladders.forward",
     "parity",
     "ladders.import_memory",
     "methods",

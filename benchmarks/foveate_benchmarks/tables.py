@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from foveate_benchmarks.cpu_peers import tables as cpu
+from foveate_benchmarks.markdown import Column, Columns
+from foveate_benchmarks.markdown import table as _table
+from foveate_benchmarks.markdown import told as _told
 from foveate_loadtest.bench.figures import fronts_figure
 from foveate_loadtest.bench.findings import ADAPTIVE, Contender, Finding, findings, points
 from foveate_loadtest.html import number
@@ -21,9 +25,6 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURE = ROOT / "docs" / "images" / "evidence.svg"
 DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
-
-Column = Callable[[Any], str]  # of a row
-Columns = Sequence[tuple[str, Column]]  # by title
 
 
 def render(text: str, results: Path = RESULTS) -> str:
@@ -42,17 +43,6 @@ def render(text: str, results: Path = RESULTS) -> str:
 def picture() -> str:
     """Of the comparison of policies, as SVG."""
     return fronts_figure(findings(json.loads((RESULTS / "serve.json").read_text())))
-
-
-def ladder(data: Mapping[str, Any]) -> str:
-    columns: Columns = [
-        ("level", lambda row: f"{row[0]} `{row[1]['level']}`"),
-        ("MMACs per image", lambda row: f"{row[1]['mmacs']:.1f}"),
-        ("batch of 8, ms", lambda row: f"{row[1]['batch8_ms']:.1f}"),
-        ("speed-up", lambda row: f"{row[1]['speedup']:.2f}×"),
-        ("top-1", lambda row: _percent(row[1]["quality"])),
-    ]
-    return _told(_table(enumerate(data["levels"]), columns), _where(data), "ladders.levels")
 
 
 def burst(data: Mapping[str, Any]) -> str:
@@ -361,7 +351,7 @@ def scaling_phases(part: str) -> Callable[[Mapping[str, Any]], str]:
 def _simulated(
     data: Mapping[str, Any], rows: Iterable[Any], columns: Columns, about: str = ""
 ) -> str:
-    about += f"Simulated, SLO {data['slo_ms']:g} ms, batch times of `results/levels.json`"
+    about += f"Simulated, SLO {data['slo_ms']:g} ms, batch times of the demo's levels"
     return _told(_table(rows, columns), about, "control.scaling")
 
 
@@ -592,21 +582,6 @@ def gpu_parity(data: Mapping[str, Any]) -> str:
     return _told(_table(found.items(), columns), _gpu(data), "gpu parity")
 
 
-def _table(rows: Iterable[Any], columns: Columns) -> str:
-    """In Markdown; numbers, all but the first column, stand to the right."""
-    lines = [
-        [title for title, _ in columns],
-        ["---", *["---:"] * (len(columns) - 1)],
-        *([cell(row) for _, cell in columns] for row in rows),
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _told(table: str, about: str, module: str) -> str:
-    """A table, and below it how it was measured, and by what."""
-    return f"{table}\n\n{about}; `python -m foveate_benchmarks.{module}`."
-
-
 def _percent(share: float | None, digits: int = 2) -> str:
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
@@ -666,7 +641,7 @@ _TABLES = {
     "burst-bars": ("burst", promises),
     "crosscheck": ("crosscheck", crosscheck),
     "crosscheck-bars": ("crosscheck", promises),
-    "ladder": ("levels", ladder),
+    **{name: ("cpu_peers", table) for name, table in cpu.TABLES.items()},
     "burst": ("burst", burst),
     "control": ("control", control),
     "methods": ("methods", methods),

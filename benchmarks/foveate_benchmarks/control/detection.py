@@ -2,9 +2,9 @@
 
     python -m foveate_benchmarks.control.detection [NAME] [--seeds 20]
 
-Simulated, batch times of ``results/levels.json``. Calm: five minutes of Poisson arrivals at half of
-what level 0 carries. Burst: from 0.4 of that to 1.5; what counts is the first answer of a cheaper
-level. The threshold is ``calm_share`` of the governor.
+Simulated, batch times of ``results/cpu_peers.json``. Calm: five minutes of Poisson arrivals at half
+of what level 0 carries. Burst: from 0.4 of that to 1.5; what counts is the first answer of a
+cheaper level. The threshold is ``calm_share`` of the governor.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m foveate_benchmarks.control.scaling [NAME] [--part sizes]
 
-Batch times are those of ``results/levels.json``, as in ``simulated.py``; SLO 200 ms. Verdicts leave
-out the first two seconds, in which the controls settle.
+Batch times are those of ``results/cpu_peers.json``, as in ``simulated.py``; SLO 200 ms. Verdicts
+leave out the first two seconds, in which the controls settle.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m foveate_benchmarks.control.simulated [NAME] [--seconds 120] [--seeds 3]
         [--overhead-ms 3]
 
-Batch times are those of ``results/levels.json``, of which 3 ms do not depend on the batch size; SLO
-200 ms. Loads are shares of the cheapest level's capacity. Differences of attainment are paired:
+Batch times are those of ``results/cpu_peers.json``, of which 3 ms do not depend on the batch size;
+SLO 200 ms. Loads are shares of the cheapest level's capacity. Differences of attainment are paired:
 the same arrivals with every request at the cheapest level, admission as always.
 """
 
@@ -19,6 +19,7 @@ import typer
 from foveate.levels.ladder import Ladder
 from foveate.levels.latency_table import LatencyTable
 from foveate.repository import choose_model
+from foveate_benchmarks.cpu_peers.tables import served_levels
 from foveate_benchmarks.results import conclude, saved
 from foveate_loadtest.choices import Shape
 from foveate_loadtest.shapes import shape_schedule
@@ -52,9 +53,10 @@ ALLOWED = {0.70: 0.002, 0.85: 0.005}  # attainment lost to fixed-cheapest, mean 
 def measured_scene(repository: Path, name: str | None, overhead_s: float = 0.0) -> Scene:
     """The model ``name`` of the repository, as fast as its levels were measured."""
     ladder = Ladder.load(repository / choose_model(repository, name) / "1" / "ladder.json")
-    full = [row["batch8_ms"] / 1e3 for row in saved("levels")["levels"]]
+    rows = served_levels(saved("cpu_peers")["levels"], "demo", threads=1, batch=8)
+    full = [row["best_ms"] / 1e3 for row in rows]
     table = LatencyTable(
-        device="results/levels.json",
+        device="results/cpu_peers.json",
         ladder=ladder.digest,
         batches=(1, 8),
         seconds=tuple((FIXED_S + (seconds - FIXED_S) / 8, seconds) for seconds in full),

@@ -1,0 +1,1 @@
+"""What else serves a Vision Transformer on a CPU, and are we ahead of it?"""
