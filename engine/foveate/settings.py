@@ -117,4 +117,6 @@ class ModelSettings(BaseModel):
             if first["type"] == "extra_forbidden":
                 known = sorted(f"{_PREFIX}{field.upper()}" for field in ModelSettings.model_fields)
                 value, reason = "", f"unknown; expected one of {', '.join(known)}"
-            raise FoveateError(f"{_PREFIX}{name.upper()}{value}: {reason}") from error
+            stated = precision is not None and name == "precision"
+            key = "config.pbtxt: parameter precision" if stated else f"{_PREFIX}{name.upper()}"
+            raise FoveateError(f"{key}{value}: {reason}") from error

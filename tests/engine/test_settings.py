@@ -53,3 +53,13 @@ def test_settings_are_what_their_variables_say() -> None:
 def test_the_run_dir_is_required() -> None:
     with pytest.raises(FoveateError, match="FOVEATE_RUN_DIR"):
         ModelSettings.read({})
+
+
+def test_a_models_own_precision_goes_first() -> None:
+    run = {"FOVEATE_RUN_DIR": "/run/x", "FOVEATE_PRECISION": "bf16"}
+    assert ModelSettings.read(run).precision == "bf16"
+    assert ModelSettings.read(run, precision="fp32").precision == "fp32"
+    with pytest.raises(FoveateError, match=r"config.pbtxt: parameter precision='fp8'"):
+        ModelSettings.read(run, precision="fp8")
+    with pytest.raises(FoveateError, match="FOVEATE_PRECISION='fp8'"):
+        ModelSettings.read({**run, "FOVEATE_PRECISION": "fp8"})

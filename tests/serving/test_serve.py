@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -63,6 +64,7 @@ def victim(start_server: Callable[..., Any]) -> Iterator[Any]:
         "FOVEATE_ADMISSION": "off",
         "FOVEATE_PIN_CAP": "0.3",
         "FOVEATE_THREADS": "9999",
+        "FOVEATE_EXECUTOR": "reference",
     }
     served = start_server("--no-pin-cap", "--threads=1", environment=variables)
     served.await_ready()
@@ -231,6 +233,11 @@ def test_variables_and_over_them_options_reach_the_processes(victim: Any) -> Non
         "FOVEATE_THREADS=1",
         f"FOVEATE_RUN_DIR={victim.run_dir}",
     } <= set(environment)
+
+
+def test_pytorch_serves_where_it_is_told_to(victim: Any) -> None:
+    metrics = httpx.get(f"http://{victim.metrics}/metrics").text
+    assert re.search(r'foveate_build_info{.*executor="PyTorch .*precision="float32"', metrics)
 
 
 def test_killed_adapter_returns_and_serving_goes_on(victim: Any) -> None:

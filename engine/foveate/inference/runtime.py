@@ -37,7 +37,7 @@ class Runtime:
         executor: Executor = "auto", precision: Precision = "auto", threads: int = 1
     ) -> Runtime:
         """``auto`` compiles where OpenVINO is installed, and takes bf16 where the CPU has AMX-BF16
-        or AVX512-BF16.
+        or AVX512-BF16. Sets the threads of PyTorch, too.
 
         Raises :class:`InputError`, naming executor or precision, if this machine has none such.
         """
