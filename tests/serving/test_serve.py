@@ -237,7 +237,7 @@ def test_variables_and_over_them_options_reach_the_processes(victim: Any) -> Non
 
 def test_pytorch_serves_where_it_is_told_to(victim: Any) -> None:
     metrics = httpx.get(f"http://{victim.metrics}/metrics").text
-    assert re.search(r'foveate_build_info{.*executor="PyTorch .*precision="float32"', metrics)
+    assert re.search(r'foveate_build_info{.*executor="PyTorch .*precision="fp32"', metrics)
 
 
 def test_killed_adapter_returns_and_serving_goes_on(victim: Any) -> None:

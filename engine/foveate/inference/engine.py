@@ -25,7 +25,14 @@ from foveate.inference.token_map import trace
 from foveate.levels.latency_table import LatencyTable
 from foveate.reduce.adaptive import Adaptive
 
-__all__ = ["Answers", "Engine", "Outputs", "batch_sizes"]
+__all__ = ["PRECISIONS", "Answers", "Engine", "Outputs", "batch_sizes"]
+
+PRECISIONS = {
+    torch.float64: "fp64",
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+}
 
 # Probabilities [b, classes], and where each reducer sent each row, [b * n] int32; the first images
 # of b count.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from foveate.inference.embed import Embedding
-from foveate.inference.engine import Engine, Outputs, batch_sizes
+from foveate.inference.engine import PRECISIONS, Engine, Outputs, batch_sizes
 from foveate.inference.fixed import Forward, Routes
 from foveate.inference.prepared import PreparedLadder
 
@@ -69,7 +69,7 @@ class GraphEngine(Engine):
 
     @property
     def precision(self) -> str:
-        return str(self._dtype).removeprefix("torch.")
+        return PRECISIONS[self._dtype]
 
     @property
     def padded(self) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.inference.embed import Embedding
-from foveate.inference.engine import Engine, Outputs, batch_sizes
+from foveate.inference.engine import PRECISIONS, Engine, Outputs, batch_sizes
 from foveate.inference.fixed import PLAIN, Forward
 from foveate.inference.prepared import PreparedLadder
 
@@ -37,7 +37,7 @@ class ReferenceEngine(Engine):
 
     @property
     def precision(self) -> str:
-        return str(self.levels[0].vit.cls_token.dtype).removeprefix("torch.")
+        return PRECISIONS[self.levels[0].vit.cls_token.dtype]
 
     @property
     def padded(self) -> bool:
