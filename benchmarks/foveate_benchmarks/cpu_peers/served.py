@@ -2,6 +2,10 @@
 
 In turns, A B B A, each server started anew on the first core, the client on the last. Ours is what
 ``foveate serve`` starts, adapter and companion models included.
+
+    python -m foveate_benchmarks.cpu_peers.served
+
+measures this part alone and puts it beside what was measured of the others.
 """
 
 from __future__ import annotations
@@ -20,12 +24,15 @@ from typing import Any
 import grpc
 import openvino as ov
 import torch
+import typer
 
 from foveate.inference.compiled import has_bf16
 from foveate.inference.export import export_module
 from foveate.inference.prepared import PreparedLadder
+from foveate.repository import read_max_batch
 from foveate.settings import state_dir
 from foveate_benchmarks.cpu_peers.peers import OPENVINO, Plain
+from foveate_benchmarks.results import save, saved
 from foveate_cli.host.processes import TritonProcess
 from foveate_cli.host.tritonserver import (
     Ports,
@@ -88,7 +95,7 @@ class TritonPythonModel:
 """
 _CONFIG = """
 backend: "python"
-max_batch_size: 8
+max_batch_size: %(max_batch)d
 input [
   { name: "PIXELS" data_type: TYPE_UINT8 format: FORMAT_NHWC dims: [ %(height)d, %(width)d, 3 ] }
 ]
@@ -112,6 +119,7 @@ def served(repository: Path) -> list[dict[str, Any]]:
     """Requests a second with many in flight, and milliseconds of one at a time."""
     prepared = PreparedLadder.load(repository / NAME / "1")
     names = [level.name for level in prepared.ladder.levels]
+    max_batch = read_max_batch(repository, NAME)
     precisions = ["bf16", "fp32"] if has_bf16() else ["fp32"]
     ours = [
         Asked(f"foveate, level {level} `{names[level]}`, {precisions[0]}", NAME, str(level))
@@ -125,7 +133,7 @@ def served(repository: Path) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as scratch, _core_for_servers() as core:
         trivial = Path(scratch)
         for precision in precisions:
-            _write(prepared, trivial / f"dense_{precision}", precision)
+            _write(prepared, trivial / f"dense_{precision}", precision, max_batch)
         for turn in (ours, theirs, theirs, ours):
             start = _ours(repository, core) if turn is ours else _theirs(trivial, core)
             with start as address:
@@ -186,7 +194,7 @@ def _theirs(repository: Path, core: int) -> Iterator[str]:
         process.stop()
 
 
-def _write(prepared: PreparedLadder, folder: Path, precision: str) -> None:
+def _write(prepared: PreparedLadder, folder: Path, precision: str, max_batch: int) -> None:
     """A model of Triton's Python backend that runs the dense model."""
     version, config = folder / "1", prepared.config
     version.mkdir(parents=True)
@@ -194,7 +202,11 @@ def _write(prepared: PreparedLadder, folder: Path, precision: str) -> None:
     network = export_module(Plain(prepared.levels[0].vit), example)
     ov.save_model(network, version / "network.xml", compress_to_fp16=False)
     (version / "model.py").write_text(_MODEL)
-    facts: Mapping[str, object] = {**vars(config), "precision": OPENVINO[precision]}
+    facts: Mapping[str, object] = {
+        **vars(config),
+        "max_batch": max_batch,
+        "precision": OPENVINO[precision],
+    }
     (folder / "config.pbtxt").write_text(_CONFIG % facts)
 
 
@@ -220,3 +232,12 @@ def _one_at_a_time(address: str, asked: Asked) -> list[float]:
             infer(payload, timeout=30.0)
             seconds.append(time.perf_counter() - start)
     return seconds[WARM_UP:]
+
+
+def main(repository: Path = Path("model_repository")) -> None:
+    facts = saved("cpu_peers")
+    save("cpu_peers", **{**facts, "served": served(repository)})
+
+
+if __name__ == "__main__":
+    typer.run(main)
