@@ -8,6 +8,7 @@ import sys
 NAMES = (
     "kernels.kernel_budgets",
     "cpu_peers --served",
+    "ladders.precision",
     "ladders.compress",
     "ladders.selector",
     "ladders.calibrate",
@@ -15,6 +16,7 @@ NAMES = (
     "ladders.import_memory",
     "methods",
     "serving.overhead",
+    "serving.start_up",
     "control.control_cost",
     "serving.mixed",
     "serving.switches",

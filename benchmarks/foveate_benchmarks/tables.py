@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -629,6 +629,43 @@ def _short(commit: str) -> str:
     return "-".join([number[:7], *dirty])
 
 
+def precision(data: Mapping[str, Any]) -> str:
+    def count(precision: str, what: str) -> Column:
+        return lambda row: str(row[precision][what]) if precision in row else "–"
+
+    columns: Columns = (
+        ("level", lambda row: f"`{row['level']}`"),
+        ("same map, fp32", count("fp32", "maps")),
+        ("same class, fp32", count("fp32", "classes")),
+        ("same map, bf16", count("bf16", "maps")),
+        ("same class, bf16", count("bf16", "classes")),
+    )
+    missed = ", ".join(name for name, met in data["bars"].items() if not met) or "none"
+    return (
+        f"{_table(data['levels'], columns)}\n\nOf {data['images']} images, beside PyTorch in fp32. "
+        f"Bars missed: {missed}. {data['processor']}; "
+        "`python -m foveate_benchmarks.ladders.precision`."
+    )
+
+
+def start_up(data: Mapping[str, Any]) -> str:
+    columns: Columns = (
+        ("start", lambda row: row[0]),
+        ("seconds until every model has answered", lambda row: _range(row[1])),
+    )
+    return (
+        f"{_table([*data['seconds'].items()], columns)}\n\nThe demo, {data['cpus']} CPUs, "
+        f"{len(data['seconds']['cold'])} starts of each kind in turns; kept on disk: "
+        f"{data['exported_mib']:.0f} MiB, memory of the model process: "
+        f"{data['memory_mib']:.0f} MiB. "
+        f"{data['processor']}; `python -m foveate_benchmarks.serving.start_up`."
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.1f}–{max(values):.1f}"
+
+
 _TABLES = {
     "serve-traces": ("serve", serve_traces),
     "serve-right": ("serve", serve("right")),
@@ -642,6 +679,8 @@ _TABLES = {
     "crosscheck": ("crosscheck", crosscheck),
     "crosscheck-bars": ("crosscheck", promises),
     **{name: ("cpu_peers", table) for name, table in cpu.TABLES.items()},
+    "precision": ("precision", precision),
+    "start-up": ("start_up", start_up),
     "burst": ("burst", burst),
     "control": ("control", control),
     "methods": ("methods", methods),
