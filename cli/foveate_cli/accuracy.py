@@ -14,6 +14,8 @@ from rich.table import Table
 from foveate.repository import choose_model
 from foveate_cli.options import (
     REPOSITORY,
+    Executor,
+    ExecutorName,
     Json,
     Name,
     Precision,
@@ -50,6 +52,7 @@ def accuracy(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
+    executor: Executor = ExecutorName.AUTO,
     precision: Precision = PrecisionName.AUTO,
     threads: Threads = 1,
     as_json: Json = False,
@@ -67,6 +70,7 @@ def accuracy(
             repository / model,
             data,
             device=device,
+            executor=executor.value,
             precision=precision.value,
             batch=batch,
             threads=threads,

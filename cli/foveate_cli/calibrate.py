@@ -19,6 +19,8 @@ from foveate.repository import choose_model, read_max_batch, set_max_batch
 from foveate_cli.options import (
     REPOSITORY,
     Data,
+    Executor,
+    ExecutorName,
     Json,
     Name,
     Precision,
@@ -86,6 +88,7 @@ def calibrate(
             show_default="up to 32, by measured times: a quarter of the SLO at the cheapest level",
         ),
     ] = None,
+    executor: Executor = ExecutorName.AUTO,
     precision: Precision = PrecisionName.AUTO,
     threads: Threads = 1,
     report: Annotated[
@@ -128,7 +131,7 @@ def calibrate(
     from foveate.settings import state_dir
 
     tune_allocator()
-    runtime = Runtime.choose(precision=precision.value, threads=threads)
+    runtime = Runtime.choose(executor.value, precision.value, threads)
     folder, state = repository / model / "1", state_dir()
     if selector is None and (folder / _SELECTOR).exists():
         selector = _SELECTOR

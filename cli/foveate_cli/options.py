@@ -12,6 +12,8 @@ __all__ = [
     "ADMISSION",
     "REPOSITORY",
     "Data",
+    "Executor",
+    "ExecutorName",
     "Json",
     "Name",
     "Precision",
@@ -42,6 +44,21 @@ class PrecisionName(StrEnum):
     BF16 = "bf16"
 
 
+class ExecutorName(StrEnum):
+    """As in :data:`foveate.inference.runtime.Executor`."""
+
+    AUTO = "auto"
+    COMPILED = "compiled"
+    REFERENCE = "reference"
+
+
+Executor = Annotated[
+    ExecutorName,
+    typer.Option(
+        help="What runs levels on a CPU; use the one you serve with. compiled: OpenVINO, which "
+        "auto takes if it is installed; reference: PyTorch."
+    ),
+]
 Precision = Annotated[
     PrecisionName,
     typer.Option(

@@ -18,7 +18,7 @@ from foveate.images.preprocess import read_preprocess
 from foveate.inference.engine import Engine
 from foveate.inference.graphs import GraphEngine
 from foveate.inference.prepared import PreparedLadder
-from foveate.inference.runtime import Precision, Runtime
+from foveate.inference.runtime import Executor, Precision, Runtime
 
 __all__ = ["Accuracy", "measure"]
 
@@ -42,6 +42,7 @@ def measure(
     data: Path,
     *,
     device: str = "cpu",
+    executor: Executor = "auto",
     precision: Precision = "auto",
     batch: int = 8,
     threads: int = 1,
@@ -55,7 +56,7 @@ def measure(
         model: folder of the model in its repository.
         data: folder of images with a sub-folder for each class.
         device: ``cpu`` or ``cuda``.
-        precision: of products of matrices, as it is served.
+        executor, precision: as it is served; on a CPU.
         batch: images at once.
         threads: of the passes.
         workers: threads that read and decode.
@@ -70,7 +71,7 @@ def measure(
         if not 0 <= level < len(prepared.levels):
             raise InputError(f"level={level}: expected 0..{len(prepared.levels) - 1}")
     if device == "cpu":
-        runtime = Runtime.choose(precision=precision, threads=threads)
+        runtime = Runtime.choose(executor, precision, threads)
         engine: Engine = runtime.engine(prepared, (batch,))
     else:
         engine = GraphEngine(prepared, torch.device(device), batch)
