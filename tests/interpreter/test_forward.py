@@ -66,11 +66,11 @@ def test_kernels_answer_as_the_references_do(level: str, routes: Routes, request
     schedule = Schedule.parse(LEVELS[level], CONFIG)
     words = torch.nn.functional.normalize(torch.randn(20, 192), dim=1)
     pixels = torch.randint(0, 256, (4, 32, 48, 3), dtype=torch.uint8)
-    images = torch.tensor([3], dtype=torch.int32)
-    forward = Forward(schedule, model(), words, batch=4, routes=routes)
-    expected, expected_dests = forward(pixels, images)
+    present = torch.arange(5, dtype=torch.int32).clamp(max=3)
+    forward = Forward(schedule, model(), words, routes=routes)
+    expected, expected_dests = forward(pixels, present)
     request.getfixturevalue("interpreted")
-    scores, dests = forward(pixels, images)
+    scores, dests = forward(pixels, present)
     torch.testing.assert_close(scores[:3], expected[:3], rtol=1e-4, atol=1e-5)
     for dest, same in zip(dests, expected_dests, strict=True):
         rows = len(dest) // 4 * 3  # those of the real images

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foveate.images.folder import Progress
 from foveate.inference.engine import Engine, Outputs
-from foveate.inference.export import compile_model, export_module
+from foveate.inference.export import compile_model, export_module, reason
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.reference import ReferenceEngine
 
@@ -92,15 +92,16 @@ class CompiledEngine(Engine):
             return None
         if (own := self._passes.get((level, variant, size))) is not None:
             return own
-        model = self._export(level, variant)
         try:
-            if isinstance(model, str):
-                raise RuntimeError(model)
-            own = _Pass(model, size, self._precision, self.threads)
-        except RuntimeError as error:
-            reason = self.uncompiled[level] = str(error).strip().splitlines()[-1]
+            model = self._export(level, variant)
+            if isinstance(model, ov.Model):
+                own = _Pass(model, size, self._precision, self.threads)
+        except Exception as error:  # whatever a converter or compiler raises
+            model = reason(error)
+        if own is None:
+            self.uncompiled[level] = str(model)
             name = self.ladder.levels[level].name
-            _log.warning("level %d, %s, runs on the reference: %s", level, name, reason)
+            _log.warning("level %d, %s, runs on the reference: %s", level, name, model)
             return None
         self._passes[level, variant, size] = own
         return own

@@ -103,6 +103,10 @@ class Engine(ABC):
         """
         batches = [pixels] if isinstance(pixels, Tensor) else pixels
         images = [*chain.from_iterable(batch.unbind() for batch in batches)]
+        if len(levels) != len(images):
+            raise ValueError(
+                f"levels: {len(levels)}, expected one for each of {len(images)} images"
+            )
         scores = torch.empty(len(images), self.config.classes)
         maps = None
         if token_map:

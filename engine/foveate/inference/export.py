@@ -7,6 +7,7 @@ compiler that dies takes this process with it, and not the one that serves.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -20,9 +21,17 @@ from foveate.inference.fixed import PLAIN, Forward
 from foveate.inference.prepared import PreparedLadder, PreparedLevel
 from foveate_kernels.library import tracing
 
-__all__ = ["REFUSED", "TRIED", "compile_model", "export_level", "export_module"]
+__all__ = [
+    "REFUSED",
+    "TRIED",
+    "UNWRITTEN",
+    "compile_model",
+    "export_level",
+    "export_module",
+    "reason",
+]
 
-REFUSED = 3  # exit status: the level cannot be exported or compiled
+REFUSED, UNWRITTEN = 3, 4  # exit status: the level cannot be compiled; the disk is full
 TRIED = "tried"  # file that says it can
 _SAMPLE = 2  # images of the trial
 
@@ -96,19 +105,30 @@ def _export(level: PreparedLevel, path: Path, precision: str) -> None:
     try:
         model = export_level(level)
     except Exception as error:  # whatever a converter raises of what it does not know
-        _refuse(error)
-    ov.save_model(model, path, compress_to_fp16=False)
-    saved, config = ov.Core().read_model(path), level.vit.config
+        _end(REFUSED, reason(error))
+    try:
+        ov.save_model(model, path, compress_to_fp16=False)
+        saved = ov.Core().read_model(path)
+    except RuntimeError as error:
+        free = shutil.disk_usage(path.parent).free
+        _end(UNWRITTEN, f"cannot be written, {free >> 20} MiB are free: {reason(error)}")
+    config = level.vit.config
     sample = torch.zeros(_SAMPLE, config.height, config.width, 3, dtype=torch.uint8)
     try:
         compile_model(saved, _SAMPLE, precision, 1)([sample.numpy()])
     except RuntimeError as error:
-        _refuse(error)
+        _end(REFUSED, reason(error))
 
 
-def _refuse(error: Exception) -> NoReturn:
-    print(str(error).strip().splitlines()[-1], file=sys.stderr)
-    sys.exit(REFUSED)
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
+
+
+def _end(status: int, why: str) -> NoReturn:
+    print(why, file=sys.stderr)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ An entry is a folder with ``VARIANT.xml`` and ``VARIANT.bin`` for every variant 
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import logging
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,13 +28,14 @@ import openvino as ov
 import foveate
 import foveate_kernels
 from foveate.images.folder import Progress
-from foveate.inference.export import REFUSED, TRIED, export_level
+from foveate.inference.export import REFUSED, TRIED, UNWRITTEN
 from foveate.inference.latency import processor
 from foveate.inference.prepared import PreparedLadder
 
 __all__ = ["exported_levels"]
 
 _UNUSED_S = 30 * 24 * 3600  # an entry nobody has asked for in this time is removed
+_SCRATCH_S = 3600  # and what a process left that was stopped
 _FAILED = "failed.txt"
 # What a compiler dies of by its own fault. Whatever else ends it says nothing about the level.
 _ITS_OWN = (signal.SIGSEGV, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGBUS)
@@ -57,13 +59,15 @@ def exported_levels(
         precision: ``fp32`` or ``bf16``, in which exported levels are tried.
         jobs: processes that export.
     """
-    with _writable(cache) as place:
-        entries = _Entries(folder, prepared, place, precision)
-        missing = [level for level in range(len(prepared.levels)) if not entries.whole(level)]
-        shares = [share for job in range(jobs) if (share := missing[job::jobs])]
+    _tidy(cache)
+    entries = _Entries(folder, prepared, cache, precision)
+    missing = [level for level in range(len(prepared.levels)) if not entries.whole(level)]
+    shares = [share for job in range(jobs) if (share := missing[job::jobs])]
+    with _place_for(cache) if missing else nullcontext(cache) as place:
         with ThreadPoolExecutor(max(1, len(shares))) as pool:
-            for done, _ in enumerate(pool.map(entries.make, shares)):
-                progress("export levels", done + 1, len(shares))
+            exported = pool.map(lambda share: entries.make(share, place), shares)
+            for done, _ in enumerate(exported):
+                progress("export levels, processes done", done + 1, len(shares))
         return {
             (level, variant): entries.read(level, variant)
             for level, own in enumerate(prepared.levels)
@@ -71,29 +75,36 @@ def exported_levels(
         }
 
 
+def _tidy(cache: Path) -> None:
+    """Remove what nobody uses any more. Others may do the same, or may not let us."""
+    with suppress(OSError):
+        for entry in cache.iterdir():
+            unused = _UNUSED_S if not entry.name.startswith(".") else _SCRATCH_S
+            with suppress(OSError):
+                if time.time() - entry.stat().st_mtime > unused:
+                    shutil.rmtree(entry, ignore_errors=True)
+
+
 @contextmanager
-def _writable(cache: Path) -> Iterator[Path]:
-    """``cache``, or a temporary folder in its place."""
+def _place_for(cache: Path) -> Iterator[Path]:
+    """``cache``, or a temporary folder where that cannot be written."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=cache).close()
     except OSError as error:
-        _log.warning("%s: %s; levels are exported again at every start", cache, error.strerror)
+        _log.warning("%s: %s; levels are exported anew at the next start", cache, error.strerror)
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
-        return
-    for entry in cache.iterdir():
-        if time.time() - entry.stat().st_mtime > _UNUSED_S:
-            shutil.rmtree(entry, ignore_errors=True)
-    yield cache
+    else:
+        yield cache
 
 
 class _Entries:
     """Of one model."""
 
     def __init__(self, folder: Path, prepared: PreparedLadder, cache: Path, precision: str) -> None:
-        self._folder, self._prepared = folder, prepared
-        self._cache, self._precision = cache, precision
+        self._folder, self._prepared, self._precision = folder, prepared, precision
+        self._lost: dict[int, str] = {}  # levels that could not be exported this time, and why
         digest = lru_cache(lambda name: _sha((folder / name).read_bytes()))
         self._paths = []
         for index, level in enumerate(prepared.ladder.levels):
@@ -111,58 +122,78 @@ class _Entries:
     def whole(self, level: int) -> bool:
         """Whether there is an entry; removes a damaged one."""
         path = self._paths[level]
+        if not path.exists():
+            return False
         try:
-            if json.loads((path / "digests.json").read_text()) == _digests(path):
-                os.utime(path)
-                return True
+            sound = bool(json.loads((path / "digests.json").read_text()) == _digests(path))
         except (OSError, ValueError):
-            pass
-        if path.exists():
+            sound = False
+        if not sound:
             _log.warning("%s: damaged; the level is exported anew", path)
             shutil.rmtree(path, ignore_errors=True)
-        return False
+        with suppress(OSError):  # it may be another user's, or read-only
+            os.utime(path)
+        return sound
 
-    def make(self, levels: Sequence[int]) -> None:
-        """Export in one process. What it leaves, since it fails, in one for each level."""
-        try:
-            with tempfile.TemporaryDirectory(prefix=".", dir=self._cache) as name:
-                scratch = Path(name)
-                left = self._export(scratch, levels)
-                for level in levels:
-                    if level not in left:
-                        own = scratch / str(level)
-                        (own / "digests.json").write_text(json.dumps(_digests(own)))
-                        with suppress(OSError):  # another process was first
-                            own.rename(self._paths[level])
-        except OSError as error:
-            _log.warning("%s; exported again at every start", error)
-            return
+    def make(self, levels: Sequence[int], place: Path) -> None:
+        """Export in one process. What it leaves, since it fails, in one for each level; if that
+        fails for want of room, once more in a temporary folder."""
+        with tempfile.TemporaryDirectory(prefix=".", dir=place) as name:
+            left = self._export(Path(name), levels, place)
+            for level in levels:
+                if level not in left and level not in self._lost:
+                    self._keep(level, Path(name) / str(level), place)
         for level in left:
-            self.make([level])
+            self.make([level], place)
 
-    def _export(self, scratch: Path, levels: Sequence[int]) -> Sequence[int]:
-        """Levels left to export. Raises :class:`OSError` if they cannot be written."""
+    def _export(self, scratch: Path, levels: Sequence[int], place: Path) -> Sequence[int]:
+        """Levels to try again, each by itself."""
         command = [sys.executable, "-m", "foveate.inference.export"]
         command += [str(self._folder), str(scratch), self._precision, *map(str, levels)]
         done = subprocess.run(command, capture_output=True, text=True)
         left = [level for level in levels if not (scratch / str(level) / TRIED).exists()]
         if len(levels) > 1 or not left:
             return left
-        last = (done.stderr.strip().splitlines() or [""])[-1]
-        if -done.returncode in _ITS_OWN:
+        (level,) = left
+        own = scratch / str(level)
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        if done.returncode < 0:
             last = f"the compiler dies of {signal.Signals(-done.returncode).name}"
-        elif done.returncode != REFUSED:
-            raise OSError(f"{self._cache}: level {left[0]}: {last}")
-        (scratch / str(left[0]) / _FAILED).write_text(last)
+        if -done.returncode in _ITS_OWN or done.returncode == REFUSED:
+            with suppress(OSError):  # without room, it is found again at the next start
+                shutil.rmtree(own, ignore_errors=True)
+                own.mkdir()
+                (own / _FAILED).write_text(last)
+                return []
+        elif done.returncode == UNWRITTEN and self._paths[level].parent == place:
+            _log.warning("%s: level %d %s; exported anew at the next start", place, level, last)
+            elsewhere = tempfile.mkdtemp()
+            atexit.register(shutil.rmtree, elsewhere, ignore_errors=True)
+            self.make([level], Path(elsewhere))
+            return []
+        self._lost[level] = last
         return []
+
+    def _keep(self, level: int, own: Path, place: Path) -> None:
+        """Put an entry where :meth:`read` finds it."""
+        if not (own / TRIED).exists() and not (own / _FAILED).exists():  # it is elsewhere
+            return
+        try:
+            (own / "digests.json").write_text(json.dumps(_digests(own)))
+            path = place / self._paths[level].name
+            own.rename(path)
+            self._paths[level] = path
+        except OSError as error:
+            if not self._paths[level].exists():  # another process may have been first
+                self._lost[level] = f"{place}: {error.strerror}"
 
     def read(self, level: int, variant: int) -> ov.Model | str:
         path = self._paths[level]
+        if level in self._lost:
+            return self._lost[level]
         if (path / _FAILED).exists():
             return (path / _FAILED).read_text()
-        if (path / f"{variant}.xml").exists():
-            return ov.Core().read_model(path / f"{variant}.xml")
-        return export_level(self._prepared.levels[level].variants[variant])
+        return ov.Core().read_model(path / f"{variant}.xml")
 
 
 def _digests(entry: Path) -> dict[str, str]:

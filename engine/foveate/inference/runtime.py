@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,15 +43,16 @@ class Runtime:
         Raises :class:`InputError`, naming executor or precision, if this machine has none such.
         """
         torch.set_num_threads(threads)
-        installed = find_spec("openvino") is not None
-        if executor == "reference" or (executor == "auto" and not installed):
+        missing = "" if executor == "reference" else _missing()
+        if executor == "compiled" and missing:
+            raise InputError(f"executor='compiled': {missing}")
+        if executor == "reference" or missing:
             if precision == "bf16":
-                raise InputError("precision='bf16': PyTorch computes in fp32 here; needs openvino")
-            if executor == "auto":
-                _log.warning("openvino is not installed: levels run on PyTorch, which is slower")
+                why = missing or "executor='reference' computes in fp32"
+                raise InputError(f"precision='bf16': {why}")
+            if missing:
+                _log.warning("levels run on PyTorch, which is slower: %s", missing)
             return Runtime(compiled=False, bf16=False, threads=threads)
-        if not installed:
-            raise InputError("executor='compiled': needs openvino; pip install 'foveate[cpu]'")
 
         from foveate.inference.compiled import has_bf16
 
@@ -86,3 +88,14 @@ class Runtime:
         from foveate.inference.compiled import prepare
 
         return prepare(module, x, self.precision, self.threads)
+
+
+def _missing() -> str:
+    """Why OpenVINO cannot be used; empty if it can."""
+    if find_spec("openvino") is None:
+        return "openvino is not installed; pip install 'foveate[cpu]'"
+    try:
+        importlib.import_module("openvino")
+    except ImportError as error:
+        return f"openvino cannot be imported: {error}"
+    return ""

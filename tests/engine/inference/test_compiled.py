@@ -6,7 +6,9 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,21 +215,52 @@ def test_a_cache_that_cannot_be_written_is_named_and_missed_by_nobody(
 def test_a_full_disk_is_named_and_missed_by_nobody(
     version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(_: Path) -> dict[str, str]:
-        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "levels"))
-
-    monkeypatch.setattr(exported, "_digests", full)
-    models = export(version, tmp_path / "levels")
-    assert f"No space left on device: '{tmp_path / 'levels'}'" in caplog.text
+    """A process that exports finds no room in the cache, and some in a temporary folder."""
+    cache = tmp_path / "levels"
+    death = "echo cannot be written, 0 MiB are free >&2; exit 4;; esac"
+    dies_where(f'case "$4" in {cache}*)', death, tmp_path, monkeypatch)
+    models = export(version, cache)
+    assert f"{cache}: level 1 cannot be written, 0 MiB are free" in caplog.text
     assert all(isinstance(model, Model) for model in models.values())
-    assert not any((tmp_path / "levels").iterdir())
+    assert not any(cache.iterdir())
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_a_cache_that_can_only_be_read_is_read(
+    version: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(exported.os, "utime", refuse)
+    monkeypatch.setattr(exported.tempfile, "TemporaryFile", refuse)
+    assert all(isinstance(model, Model) for model in export(version, cache).values())
+    assert not caplog.records
+
+
+def test_what_a_stopped_start_left_is_removed(version: Path, cache: Path) -> None:
+    (cache / ".left" / "0").mkdir(parents=True)
+    os.utime(cache / ".left", (0, 0))
+    (cache / ".gone").symlink_to("nowhere")
+    export(version, cache)
+    assert not (cache / ".left").exists()
+
+
+def dies_where(test: str, death: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have another Python export, which first does what it is told by the shell."""
+    python = folder / "python"
+    python.write_text(
+        f'#!/bin/sh\nfor level in "$@"; do :; done\n{test} {death}\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(exported.sys, "executable", str(python))
 
 
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
         ("kill -SEGV $$", "the compiler dies of SIGSEGV"),
-        ("mkdir -p $4/$6; echo no rule for aten::what >&2; exit 3", "no rule for aten::what"),
+        ("echo no rule for aten::what >&2; exit 3", "no rule for aten::what"),
     ],
 )
 def test_a_level_that_cannot_be_compiled_runs_on_the_reference(
@@ -239,14 +272,7 @@ def test_a_level_that_cannot_be_compiled_runs_on_the_reference(
     reason: str,
 ) -> None:
     """By name, and once for all: the next start does not try it again."""
-    real = exported.sys.executable
-    python = tmp_path / "python"  # dies of level 1
-    python.write_text(
-        f'#!/bin/sh\nfor level in "$@"; do :; done\n'
-        f'if [ "$level" = 1 ]; then mkdir -p "$4/1"; {script}; fi\nexec {real} "$@"\n'
-    )
-    python.chmod(0o755)
-    monkeypatch.setattr(exported.sys, "executable", str(python))
+    dies_where('if [ "$level" = 1 ]; then', f"{script}; fi", tmp_path, monkeypatch)
     cache = tmp_path / "levels"
     for _ in range(2):
         models = export(version, cache)
@@ -289,7 +315,7 @@ def test_without_openvino_pytorch_serves_and_says_so(
     assert isinstance(engine, ReferenceEngine)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "openvino is not installed" in caplog.text
-    with pytest.raises(InputError, match="executor='compiled': needs openvino"):
+    with pytest.raises(InputError, match="executor='compiled': openvino is not installed"):
         Runtime.choose("compiled")
     with pytest.raises(InputError, match="precision='bf16'"):
         Runtime.choose("auto", "bf16")

@@ -13,7 +13,7 @@ from torch import Tensor
 from foveate.images import cluttered_digits
 from foveate.inference.engine import Answers, Engine
 from foveate.inference.prepared import PreparedLadder
-from foveate.inference.reference import ReferenceEngine
+from foveate.inference.runtime import Runtime
 
 LEVELS = range(9)
 
@@ -40,10 +40,11 @@ def test_level_0_is_the_plain_forward(engine: Engine, pixels: Tensor, batch: int
 
 
 def test_batch_mates_change_no_token_no_class_and_scores_by_rounding(repository: Path) -> None:
-    """The demo model as it is served, on images of its test set."""
+    """The demo model, compiled as it is served, on images of its test set."""
     pixels, _ = cluttered_digits.test_set(16)
     prepared = PreparedLadder.load(repository / "digits" / "1")
-    check_batch_mates(ReferenceEngine(prepared), torch.from_numpy(pixels))
+    engine = Runtime.choose(precision="fp32").engine(prepared, (1, 2, 4))
+    check_batch_mates(engine, torch.from_numpy(pixels))
 
 
 def test_no_image_sees_another(exact_engine: Engine, pixels: Tensor) -> None:
