@@ -99,7 +99,7 @@ def photo(seed: int = 5) -> bytes:
 
 
 def test_a_model_may_state_its_precision(served: Any) -> None:
-    text = httpx.get(f"http://{served.metrics}").text
+    text = httpx.get(f"http://{served.metrics}/metrics").text
     told = {line.split('model="')[1].split('"')[0]: line for line in text.splitlines()
             if line.startswith("foveate_build_info") and 'component="model"' in line}  # fmt: skip
     assert 'precision="fp32"' in told["fish"]
