@@ -35,9 +35,10 @@ def main(
     seconds: dict[str, list[float]] = {"cold": [], "warm": []}
     with running(repository):  # lays out the server
         pass
+    layout = state_dir() / "server"
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
-            os.environ["FOVEATE_STATE_DIR"] = _copy_of_the_layout(Path(folder))
+            os.environ["FOVEATE_STATE_DIR"] = _beside(layout, Path(folder))
             for own in seconds.values():
                 start = time.perf_counter()
                 with running(repository):
@@ -69,8 +70,9 @@ def _memory(name: str) -> int:
     return int(found[0].memory_info().rss)
 
 
-def _copy_of_the_layout(folder: Path) -> str:
-    shutil.copytree(state_dir() / "server", folder / "server", symlinks=True)
+def _beside(layout: Path, folder: Path) -> str:
+    """``folder`` as a state folder with the server laid out."""
+    shutil.copytree(layout, folder / "server", symlinks=True)
     return str(folder)
 
 
