@@ -488,9 +488,9 @@ def test_slower_hardware_is_measured_and_forgotten(
     def throttle() -> None:
         while not over.is_set():
             os.kill(process, signal.SIGSTOP)
-            time.sleep(0.02)
+            time.sleep(0.005)
             os.kill(process, signal.SIGCONT)
-            time.sleep(0.003)  # less than a batch takes, so that every batch is slowed down
+            time.sleep(0.0005)  # less than any batch takes, so that all are slowed down
 
     def correction() -> float:
         found = re.search(r"^foveate_batch_time_correction\{.*\} (\S+)", relay.text(), re.MULTILINE)

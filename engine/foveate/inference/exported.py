@@ -138,11 +138,15 @@ class _Entries:
     def make(self, levels: Sequence[int], place: Path) -> None:
         """Export in one process. What it leaves, since it fails, in one for each level; if that
         fails for want of room, once more in a temporary folder."""
-        with tempfile.TemporaryDirectory(prefix=".", dir=place) as name:
-            left = self._export(Path(name), levels, place)
-            for level in levels:
-                if level not in left and level not in self._lost:
-                    self._keep(level, Path(name) / str(level), place)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".", dir=place) as name:
+                left = self._export(Path(name), levels, place)
+                for level in levels:
+                    if level not in left and level not in self._lost:
+                        self._keep(level, Path(name) / str(level), place)
+        except OSError as error:  # no room for a folder, or no process
+            self._lost |= dict.fromkeys(levels, str(error))
+            return
         for level in left:
             self.make([level], place)
 

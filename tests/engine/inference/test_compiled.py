@@ -302,7 +302,7 @@ def test_a_model_that_bf16_answers_otherwise_is_served_in_fp32(
     if not has_bf16():
         pytest.skip("this CPU has neither AMX-BF16 nor AVX512-BF16")
     assert start_engine(version, 1, cache=cache).precision == "bf16"
-    monkeypatch.setattr(start, "_TOLERANCE", 1e-9)
+    monkeypatch.setattr(start, "_TOLERANCE", -1.0)  # no answer is near enough
     assert start_engine(version, 1, cache=cache).precision == "fp32"
     assert f"{version}: in bf16, a score of level 0 is off by" in caplog.text
 
