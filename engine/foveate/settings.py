@@ -44,10 +44,11 @@ class ModelSettings(BaseModel):
         default_factory=default_state_dir,
         description="folder kept between runs: measured latencies, laid-out server, admin key",
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
-        description="of products of matrices on a CPU; auto: bf16 where it has AMX-BF16 or "
-        "AVX512-BF16; the parameter precision in a config.pbtxt goes first",
+        description="of products of matrices; auto: on a GPU fp16, or bf16 where fp16 answers "
+        "otherwise than fp32; on a CPU bf16 where it has AMX-BF16 or AVX512-BF16; the parameter "
+        "precision in a config.pbtxt goes first",
     )
     executor: Literal["auto", "compiled", "reference"] = Field(
         default="auto",

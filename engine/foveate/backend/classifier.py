@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,13 +22,13 @@ from foveate.control.governor import PLAIN, Decision, Observation, Rejection, St
 from foveate.control.policy import PolicyReader, policy_path
 from foveate.errors import BadWish
 from foveate.images.folder import Progress
-from foveate.inference.engine import Engine
+from foveate.inference.engine import Answers, Engine
 from foveate.inference.latency import load_or_measure
 from foveate.inference.start import start_engine
 from foveate.levels.ladder import Ladder
 from foveate.settings import ModelSettings
 
-__all__ = ["Answer", "Classifier", "Refusal", "Request", "parse_wish"]
+__all__ = ["Answer", "Classifier", "Failure", "Outcome", "Refusal", "Request", "parse_wish"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,25 @@ class Refusal:
 
     reason: Rejection
     retry_after_ms: int | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request without a usable answer."""
+
+    reason: str
+
+
+Outcome = Answer | Refusal | Failure
+
+
+class _Ended(NamedTuple):
+    """A batch that has its answers."""
+
+    wishes: tuple[Wish, ...]
+    decision: Decision
+    seconds: float
+    failed: Sequence[bool]  # one for each request
 
 
 def parse_wish(parameters: Mapping[str, Any], ladder: Ladder, images: int = 1) -> Wish:
@@ -126,63 +145,92 @@ class Classifier:
             pin_cap=settings.pin_cap,
         )
         self._state = State()
+        self._under_way = 0  # batches without answers
+        self._free_ns = 0  # when they are expected to be done
+        self._ended_ns = 0  # when the last batch was
+        self._ended: deque[_Ended] = deque()  # still to learn from
         self._policy = PolicyReader(policy_path(settings.run_dir, name))
         self._telemetry = telemetry
         # Batches since the last publication; a batch's only cost for metrics is to append here.
-        self._batches: deque[tuple[tuple[Wish, ...], Decision, float]] = deque()
+        self._batches: deque[_Ended] = deque()
         telemetry.collect_with(self._collect)
         self._begin_counting(self._engine, latency.device)
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer | Refusal]:
+    @property
+    def overlaps(self) -> bool:
+        """Whether :meth:`launch` returns before the answers are there."""
+        return self._engine.overlaps
+
+    def answer(self, requests: Sequence[Request]) -> list[Outcome]:
         """Answer a batch: one entry per request, in order."""
-        start = time.monotonic_ns()
+        outcomes = self.launch(requests)()
+        self._settle()
+        return outcomes
+
+    def launch(self, requests: Sequence[Request]) -> Callable[[], list[Outcome]]:
+        """Begin a batch; what is returned waits for its answers, and must be called once.
+
+        Batches are waited for in the order they were launched, by any one thread.
+        """
+        self._settle()
+        launched = time.monotonic_ns()
+        # A batch behind another one begins when that ends, and its requests are as old as then.
+        # What passes between two batches is hidden.
+        start, state = launched, self._state
+        if self._under_way:
+            start = max(launched, self._free_ns)
+            state = state._replace(left_queue=False)
         observation = Observation(
             now_ns=start,
             wishes=tuple(request.wish for request in requests),
             policy=self._policy.read(),
         )
-        self._state, decision = governor.decide(self._config, self._state, observation)
-        try:
-            answers = self._run(requests, decision)
-        except Exception:
-            self._telemetry.count("foveate_failures_total", len(requests))
-            raise
-        seconds = (time.monotonic_ns() - start) / 1e9
-        self._state = governor.settle(self._state, decision, seconds)
-        self._batches.append((observation.wishes, decision, seconds))
-        return answers
-
-    def close(self) -> None:
-        self._telemetry.close()
-        self._policy.close()
-
-    def _run(self, requests: Sequence[Request], decision: Decision) -> list[Answer | Refusal]:
+        self._state, decision = governor.decide(self._config, state, observation)
+        self._free_ns = start + int(1e9 * decision.predicted_s)
         accepted = [
             (request, level)
             for request, level in zip(requests, decision.levels, strict=True)
             if not isinstance(level, Rejection)
         ]
-        if not accepted:
-            return [
-                Refusal(level, decision.retry_after_ms)
-                for level in decision.levels
-                if isinstance(level, Rejection)
-            ]
-        pixels = [request.pixels for request, _ in accepted]
-        levels = [level for request, level in accepted for _ in range(len(request.pixels))]
-        wants_map = any(request.token_map for request, _ in accepted)
-        result = self._engine.infer(pixels, levels, token_map=wants_map)
-        answers: list[Answer | Refusal] = []
-        row = 0
-        for request, level in zip(requests, decision.levels, strict=True):
-            if isinstance(level, Rejection):
-                answers.append(Refusal(level, decision.retry_after_ms))
-                continue
-            rows = slice(row, row + len(request.pixels))
-            row = rows.stop
-            token_map = result.token_map[rows] if result.token_map is not None else None
-            answers.append(Answer(result.scores[rows], level, token_map))
-        return answers
+        wait = _no_answers
+        if accepted:
+            pixels = [request.pixels for request, _ in accepted]
+            levels = [level for request, level in accepted for _ in range(len(request.pixels))]
+            wants_map = any(request.token_map for request, _ in accepted)
+            try:
+                wait = self._engine.launch(pixels, levels, token_map=wants_map)
+            except Exception:
+                self._telemetry.count("foveate_failures_total", len(requests))
+                raise
+        self._under_way += 1
+
+        def finish() -> list[Outcome]:
+            outcomes = None
+            try:
+                outcomes = _outcomes(requests, decision, wait())
+            finally:
+                end = time.monotonic_ns()
+                seconds = (end - max(launched, self._ended_ns)) / 1e9
+                self._ended_ns = end
+                failed = [outcomes is None or isinstance(x, Failure) for x in outcomes or requests]
+                ended = _Ended(observation.wishes, decision, seconds, failed)
+                self._ended.append(ended)
+                self._batches.append(ended)
+            return outcomes
+
+        return finish
+
+    def close(self) -> None:
+        self._telemetry.close()
+        self._policy.close()
+
+    def _settle(self) -> None:
+        """Learn from the batches that ended. The governor's state stays with one thread."""
+        while self._ended:
+            ended = self._ended.popleft()
+            self._under_way -= 1
+            if not all(ended.failed):
+                self._state = governor.settle(self._state, ended.decision, ended.seconds)
 
     def _begin_counting(self, engine: Engine, device: str) -> None:
         """Create every series at once: a rate misses the first increase of a new series."""
@@ -213,12 +261,11 @@ class Classifier:
         self._telemetry.gauge("foveate_batch_time_correction", state.correction)
         self._telemetry.gauge("foveate_batch_gap_seconds", state.gap_s)
         while self._batches:
-            self._count(*self._batches.popleft(), state.gap_s)
+            self._count(self._batches.popleft(), state.gap_s)
 
-    def _count(
-        self, wishes: Sequence[Wish], decision: Decision, seconds: float, gap_s: float
-    ) -> None:
-        telemetry = self._telemetry
+    def _count(self, batch: _Ended, gap_s: float) -> None:
+        telemetry, decision, seconds = self._telemetry, batch.decision, batch.seconds
+        telemetry.count("foveate_failures_total", sum(batch.failed))
         ran = [level for level in decision.levels if not isinstance(level, Rejection)]
         if ran:  # a batch of several levels counts as its most frequent one
             level = str(max(set(ran), key=ran.count))
@@ -226,7 +273,11 @@ class Classifier:
             telemetry.count("foveate_batch_seconds_total", seconds, level=level)
         telemetry.count("foveate_decisions_total", reason=decision.reason.value)
         telemetry.gauge("foveate_level", decision.level)
-        for wish, outcome, age_ns in zip(wishes, decision.levels, decision.ages_ns, strict=True):
+        for wish, outcome, age_ns, failed in zip(
+            batch.wishes, decision.levels, decision.ages_ns, batch.failed, strict=True
+        ):
+            if failed:
+                continue
             if isinstance(outcome, Rejection):
                 telemetry.count("foveate_rejections_total", reason=outcome.value)
                 continue
@@ -237,3 +288,25 @@ class Classifier:
             telemetry.age(age)
             tokens = self.ladder.levels[outcome].tokens[-1]
             telemetry.count("foveate_tokens_total", tokens * wish.images)
+
+
+def _no_answers() -> Answers:
+    return Answers(torch.empty(0, 0), None)
+
+
+def _outcomes(requests: Sequence[Request], decision: Decision, answers: Answers) -> list[Outcome]:
+    """Hand out the rows of a batch."""
+    outcomes: list[Outcome] = []
+    finite, row = answers.scores.isfinite().all(1).tolist(), 0
+    for request, level in zip(requests, decision.levels, strict=True):
+        if isinstance(level, Rejection):
+            outcomes.append(Refusal(level, decision.retry_after_ms))
+            continue
+        rows = slice(row, row + len(request.pixels))
+        row = rows.stop
+        if not all(finite[rows]):
+            outcomes.append(Failure("scores are not finite"))
+            continue
+        token_map = None if answers.token_map is None else answers.token_map[rows]
+        outcomes.append(Answer(answers.scores[rows], level, token_map))
+    return outcomes

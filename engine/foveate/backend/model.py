@@ -13,17 +13,25 @@ import gc
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils
 from torch.utils.dlpack import from_dlpack, to_dlpack  # type: ignore[attr-defined]
 
-from foveate.backend.classifier import Answer, Classifier, Refusal, Request, parse_wish
+from foveate.backend.classifier import (
+    Classifier,
+    Failure,
+    Outcome,
+    Refusal,
+    Request,
+    parse_wish,
+)
+from foveate.backend.finisher import Finisher
 from foveate.backend.selftest import check_instances, check_tensors
 from foveate.backend.telemetry import COUNTERS, GAUGES, Telemetry
 from foveate.control.governor import Wish
@@ -35,7 +43,11 @@ from foveate.inference.allocator import tune_allocator
 from foveate.repository import CONTROL_SUFFIX
 from foveate.settings import ModelSettings
 
-Answerer = Callable[[list[Any]], list[Any]]
+# Images a request from which on it is worth sending each response by itself, which takes the server
+# a message of its own: for a request of one image, about as long as all else here.
+LARGE = 4
+
+Answerer = Callable[[list[Any]], list[Any] | None]
 
 
 class TritonPythonModel:
@@ -71,13 +83,21 @@ class TritonPythonModel:
         self._classifier = Classifier(
             name, folder, config["max_batch_size"], settings, telemetry, device, log_progress
         )
-        self._answer = partial(classify, classifier=self._classifier, telemetry=telemetry)
+        if self._classifier.overlaps:
+            self._finisher = Finisher()
+            self._answer = partial(
+                begin, classifier=self._classifier, telemetry=telemetry, finisher=self._finisher
+            )
+        else:
+            self._answer = partial(classify, classifier=self._classifier, telemetry=telemetry)
         gc.freeze()  # nothing created so far is garbage: keeps collections short
 
-    def execute(self, requests: list[Any]) -> list[Any]:
+    def execute(self, requests: list[Any]) -> list[Any] | None:
         return self._answer(requests)
 
     def finalize(self) -> None:
+        if hasattr(self, "_finisher"):
+            self._finisher.close()
         if hasattr(self, "_classifier"):
             self._classifier.close()
         if hasattr(self, "_control"):
@@ -140,43 +160,85 @@ def publish_one(request: Any, control: Control) -> Any:
 
 def classify(requests: list[Any], classifier: Classifier, telemetry: Telemetry) -> list[Any]:
     """PIXELS -> SCORES, LEVEL, TOKEN_MAP; a bad request fails alone."""
+    parsed = parse_all(requests, classifier, telemetry)
+    good = [own.request for own in parsed if isinstance(own, Parsed)]
+    return encode_all(parsed, guard(classifier.answer, good) if good else [])
+
+
+def begin(
+    requests: list[Any], classifier: Classifier, telemetry: Telemetry, finisher: Finisher
+) -> list[Any] | None:
+    """The same; answers to large requests are sent when they are there, and the next batch may
+    begin before that."""
+    parsed = parse_all(requests, classifier, telemetry)
+    good = [own.request for own in parsed if isinstance(own, Parsed)]
+    if sum(len(own.pixels) for own in good) < LARGE * len(requests):
+        finisher.drain()
+        return encode_all(parsed, guard(classifier.answer, good) if good else [])
+    senders = [request.get_response_sender() for request in requests]
+    wait = guard(classifier.launch, good)
+
+    def finish() -> None:
+        outcomes = guard(wait) if callable(wait) else wait
+        for sender, response in zip(senders, encode_all(parsed, outcomes), strict=True):
+            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    finisher.add(finish)
+    return None
+
+
+class Parsed(NamedTuple):
+    """A request, and the outputs it asks for."""
+
+    request: Request
+    wanted: Collection[str]
+
+
+def parse_all(requests: list[Any], classifier: Classifier, telemetry: Telemetry) -> list[Any]:
+    """A :class:`Parsed` of each, or the error response to a bad one."""
     parsed = [guard(parse, request, classifier) for request in requests]
-    good = [item for item in parsed if isinstance(item, Request)]
-    if len(good) < len(parsed):
-        count_bad([item for item in parsed if not isinstance(item, Request)], telemetry)
-    answers = guard(classifier.answer, good) if good else []
-    if not isinstance(answers, list):  # the whole batch failed
-        internal = pb_utils.TritonError.INTERNAL
-        return [
-            refuse("internal error", internal) if isinstance(item, Request) else item
-            for item in parsed
-        ]
-    rest = iter(answers)
-    return [
-        guard(encode, request, next(rest)) if isinstance(item, Request) else item
-        for request, item in zip(requests, parsed, strict=True)
-    ]
+    bad = [item for item in parsed if not isinstance(item, Parsed)]
+    if bad:
+        count_bad(bad, telemetry)
+    return parsed
 
 
-def parse(request: Any, classifier: Classifier) -> Request:
+def parse(request: Any, classifier: Classifier) -> Parsed:
     pixels = from_dlpack(pb_utils.get_input_tensor_by_name(request, "PIXELS").to_dlpack())
     parameters = request.parameters()
     wish = Wish(images=len(pixels))
     if len(parameters) > len("{}"):  # most requests have no wish
         wish = parse_wish(json.loads(parameters), classifier.ladder, len(pixels))
-    return Request(pixels, wish, token_map="TOKEN_MAP" in request.requested_output_names())
-
-
-def encode(request: Any, answer: Answer | Refusal) -> Any:
-    if isinstance(answer, Refusal):
-        message = f"{answer.reason}: overloaded, retry after {answer.retry_after_ms} ms"
-        return refuse(message, pb_utils.TritonError.UNAVAILABLE)
-    tensors = {
-        "SCORES": answer.scores,
-        "LEVEL": torch.tensor([[answer.level]] * len(answer.scores), dtype=torch.int32),
-        "TOKEN_MAP": answer.token_map,
-    }
     wanted = request.requested_output_names()
+    return Parsed(Request(pixels, wish, token_map="TOKEN_MAP" in wanted), wanted)
+
+
+def encode_all(parsed: list[Any], outcomes: Any) -> list[Any]:
+    """Responses in order: ``outcomes`` of the good requests, or what came instead of all."""
+    if not isinstance(outcomes, list):  # the whole batch failed
+        internal = pb_utils.TritonError.INTERNAL
+        return [
+            refuse("internal error", internal) if isinstance(item, Parsed) else item
+            for item in parsed
+        ]
+    rest = iter(outcomes)
+    return [
+        guard(encode, next(rest), item.wanted) if isinstance(item, Parsed) else item
+        for item in parsed
+    ]
+
+
+def encode(outcome: Outcome, wanted: Collection[str]) -> Any:
+    if isinstance(outcome, Refusal):
+        message = f"{outcome.reason}: overloaded, retry after {outcome.retry_after_ms} ms"
+        return refuse(message, pb_utils.TritonError.UNAVAILABLE)
+    if isinstance(outcome, Failure):
+        return refuse(f"internal error: {outcome.reason}", pb_utils.TritonError.INTERNAL)
+    tensors = {
+        "SCORES": outcome.scores,
+        "LEVEL": torch.tensor([[outcome.level]] * len(outcome.scores), dtype=torch.int32),
+        "TOKEN_MAP": outcome.token_map,
+    }
     return respond({name: t for name, t in tensors.items() if t is not None and name in wanted})
 
 

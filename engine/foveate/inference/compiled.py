@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.images.folder import Progress
-from foveate.inference.engine import Engine, Outputs
+from foveate.inference.engine import CpuEngine, Outputs
 from foveate.inference.export import compile_model, export_module, reason
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.reference import ReferenceEngine
@@ -41,7 +41,7 @@ def prepare(module: nn.Module, x: Tensor, precision: str, threads: int) -> Calla
     return run
 
 
-class CompiledEngine(Engine):
+class CompiledEngine(CpuEngine):
     """Compiles a level for a batch size when it is first asked for, or all by :meth:`compile`.
 
     Levels that cannot be compiled run on the reference: ``uncompiled`` says why.

@@ -13,9 +13,10 @@ are. So among any batch mates an image is answered as if alone, up to rounding.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,9 +24,10 @@ from torch import Tensor
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.token_map import trace
 from foveate.levels.latency_table import LatencyTable
+from foveate.levels.schedule import Schedule
 from foveate.reduce.adaptive import Adaptive
 
-__all__ = ["PRECISIONS", "Answers", "Engine", "Outputs", "batch_sizes"]
+__all__ = ["PRECISIONS", "Answers", "CpuEngine", "Engine", "Outputs", "Part", "batch_sizes"]
 
 PRECISIONS = {
     torch.float64: "fp64",
@@ -45,6 +47,15 @@ class Answers:
 
     scores: Tensor  # [B, classes] float32 probabilities
     token_map: Tensor | None  # [B, patches] int16: destination token, -1 dropped, -2 packaged
+
+
+class Part(NamedTuple):
+    """One pass of a batch."""
+
+    level: int
+    variant: int  # 0 unless the level is adaptive
+    size: int  # images it is padded to
+    images: list[int]  # their places in the batch
 
 
 def batch_sizes(largest: int) -> tuple[int, ...]:
@@ -85,15 +96,18 @@ class Engine(ABC):
     def padded(self) -> bool:
         """Whether it runs batches of the sizes in ``batches`` only."""
 
+    @property
     @abstractmethod
-    def run(self, level: int, variant: int, images: Sequence[Tensor], size: int) -> Outputs:
-        """One pass over images [H, W, 3] (uint8) of one level, padded to ``size``."""
+    def overlaps(self) -> bool:
+        """Whether :meth:`launch` returns before the answers are there."""
 
-    def split_by(self, table: LatencyTable) -> None:
-        """Run batches from now on in the parts that are quickest by these times of this engine."""
-        self._table = table
+    @abstractmethod
+    def launch(
+        self, pixels: Sequence[Tensor], levels: Sequence[int], *, token_map: bool = False
+    ) -> Callable[[], Answers]:
+        """Begin a batch, as in :meth:`infer`; what is returned waits for its answers."""
 
-    @torch.inference_mode()
+    @abstractmethod
     def infer(
         self, pixels: Tensor | Sequence[Tensor], levels: Sequence[int], *, token_map: bool = False
     ) -> Answers:
@@ -101,31 +115,31 @@ class Engine(ABC):
 
         ``token_map`` asks for the destination of every patch, which costs a little.
         """
-        batches = [pixels] if isinstance(pixels, Tensor) else pixels
-        images = [*chain.from_iterable(batch.unbind() for batch in batches)]
+
+    def split_by(self, table: LatencyTable) -> None:
+        """Run batches from now on in the parts that are quickest by these times of this engine."""
+        self._table = table
+
+    def schedule(self, part: Part) -> Schedule:
+        """Of the level and variant."""
+        return self.levels[part.level].schedule.variants[part.variant]
+
+    def parts(self, images: Sequence[Tensor], levels: Sequence[int]) -> Iterator[Part]:
+        """The passes that answer images [H, W, 3], each at its level."""
         if len(levels) != len(images):
             raise ValueError(
                 f"levels: {len(levels)}, expected one for each of {len(images)} images"
             )
-        scores = torch.empty(len(images), self.config.classes)
-        maps = None
-        if token_map:
-            maps = torch.empty(len(images), self.config.patches, dtype=torch.int16)
         groups: dict[tuple[int, int], list[int]] = {}
         for image, chosen in enumerate(self._variants(images, levels)):
             groups.setdefault(chosen, []).append(image)
-        for (level, variant), positions in groups.items():
-            for size in self._sizes(level, len(positions)):
-                part, positions = positions[:size], positions[size:]
-                own, dests = self.run(level, variant, [images[i] for i in part], size)
-                scores[part] = own[: len(part)]
-                if maps is not None:
-                    schedule = self.levels[level].schedule.variants[variant]
-                    maps[part] = trace(schedule, self.config, dests, len(part))
-        return Answers(scores, maps)
+        for (level, variant), places in groups.items():
+            for size in self._sizes(level, len(places)):
+                yield Part(level, variant, size, places[:size])
+                places = places[size:]
 
     def _variants(self, images: Sequence[Tensor], levels: Sequence[int]) -> list[tuple[int, int]]:
-        """The level and variant of each image; the variant is 0 unless the level is adaptive."""
+        """The level and variant of each image."""
         chosen = [(level, 0) for level in levels]
         for level in {*levels}:
             adaptive = self.levels[level].schedule.input
@@ -147,3 +161,39 @@ class Engine(ABC):
         if rest := images % largest:
             sizes.append(next(size for size in self.batches if size >= rest))
         return sizes
+
+
+class CpuEngine(Engine):
+    """Computes where it is called."""
+
+    @abstractmethod
+    def run(self, level: int, variant: int, images: Sequence[Tensor], size: int) -> Outputs:
+        """One pass over images [H, W, 3] (uint8) of one level, padded to ``size``."""
+
+    @property
+    def overlaps(self) -> bool:
+        return False
+
+    def launch(
+        self, pixels: Sequence[Tensor], levels: Sequence[int], *, token_map: bool = False
+    ) -> Callable[[], Answers]:
+        answers = self.infer(pixels, levels, token_map=token_map)
+        return lambda: answers
+
+    @torch.inference_mode()
+    def infer(
+        self, pixels: Tensor | Sequence[Tensor], levels: Sequence[int], *, token_map: bool = False
+    ) -> Answers:
+        batches = [pixels] if isinstance(pixels, Tensor) else pixels
+        images = [*chain.from_iterable(batch.unbind() for batch in batches)]
+        scores = torch.empty(len(images), self.config.classes)
+        maps = None
+        if token_map:
+            maps = torch.empty(len(images), self.config.patches, dtype=torch.int16)
+        for part in self.parts(images, levels):
+            own = [images[i] for i in part.images]
+            found, dests = self.run(part.level, part.variant, own, part.size)
+            scores[part.images] = found[: len(own)]
+            if maps is not None:
+                maps[part.images] = trace(self.schedule(part), self.config, dests, len(own))
+        return Answers(scores, maps)

@@ -9,7 +9,7 @@ in a CUDA graph ends with images without rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -41,6 +41,8 @@ class Routes:
     attention: Maker = "foveate"  # fused with the importance where a block prunes
     gelu: Maker = "torch"  # fused with the product before it
     norm: Maker = "foveate"  # fused with the addition before it
+    # Of attention without a bias or importance, by the rows of an image, where it was timed.
+    plain_attention: Mapping[int, Maker] = field(default_factory=dict)
 
 
 PLAIN = Routes(attention="torch", gelu="torch", norm="torch")
@@ -118,9 +120,11 @@ class Forward:
         self, q: Tensor, k: Tensor, v: Tensor, rows: Rows, reducer: Prune | Merge | None
     ) -> tuple[Tensor, Tensor | None]:
         """Rows [batch * n, C], and the score [H, batch * n] where our kernel gives it too."""
-        bias = rows.key_bias
-        if self.routes.attention == "foveate" and q.shape == v.shape and q.shape[2] in HEAD_DIMS:
-            score = reducer.score if isinstance(reducer, Prune) else None
+        bias, maker = rows.key_bias, self.routes.attention
+        score = reducer.score if isinstance(reducer, Prune) else None
+        if bias is None and score not in ("cls", "cls-value"):
+            maker = self.routes.plain_attention.get(rows.n, maker)
+        if maker == "foveate" and q.shape == v.shape and q.shape[2] in HEAD_DIMS:
             out = varlen_attention(
                 q,
                 k,

@@ -1,31 +1,51 @@
 """A model and its ladder on a GPU: one CUDA graph for every level and batch size, made at load.
 
 Replaying a graph launches a whole forward pass at once; launched one by one, its kernels would keep
-the processor busy for longer than the GPU. A batch is padded to the next size with images that
-have no rows.
+the processor busy for longer than the GPU. What the processor does for a batch:
+
+1. copies the images behind one another into pinned memory, from where the GPU fetches them;
+2. writes an order for each pass: which of the images it takes;
+3. launches the passes, which gather their images and put their scores where they belong;
+4. has the scores of the whole batch copied back, and waits once.
+
+Two batches may be under way: while the GPU computes one, the next is launched. A batch is padded to
+the next size with images that have no rows.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from queue import SimpleQueue
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from foveate.images.folder import Progress
+from foveate.inference.attention_route import timed_routes
 from foveate.inference.embed import Embedding
-from foveate.inference.engine import PRECISIONS, Engine, Outputs, batch_sizes
+from foveate.inference.engine import PRECISIONS, Answers, Engine, Part, batch_sizes
 from foveate.inference.fixed import Forward, Routes
+from foveate.inference.mirror import Mirror
 from foveate.inference.prepared import PreparedLadder
+from foveate.inference.token_map import trace
 
-__all__ = ["GraphEngine"]
+__all__ = ["GraphEngine", "Pass"]
+
+_log = logging.getLogger(__name__)
 
 _WARM_UP = 3  # passes before a capture: kernels compile, libraries choose their algorithms
+_UNDER_WAY = 2  # batches
+
+Pass = Callable[[], Sequence[Tensor]]  # gives where each reducer sent each row
 
 
 class GraphEngine(Engine):
-    """On a CPU the passes run as they are, without graphs."""
+    """Passes run as they are until :meth:`capture`, and on a CPU for good."""
 
     def __init__(
         self,
@@ -35,32 +55,66 @@ class GraphEngine(Engine):
         dtype: torch.dtype = torch.float16,
         routes: Routes | None = None,
     ) -> None:
+        """``routes``: by default the fastest, which are timed on a GPU."""
         super().__init__(prepared, device, batch_sizes(max_batch), torch.get_num_threads())
-        self._dtype = dtype
-        shape = (max_batch, self.config.height, self.config.width, 3)
-        self._pixels = torch.zeros(shape, dtype=torch.uint8, device=device)
-        self._ordinals = torch.arange(max_batch + 1, dtype=torch.int32, device=device)
-        self._images = torch.ones(1, dtype=torch.int32, device=device)
-        vits = {id(level.vit): level.vit for level in self.levels}
-        moved = {key: copy.deepcopy(vit).to(device, dtype) for key, vit in vits.items()}
-        embeddings = {key: Embedding(vit) for key, vit in moved.items()}
-        pool = None
+        self._dtype, self._max_batch = dtype, max_batch
+        self._copies: Any = None
+        self._computes: Any = None
         if device.type == "cuda":
             torch.cuda.set_device(device)  # what captures and launches takes the current one
-            pool = torch.cuda.graph_pool_handle()
-            self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._passes: dict[tuple[int, int, int], Callable[[], Outputs]] = {}
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._computes = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        config, rows = self.config, _UNDER_WAY * max_batch + 1  # the last one is for padding
+        size = 3 * config.height * config.width
+        self._pixels = Mirror((rows, size), torch.uint8, device)
+        self._scores = Mirror((rows, config.classes), torch.float32, device)
+        self._maps = Mirror((rows, config.patches), torch.int16, device)
+        # Of each pass: its images by their rows, padding, and how many there are.
+        self._orders = Mirror((_UNDER_WAY, max_batch, max_batch + 1), torch.int64, device)
+        self._order = torch.full((max_batch + 1,), rows - 1, device=device)
+        self._order[-1] = 1
+        self._ordinals = torch.arange(max_batch + 1, dtype=torch.int32, device=device)
+        self._free: SimpleQueue[int] = SimpleQueue()
+        for place in range(_UNDER_WAY):
+            self._free.put(place)
+        self._passes = {
+            (index, variant, batch): self._pass(forward, batch)
+            for index, variant, forward in self._forwards(routes)
+            for batch in self.batches
+        }
+
+    def _forwards(self, routes: Routes | None) -> Iterator[tuple[int, int, Forward]]:
+        """Every level and variant."""
+        vits = {id(level.vit): level.vit for level in self.levels}
+        moved = {key: copy.deepcopy(vit).to(self.device, self._dtype) for key, vit in vits.items()}
+        embeddings = {key: Embedding(vit) for key, vit in moved.items()}
+        routes = routes or timed_routes(self.levels, self.device, self._dtype, self._max_batch)
         for index, level in enumerate(self.levels):
-            words = None if level.words is None else level.words.to(device, dtype)
+            words = None if level.words is None else level.words.to(self.device, self._dtype)
             selectors = {
-                block: copy.deepcopy(selector).to(device, dtype)
+                block: copy.deepcopy(selector).to(self.device, self._dtype)
                 for block, selector in level.selectors.items()
             }
             vit, embed = moved[id(level.vit)], embeddings[id(level.vit)]
             for variant, schedule in enumerate(level.schedule.variants):
-                forward = Forward(schedule, vit, words, routes or Routes(), selectors, embed)
-                for size in self.batches:
-                    self._passes[index, variant, size] = self._prepare(forward, size, pool)
+                yield index, variant, Forward(schedule, vit, words, routes, selectors, embed)
+
+    def _pass(self, forward: Forward, size: int) -> Pass:
+        """What answers the images that ``_order`` names."""
+        config, pixels = self.config, self._pixels.device
+        # A gather moves elements one by one, so they had better be wide.
+        wide = next(t for t in _WIDE if pixels.shape[1] % t.itemsize == 0)
+        images, shape = pixels.view(wide), (size, config.height, config.width, 3)
+
+        def run() -> Sequence[Tensor]:
+            order, count = self._order[:size], self._order[-1:].int()
+            own = images.index_select(0, order).view(torch.uint8).view(shape)
+            present = torch.minimum(self._ordinals[: size + 1], count)
+            scores, dests = forward(own, present)
+            self._scores.device.index_copy_(0, order, scores.float())
+            return dests
+
+        return run
 
     @property
     def executor(self) -> str:
@@ -75,32 +129,137 @@ class GraphEngine(Engine):
     def padded(self) -> bool:
         return True
 
-    def run(self, level: int, variant: int, images: Sequence[Tensor], size: int) -> Outputs:
-        self._pixels[: len(images)].copy_(torch.stack([*images]))
-        self._images.fill_(len(images))
-        scores, dests = self._passes[level, variant, size]()
-        return scores.cpu(), dests
+    @property
+    def overlaps(self) -> bool:
+        return self.device.type == "cuda"
 
     @torch.inference_mode()
-    def _prepare(self, forward: Forward, size: int, pool: Any) -> Callable[[], Outputs]:
-        def run() -> Outputs:
-            present = torch.minimum(self._ordinals[: size + 1], self._images)
-            return forward(self._pixels[:size], present)
+    def capture(self, progress: Progress = lambda *_: None) -> None:
+        """Capture every pass, level 0 first. Takes seconds, and says what it took."""
+        start, before = time.monotonic(), torch.cuda.memory_reserved(self.device)
+        # One pool for all, the largest first: only one graph runs at a time, and what it leaves in
+        # memory is read before the next one starts.
+        pool = torch.cuda.graph_pool_handle()
+        for level in range(len(self.levels)):
+            own = sorted((key for key in self._passes if key[0] == level), reverse=True)
+            for key in own:
+                self._passes[key] = self._captured(self._passes[key], pool)
+            progress("capture levels", level + 1, len(self.levels))
+        taken = torch.cuda.memory_reserved(self.device) - before
+        _log.info(
+            "%d passes captured in %.1f s, %d MiB of GPU memory beside the weights",
+            len(self._passes),
+            time.monotonic() - start,
+            taken >> 20,
+        )
 
-        if pool is None:
-            return run
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._stream):
+    def _captured(self, run: Pass, pool: Any) -> Pass:
+        self._computes.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._computes):
             for _ in range(_WARM_UP):
                 run()
-        torch.cuda.current_stream(self.device).wait_stream(self._stream)
+        torch.cuda.current_stream(self.device).wait_stream(self._computes)
         graph = torch.cuda.CUDAGraph()
-        # One pool for all: only one graph runs at a time, and its outputs are read at once.
-        with torch.cuda.graph(graph, pool=pool, stream=self._stream):
-            outputs = run()
+        with torch.cuda.graph(graph, pool=pool, stream=self._computes):
+            dests = run()
 
-        def replay(_held: object = run) -> Outputs:  # weights and inputs live as long as the graph
+        def replay(_held: Pass = run) -> Sequence[Tensor]:  # keeps weights and inputs alive
             graph.replay()
-            return outputs
+            return dests
 
         return replay
+
+    @torch.inference_mode()
+    def launch(
+        self, pixels: Sequence[Tensor], levels: Sequence[int], *, token_map: bool = False
+    ) -> Callable[[], Answers]:
+        """At most ``max_batch`` images. With two batches under way, waits until one has its
+        answers."""
+        shape = (self.config.height, self.config.width, 3)
+        for batch in pixels:
+            if batch.shape[1:] != shape or batch.dtype != torch.uint8:
+                raise ValueError(
+                    f"pixels: {batch.dtype} {[*batch.shape]}, expected uint8 [B, {shape[0]}, "
+                    f"{shape[1]}, 3]"
+                )
+        images = [*chain.from_iterable(batch.unbind() for batch in pixels)]
+        if len(images) > self._max_batch:
+            raise ValueError(f"images: {len(images)}, expected at most {self._max_batch}")
+        parts = [*self.parts(images, levels)]
+        place = self._free.get()
+        try:
+            rows = slice(place * self._max_batch, place * self._max_batch + len(images))
+            torch.cat([batch.flatten(1) for batch in pixels], out=self._pixels.host[rows])
+            self._write_orders(place, parts)
+            self._fetch(rows)
+            with torch.cuda.stream(self._computes):
+                self._orders.push(place)
+                for number, part in enumerate(parts):
+                    self._order.copy_(self._orders.device[place, number])
+                    dests = self._passes[part.level, part.variant, part.size]()
+                    if token_map:
+                        self._trace(part, dests)
+                self._scores.pull(rows)
+                if token_map:
+                    self._maps.pull(rows)
+                done = self._event()
+        except BaseException:
+            self._free.put(place)
+            raise
+
+        def wait() -> Answers:
+            try:
+                if done is not None:
+                    done.synchronize()
+                maps = self._maps.host[rows].clone() if token_map else None
+                return Answers(self._scores.host[rows].clone(), maps)
+            finally:
+                self._free.put(place)
+
+        return wait
+
+    def infer(
+        self, pixels: Tensor | Sequence[Tensor], levels: Sequence[int], *, token_map: bool = False
+    ) -> Answers:
+        batch = pixels if isinstance(pixels, Tensor) else torch.cat([*pixels])
+        answers = []
+        for first in range(0, max(1, len(batch)), self._max_batch):
+            part = slice(first, first + self._max_batch)
+            answers.append(self.launch([batch[part]], levels[part], token_map=token_map)())
+        maps = [own.token_map for own in answers if own.token_map is not None]
+        return Answers(
+            torch.cat([own.scores for own in answers]), torch.cat(maps) if maps else None
+        )
+
+    def _write_orders(self, place: int, parts: Sequence[Part]) -> None:
+        first, padding = place * self._max_batch, len(self._pixels.host) - 1
+        lines = []
+        for part in parts:
+            own = [first + image for image in part.images]
+            lines.append([*own, *[padding] * (self._max_batch - len(own)), len(own)])
+        if lines:
+            self._orders.host[place, : len(lines)] = torch.tensor(lines)
+
+    def _fetch(self, rows: slice) -> None:
+        """Have the GPU copy images in, beside what it computes."""
+        if self._copies is not None:
+            with torch.cuda.stream(self._copies):
+                self._pixels.push(rows)
+            self._computes.wait_stream(self._copies)
+
+    def _event(self) -> Any:
+        """What the current stream has reached; None on a CPU, where all is done in order."""
+        if self.device.type != "cuda":
+            return None
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def _trace(self, part: Part, dests: Sequence[Tensor]) -> None:
+        """Write the token maps of a pass, before the next one overwrites ``dests``."""
+        count = len(part.images)
+        maps = trace(self.schedule(part), self.config, dests, count).to(self.device)
+        self._maps.device.index_copy_(0, self._order[:count], maps)
+
+
+_WIDE = (torch.int64, torch.int32, torch.int16, torch.uint8)

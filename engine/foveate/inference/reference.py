@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.inference.embed import Embedding
-from foveate.inference.engine import PRECISIONS, Engine, Outputs, batch_sizes
+from foveate.inference.engine import PRECISIONS, CpuEngine, Outputs, batch_sizes
 from foveate.inference.fixed import PLAIN, Forward
 from foveate.inference.prepared import PreparedLadder
 
@@ -17,7 +17,7 @@ __all__ = ["ReferenceEngine"]
 _BATCHES = batch_sizes(32)
 
 
-class ReferenceEngine(Engine):
+class ReferenceEngine(CpuEngine):
     """Runs on the CPU, in ``torch.get_num_threads()`` threads."""
 
     def __init__(self, prepared: PreparedLadder, batches: Sequence[int] = _BATCHES) -> None:

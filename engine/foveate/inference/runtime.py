@@ -20,7 +20,7 @@ from foveate.inference.reference import ReferenceEngine
 __all__ = ["Executor", "Precision", "Runtime"]
 
 Executor = Literal["auto", "compiled", "reference"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ class Runtime:
         Raises :class:`InputError`, naming executor or precision, if this machine has none such.
         """
         torch.set_num_threads(threads)
+        if precision == "fp16":
+            raise InputError("precision='fp16': a CPU computes in bf16 or fp32")
         missing = "" if executor == "reference" else _missing()
         if executor == "compiled" and missing:
             raise InputError(f"executor='compiled': {missing}")

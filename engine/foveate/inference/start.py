@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from foveate.errors import InputError
 from foveate.images.folder import Progress
 from foveate.inference.engine import Engine, batch_sizes
 from foveate.inference.graphs import GraphEngine
@@ -16,12 +20,15 @@ from foveate.inference.reference import ReferenceEngine
 from foveate.inference.runtime import Executor, Precision, Runtime
 from foveate.usable_cpus import usable_cpus
 
-__all__ = ["start_engine"]
+__all__ = ["check_gpu", "gpu_engine", "start_engine"]
 
 _log = logging.getLogger(__name__)
 
+Started = TypeVar("Started", bound=Engine)
+
 _CPU = torch.device("cpu")
-_TOLERANCE = 0.05  # most that a score of level 0 may differ in bf16
+_TOLERANCE = 0.05  # most that a score of level 0 may differ in 16 bits
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def start_engine(
@@ -35,18 +42,23 @@ def start_engine(
     cache: Path,
     progress: Progress = lambda *_: None,
 ) -> Engine:
-    """The engine that serves a model's version ``folder``, with everything compiled.
+    """The engine that serves a model's version ``folder``, with everything compiled or captured.
 
     Args:
-        executor, precision, threads: on a CPU, as in :meth:`Runtime.choose`. Where level 0 in bf16
-            answers a test picture otherwise than in fp32, fp32 is used.
+        precision: on a GPU, ``auto`` takes fp16 where level 0 answers a test picture in it as in
+            fp32, else bf16. Whatever is asked for, fp32 is used where 16 bits answer otherwise.
+        executor, threads: on a CPU, as precision in :meth:`Runtime.choose`.
         cache: folder for exported levels.
 
     Raises :class:`LadderError` or :class:`WeightsError`, naming the file, and :class:`InputError`.
     """
     prepared = PreparedLadder.load(folder)
     if device.type == "cuda":
-        return GraphEngine(prepared, device, max_batch)
+        check_gpu(device)
+        torch.set_num_threads(threads)
+        engine = gpu_engine(prepared, device, max_batch, precision)
+        engine.capture(progress)
+        return engine
     runtime = Runtime.choose(executor, precision, threads)
     batches = batch_sizes(max_batch)
     if not runtime.compiled:
@@ -67,11 +79,39 @@ def start_engine(
         engine.compile(progress)
         return engine
 
-    engine = compiled(runtime.precision)
-    if runtime.bf16 and (differs := _difference(engine, ReferenceEngine(prepared))):
-        _log.warning("%s: %s; levels run in fp32", folder, differs)
-        return compiled("fp32")
-    return engine
+    wanted = ["bf16", "fp32"] if runtime.bf16 else ["fp32"]
+    return _first_right(prepared, wanted, compiled)
+
+
+def check_gpu(device: torch.device) -> None:
+    """Raise :class:`InputError` if this machine has no such GPU."""
+    if not torch.cuda.is_available():
+        raise InputError(f"device={device}: PyTorch {torch.__version__} finds no GPU here")
+    if (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise InputError(f"device={device}: expected cuda:0 to cuda:{count - 1}")
+
+
+def gpu_engine(
+    prepared: PreparedLadder, device: torch.device, max_batch: int, precision: Precision = "auto"
+) -> GraphEngine:
+    """The engine of :func:`start_engine` on a GPU, without its graphs."""
+    wanted = ["fp16", "bf16", "fp32"] if precision == "auto" else [*{precision: 0, "fp32": 0}]
+    return _first_right(
+        prepared, wanted, lambda own: GraphEngine(prepared, device, max_batch, _DTYPES[own])
+    )
+
+
+def _first_right(
+    prepared: PreparedLadder, precisions: Sequence[str], start: Callable[[str], Started]
+) -> Started:
+    """The engine of the first precision in which level 0 answers as in fp32; the last is fp32."""
+    for precision, following in pairwise(precisions):
+        engine = start(precision)
+        differs = _difference(engine, ReferenceEngine(prepared))
+        if not differs:
+            return engine
+        _log.warning("%s: %s; levels run in %s", prepared.ladder.model, differs, following)
+    return start(precisions[-1])
 
 
 def _difference(engine: Engine, reference: Engine) -> str:

@@ -16,13 +16,16 @@ __all__ = ["trace"]
 def trace(schedule: Schedule, config: ViTConfig, dests: Sequence[Tensor], images: int) -> Tensor:
     """Destination of each patch: [images, patches] int16, -1 dropped, -2 packaged.
 
+    It is where ``dests`` are.
+
     Args:
         schedule: of the level; not adaptive.
         dests: of each reducer in turn, where it sent its rows: [B * n] int32, B >= ``images``.
         images: how many of the first images to trace.
     """
-    where = torch.arange(config.patches).expand(images, -1) + config.prefix
-    moves = [dest.cpu().long() for dest in dests]
+    device = dests[0].device if dests else None
+    where = torch.arange(config.patches, device=device).expand(images, -1) + config.prefix
+    moves = [dest.long() for dest in dests]
     if schedule.input is not None:
         into = moves.pop(0).view(-1, config.patches)[:images]
         where = torch.where(into < 0, into, into + config.prefix)

@@ -39,6 +39,41 @@ def test_it_answers_as_the_engine_does(
     assert torch.equal(answers.token_map, expected.token_map)
 
 
+def test_two_batches_may_be_under_way_and_each_gets_its_own_answers(
+    engine: Engine, graphs: GraphEngine, pixels: Tensor
+) -> None:
+    batches = [([pixels[:1], pixels[3:5]], [0, 5, 6]), ([pixels[4:8]], [5, 5, 5, 0])] * 3
+    before, wanted = None, None
+    for images, levels in batches:
+        wait = graphs.launch(images, levels, token_map=True)
+        if before is not None and wanted is not None:
+            answers = before()
+            torch.testing.assert_close(answers.scores, wanted.scores, rtol=1e-4, atol=1e-5)
+            assert torch.equal(answers.token_map, wanted.token_map)
+        before, wanted = wait, engine.infer(images, levels, token_map=True)
+
+
+def test_a_batch_that_cannot_begin_leaves_room_for_the_next(
+    graphs: GraphEngine, pixels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        with pytest.raises(ValueError, match="levels: 2, expected one for each of 3 images"):
+            graphs.launch([pixels[:3]], [0, 0])
+        with pytest.raises(ValueError, match=r"uint8 \[2, 16, 96, 3\], expected uint8 \[B, 96, 96"):
+            graphs.launch([pixels[:2, :16]], [0, 0])
+        with pytest.raises(ValueError, match="images: 5, expected at most 4"):
+            graphs.launch([pixels[:5]], [0] * 5)
+        with monkeypatch.context() as broken:
+            broken.setattr(graphs, "_write_orders", _no_memory)
+            with pytest.raises(RuntimeError, match="no memory"):
+                graphs.launch([pixels[:2]], [0, 0])
+    assert len(graphs.infer(pixels[:3], [0, 0, 0]).scores) == 3
+
+
+def _no_memory(*_: object) -> None:
+    raise RuntimeError("no memory")
+
+
 def test_levels_mix_and_large_batches_are_split(
     engine: Engine, graphs: GraphEngine, pixels: Tensor
 ) -> None:
