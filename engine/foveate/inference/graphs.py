@@ -17,7 +17,9 @@ from torch import Tensor
 from foveate.inference.embed import Embedding
 from foveate.inference.engine import PRECISIONS, Engine, Outputs, batch_sizes
 from foveate.inference.fixed import Forward, Routes
+from foveate.inference.fp8 import has_fp8, in_fp8
 from foveate.inference.prepared import PreparedLadder
+from foveate.model.vit import ViT
 
 __all__ = ["GraphEngine"]
 
@@ -25,7 +27,11 @@ _WARM_UP = 3  # passes before a capture: kernels compile, libraries choose their
 
 
 class GraphEngine(Engine):
-    """On a CPU the passes run as they are, without graphs."""
+    """On a CPU the passes run as they are, without graphs.
+
+    Levels in FP8 run so on a GPU that has it, with all else in bfloat16, which is what a product of
+    rows with scales of their own gives. Elsewhere they run like the others.
+    """
 
     def __init__(
         self,
@@ -41,9 +47,7 @@ class GraphEngine(Engine):
         self._pixels = torch.zeros(shape, dtype=torch.uint8, device=device)
         self._ordinals = torch.arange(max_batch + 1, dtype=torch.int32, device=device)
         self._images = torch.ones(1, dtype=torch.int32, device=device)
-        vits = {id(level.vit): level.vit for level in self.levels}
-        moved = {key: copy.deepcopy(vit).to(device, dtype) for key, vit in vits.items()}
-        embeddings = {key: Embedding(vit) for key, vit in moved.items()}
+        models: dict[tuple[int, bool], tuple[ViT, Embedding]] = {}
         pool = None
         if device.type == "cuda":
             torch.cuda.set_device(device)  # what captures and launches takes the current one
@@ -51,12 +55,21 @@ class GraphEngine(Engine):
             self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._passes: dict[tuple[int, int, int], Callable[[], Outputs]] = {}
         for index, level in enumerate(self.levels):
-            words = None if level.words is None else level.words.to(device, dtype)
+            fp8 = level.precision == "fp8" and has_fp8(device)
+            key = id(level.vit), fp8
+            if key not in models:
+                if fp8:
+                    vit = in_fp8(level.vit, device)
+                else:
+                    vit = copy.deepcopy(level.vit).to(device, dtype)
+                models[key] = vit, Embedding(vit)
+            vit, embed = models[key]
+            own = vit.cls_token.dtype
+            words = None if level.words is None else level.words.to(device, own)
             selectors = {
-                block: copy.deepcopy(selector).to(device, dtype)
+                block: copy.deepcopy(selector).to(device, own)
                 for block, selector in level.selectors.items()
             }
-            vit, embed = moved[id(level.vit)], embeddings[id(level.vit)]
             for variant, schedule in enumerate(level.schedule.variants):
                 forward = Forward(schedule, vit, words, routes or Routes(), selectors, embed)
                 for size in self.batches:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foveate.images.folder import Progress
 from foveate.inference.engine import Engine, batch_sizes
+from foveate.inference.fp8 import without_fp8
 from foveate.inference.graphs import GraphEngine
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.reference import ReferenceEngine
@@ -45,6 +46,8 @@ def start_engine(
     Raises :class:`LadderError` or :class:`WeightsError`, naming the file, and :class:`InputError`.
     """
     prepared = PreparedLadder.load(folder)
+    if without := without_fp8(prepared.ladder, device):
+        _log.warning("%s: %s", folder, without)
     if device.type == "cuda":
         return GraphEngine(prepared, device, max_batch)
     runtime = Runtime.choose(executor, precision, threads)
