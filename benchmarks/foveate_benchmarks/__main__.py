@@ -9,6 +9,7 @@ NAMES = (
     "kernels.kernel_budgets",
     "cpu_peers --served",
     "ladders.precision",
+    "ladders.fp8",
     "ladders.compress",
     "ladders.selector",
     "ladders.calibrate",

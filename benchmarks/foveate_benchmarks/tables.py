@@ -648,6 +648,20 @@ def precision(data: Mapping[str, Any]) -> str:
     )
 
 
+def fp8(data: Mapping[str, Any]) -> str:
+    columns: Columns = (
+        ("level", lambda row: f"`{row['level']}`"),
+        ("same class as in fp32", lambda row: _percent(row["agreement"])),
+        ("top-1, fp32", lambda row: _percent(row["top1_fp32"])),
+        ("top-1, fp8", lambda row: _percent(row["top1_fp8"])),
+    )
+    missed = ", ".join(name for name, met in data["bars"].items() if not met) or "none"
+    about = (
+        f"{data['images']} images, emulated on a CPU. Bars missed: {missed}. {data['processor']}"
+    )
+    return _told(_table(data["levels"], columns), about, "ladders.fp8")
+
+
 def start_up(data: Mapping[str, Any]) -> str:
     columns: Columns = (
         ("start", lambda row: row[0]),
@@ -680,6 +694,7 @@ _TABLES = {
     "crosscheck-bars": ("crosscheck", promises),
     **{name: ("cpu_peers", table) for name, table in cpu.TABLES.items()},
     "precision": ("precision", precision),
+    "fp8": ("fp8", fp8),
     "start-up": ("start_up", start_up),
     "burst": ("burst", burst),
     "control": ("control", control),

@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-__all__ = ["SHARED_LIMIT", "TARGETS", "Usage", "compile_only", "overwritten", "usage"]
+__all__ = ["SHARED_LIMIT", "TARGETS", "Usage", "compile_only", "has_fp8", "overwritten", "usage"]
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -33,6 +33,12 @@ TARGETS = {
 SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _TENSOR_CORE = re.compile(r"\b(wgmma|tcgen05|v_mfma|mma)[._]")
+
+
+def has_fp8(arch: str) -> bool:
+    """Whether it rounds to e4m3: compute capability 8.9 and up. gfx942 has another such format."""
+    target = TARGETS[arch]
+    return target.backend == "cuda" and int(target.arch) >= 89
 
 
 @dataclass(frozen=True)

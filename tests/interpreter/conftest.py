@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +56,26 @@ def _widen_bfloat16() -> None:
         return create_dot(self, widen(a), widen(b), *rest)
 
     InterpreterBuilder.create_dot = dot
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _round_to_fp8() -> None:
+    """The interpreter loses what is subnormal, NaN or a tie in FP8: have PyTorch round to it, which
+    does as the instruction of a GPU does."""
+    import numpy as np
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, tl
+
+    convert = InterpreterBuilder.create_fp_to_fp
+
+    def fp_to_fp(
+        self: InterpreterBuilder, source: TensorHandle, to: Any, rounding: Any
+    ) -> TensorHandle:
+        if to.scalar != tl.float8e4nv:
+            return convert(self, source, to, rounding)
+        values = torch.from_numpy(source.data.astype(np.float32)).to(torch.float8_e4m3fn)
+        return TensorHandle(values.view(torch.uint8).numpy(), tl.float8e4nv)
+
+    InterpreterBuilder.create_fp_to_fp = fp_to_fp
 
 
 @pytest.fixture(scope="session")

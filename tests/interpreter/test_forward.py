@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from foveate.inference.fixed import Forward, Routes
+from foveate.inference.fp8 import in_fp8
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViT, ViTConfig
 from foveate_kernels import library
@@ -58,6 +59,22 @@ def test_interpreting_takes_the_kernels(interpreted: None) -> None:
     """A spare row tells: the reference calls it dropped, the kernel leaves it as it was."""
     plan = select_tokens(torch.rand(5), uniform(1, 4), 4, keep=2)
     assert plan.dest[4] == 2**31 - 1
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("level", list(LEVELS))
+def test_kernels_answer_as_the_references_do_in_fp8(level: str, request: Any) -> None:
+    schedule = Schedule.parse(LEVELS[level], CONFIG)
+    words = torch.nn.functional.normalize(torch.randn(20, 192), dim=1)
+    pixels = torch.randint(0, 256, (4, 32, 48, 3), dtype=torch.uint8)
+    present = torch.arange(5, dtype=torch.int32).clamp(max=3)
+    vit = in_fp8(model(), torch.device("cpu"), torch.float32)
+    forward = Forward(schedule, vit, words, routes=Routes())
+    expected, _ = forward(pixels, present)
+    request.getfixturevalue("interpreted")
+    scores, _ = forward(pixels, present)
+    # A value on the edge between two of FP8 goes to either, by rounding.
+    torch.testing.assert_close(scores[:3], expected[:3], rtol=0, atol=2e-2)
 
 
 @torch.inference_mode()

@@ -37,6 +37,7 @@ TOLERANCE = {
 EXACT, CHOICE = "exact", "choice"
 OUTPUTS = {
     "add_layernorm": ("output", "output"),
+    "add_layernorm_fp8": ("output", "output", "score"),
     "bipartite_match": (CHOICE, EXACT, EXACT, EXACT),
     "cls_importance": ("score",),
     "compact_tokens": ("package", EXACT, EXACT),
@@ -45,6 +46,7 @@ OUTPUTS = {
     "packed_linear": ("output",),
     "patch_variance": (EXACT,),
     "patchify_u8": (EXACT,),
+    "quantize_rows": ("output", "score"),
     "select_tokens": (EXACT,) * 4,
     "varlen_attention": ("output", "score", "score"),
     "vwt_assign": (CHOICE, "score"),

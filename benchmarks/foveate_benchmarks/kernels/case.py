@@ -59,6 +59,7 @@ class Case:
     flops: float = 0.0  # of products, a multiply-add counts two
     bytes: float = 0.0  # each input read once, each output written once
     tensor_core: bool = False  # its products belong on the matrix units
+    fp8: bool = False  # rounds to e4m3: only for GPUs that can
     peers: Mapping[str, Callable[[], object]] = field(default_factory=dict)  # the same by others
 
 

@@ -5,7 +5,7 @@
 A breach is a kernel that takes more registers or shared memory than ``kernel_budgets.json`` grants,
 spills where it did not, needs more shared memory than the GPU has, has lost its matrix
 instructions, or overwrites tiles that it still multiplies. ``--update`` grants what it takes now.
-gfx942 is reported only.
+gfx942 is reported only. Kernels that round to FP8 are left out for GPUs that cannot.
 
 An update of everything without a breach also keeps a digest of what the compiler was given. While
 that agrees, compiling again cannot find anything new, and ``make test`` does not.
@@ -27,7 +27,7 @@ import typer
 
 import foveate_kernels
 from foveate_benchmarks.kernels.case import OPS
-from foveate_kernels.compile_only import SHARED_LIMIT, TARGETS, Usage, compile_only, usage
+from foveate_kernels.compile_only import SHARED_LIMIT, TARGETS, Usage, compile_only, has_fp8, usage
 
 BUDGETS = Path(__file__).parents[2] / "kernel_budgets.json"
 SOURCES = (Path(foveate_kernels.__file__).parent, Path(__file__).parent)  # kernels, cases
@@ -39,6 +39,8 @@ def compiled(op: str, arch: str) -> Iterator[tuple[str, Usage, bool]]:
     launch = importlib.import_module(f"foveate_kernels.ops.{op}").launch
     seen: set[str] = set()
     for case in importlib.import_module(f"foveate_benchmarks.kernels.{op}").cases("meta"):
+        if case.fp8 and not has_fp8(arch):
+            continue
         with compile_only(arch) as kernels:
             launch(*case.args)
         launched = [(kernel.hash, usage(kernel)) for kernel in kernels]

@@ -53,6 +53,7 @@ def calibrate(
     variants: Sequence[str] = (),
     selector: str | None = None,
     runtime: Runtime | None = None,
+    fp8: bool = False,
     progress: Progress = lambda *_: None,
     clock: Callable[[], float] = time.process_time,
 ) -> Calibration:
@@ -71,6 +72,8 @@ def calibrate(
         variants: further weights files in ``folder``: slimmer models of the same task.
         selector: file of token selectors in ``folder``; without, no level has a learned score.
         runtime: what computes; as for serving, if not given.
+        fp8: also offer what a search finds with its products in FP8, level 0's too; for a device
+            that has it (:func:`~foveate.inference.fp8.has_fp8`).
         progress: called with stage, steps done and total steps.
         clock: seconds; of the process, to count work alone.
 
@@ -121,8 +124,11 @@ def calibrate(
     }
     named = {"vocabulary": words} | ({"selector": selector} if selector else {})
     seeds = find_seeds(bench, blocks, named, settings, trained)
-    points = {p.key: p for p in (DENSE, *explore(bench, seeds, settings, deadline, progress))}
-    finalists = list(points.values())
+    found = [DENSE, *explore(bench, seeds, settings, deadline, progress)]
+    if fp8:
+        found += [point.in_fp8 for point in found]
+        seeds = seeds.with_twins()
+    finalists = list({point.key: point for point in found}.values())
     for done, point in enumerate(finalists):
         progress("measure finalists", done, len(finalists))
         bench.outcome(point, "choose")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from foveate.errors import LadderError
 from foveate.levels.schedule import Schedule
@@ -33,11 +33,18 @@ class Point:
     reducers: tuple[Mapping[str, Any], ...] = ()
     weights: str = WEIGHTS
     files: Mapping[str, str] = field(default_factory=dict)
+    precision: Literal["fp8"] | None = None
 
     @cached_property
     def key(self) -> str:
         """The same for points that compute the same."""
-        return json.dumps([self.reducers, self.weights, self.files], sort_keys=True)
+        facts: list[object] = [self.reducers, self.weights, self.files]
+        return json.dumps(facts + [self.precision] * bool(self.precision), sort_keys=True)
+
+    @property
+    def in_fp8(self) -> Point:
+        """Its twin: the same tokens, with products in FP8."""
+        return replace(self, precision="fp8")
 
     def spend(self, index: int, more: int) -> Point:
         """With ``more`` tokens left (fewer, if negative) by the reducer at ``index``."""
@@ -64,7 +71,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Such as ``dense``, ``intra43`` or ``intra43+package22-11-6``."""
+        """Such as ``dense``, ``intra43``, ``intra43+package22-11-6`` or ``fp8+intra43``."""
         parts: dict[str, list[int]] = {}
         for reducer in self.reducers:
             count = reducer[COUNTS[reducer["kind"]][0]]
@@ -72,6 +79,8 @@ class Point:
         text = [short + "-".join(map(str, counts)) for short, counts in parts.items()]
         if self.weights != WEIGHTS:
             text.insert(0, self.weights.removesuffix(".safetensors"))
+        if self.precision:
+            text.insert(0, self.precision)
         return "+".join(text) or "dense"
 
 

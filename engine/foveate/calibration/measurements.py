@@ -73,6 +73,7 @@ class Bench:
                         self.configs[point.weights], self._words(point), self._selector(point)
                     ),
                     quality=quality,
+                    precision=point.precision,
                     **{"vocabulary": None, **point.files},
                 )
             )

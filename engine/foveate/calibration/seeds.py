@@ -35,6 +35,14 @@ class Seeds:
         every = [point for index in range(len(self.budgets)) for point in self.at(index)]
         return list({point.key: point for point in every}.values())
 
+    def with_twins(self) -> Seeds:
+        """Beside each family the same with its products in FP8."""
+        twins = {
+            f"{family}, fp8": tuple(point and point.in_fp8 for point in line)
+            for family, line in self.families.items()
+        }
+        return replace(self, families={**self.families, **twins})
+
 
 def find_seeds(
     bench: Bench,

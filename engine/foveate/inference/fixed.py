@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from foveate.inference.embed import Embedding
+from foveate.inference.fp8 import Fp8Linear, Fp8Rows
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import Block, ViT, attend
 from foveate.reduce.merge import Merge
@@ -23,7 +24,9 @@ from foveate.reduce.prune import Prune
 from foveate.reduce.rows import Rows, Seen, reduce
 from foveate_kernels.ops import (
     add_layernorm,
+    add_layernorm_fp8,
     packed_linear,
+    quantize_rows,
     varlen_attention,
 )
 from foveate_kernels.ops.varlen_attention import HEAD_DIMS
@@ -63,6 +66,7 @@ class Forward:
         """``vit``, ``words`` and ``selectors`` are on the device and in the dtype to compute in.
 
         ``schedule`` is not adaptive: of such a one, each variant has a sequence of its own.
+        Products that are to run in FP8 are so in ``vit`` (:func:`foveate.inference.fp8.in_fp8`).
         ``embed`` saves memory: the levels of one model can share it.
         """
         self.schedule, self.vit, self.routes = schedule, vit, routes
@@ -80,7 +84,8 @@ class Forward:
         config, vit = self.vit.config, self.vit
         rows, dests = self._embed(self.schedule, self._words, pixels, present)
         blocks = list(cast(Iterable[Block], vit.blocks))
-        h = self._norm(rows.x, None, blocks[0].norm1)[1]
+        norms = [(block.norm1, block.attn.qkv) for block in blocks] + [(vit.norm, vit.head)]
+        h = self._norm(rows.x, None, *norms[0])[1]
         for index, block in enumerate(blocks):
             reducer = self.schedule.blocks.get(index)
             q, k, v = block.attn.split(block.attn.qkv(h))
@@ -96,20 +101,20 @@ class Forward:
                 rows = rows._replace(x=rows.x + mixed)
                 rows, dest = reduce(reducer, rows, seen, sized=self.schedule.sized)
                 dests.append(dest)
-                h = self._norm(rows.x, None, block.norm2)[1]
+                h = self._norm(rows.x, None, block.norm2, block.mlp.fc1)[1]
             else:
-                x, h = self._norm(rows.x, mixed, block.norm2)
+                x, h = self._norm(rows.x, mixed, block.norm2, block.mlp.fc1)
                 rows = rows._replace(x=x)
             update = block.mlp.fc2(self._gelu(h, rows, block))
-            after = blocks[index + 1].norm1 if index + 1 < config.depth else vit.norm
+            after = norms[index + 1]
             if reducer is not None and reducer.after == "mlp":
                 rows = rows._replace(x=rows.x + update)
                 seen = replace(seen, update=update)
                 rows, dest = reduce(reducer, rows, seen, sized=self.schedule.sized)
                 dests.append(dest)
-                h = self._norm(rows.x, None, after)[1]
+                h = self._norm(rows.x, None, *after)[1]
             else:
-                x, h = self._norm(rows.x, update, after)
+                x, h = self._norm(rows.x, update, *after)
                 rows = rows._replace(x=x)
         if config.pool != "cls" or rows.n > 1:  # the last block kept more than CLS
             sizes = None if rows.sizes is None else rows.sizes.view(-1, rows.n)
@@ -140,16 +145,22 @@ class Forward:
         q, k, v = (x.view(-1, rows.n, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         return attend(q, k, v, mask).transpose(1, 2).flatten(0, 1).flatten(1), None
 
-    def _gelu(self, h: Tensor, rows: Rows, block: Block) -> Tensor:
+    def _gelu(self, h: Any, rows: Rows, block: Block) -> Any:
+        """What fc2 takes of what fc1 takes."""
         fc1 = block.mlp.fc1
+        if isinstance(block.mlp.fc2, Fp8Linear):
+            return Fp8Rows(*quantize_rows(fc1(h), self.vit.config.activation))
         if self.routes.gelu == "foveate" and self.vit.config.activation == "gelu":
             return packed_linear(h, fc1.weight, fc1.bias, rows.cu_seqlens[-1:], gelu=True)
         return block.mlp.act(fc1(h))
 
     def _norm(
-        self, x: Tensor, residual: Tensor | None, norm: torch.nn.LayerNorm
-    ) -> tuple[Tensor, Tensor]:
-        """The sum, and its LayerNorm."""
+        self, x: Tensor, residual: Tensor | None, norm: torch.nn.LayerNorm, into: torch.nn.Module
+    ) -> tuple[Tensor, Any]:
+        """The sum, and its LayerNorm as ``into`` takes it."""
+        if isinstance(into, Fp8Linear):
+            x, *h = add_layernorm_fp8(x, residual, norm.weight, norm.bias, eps=norm.eps)
+            return x, Fp8Rows(*h)
         if self.routes.norm == "foveate":
             return add_layernorm(x, residual, norm.weight, norm.bias, eps=norm.eps)
         x = x if residual is None else x + residual

@@ -30,9 +30,11 @@ from foveate.inference.attention_route import timed_routes
 from foveate.inference.embed import Embedding
 from foveate.inference.engine import PRECISIONS, Answers, Engine, Part, batch_sizes
 from foveate.inference.fixed import Forward, Routes
+from foveate.inference.fp8 import has_fp8, in_fp8
 from foveate.inference.mirror import Mirror
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.token_map import trace
+from foveate.model.vit import ViT
 
 __all__ = ["GraphEngine", "Pass"]
 
@@ -45,7 +47,11 @@ Pass = Callable[[], Sequence[Tensor]]  # gives where each reducer sent each row
 
 
 class GraphEngine(Engine):
-    """Passes run as they are until :meth:`capture`, and on a CPU for good."""
+    """Passes run as they are until :meth:`capture`, and on a CPU for good.
+
+    Levels in FP8 run so on a GPU that has it, with all else in bfloat16, which is what a product of
+    rows with scales of their own gives. Elsewhere they run like the others.
+    """
 
     def __init__(
         self,
@@ -85,17 +91,24 @@ class GraphEngine(Engine):
 
     def _forwards(self, routes: Routes | None) -> Iterator[tuple[int, int, Forward]]:
         """Every level and variant."""
-        vits = {id(level.vit): level.vit for level in self.levels}
-        moved = {key: copy.deepcopy(vit).to(self.device, self._dtype) for key, vit in vits.items()}
-        embeddings = {key: Embedding(vit) for key, vit in moved.items()}
+        models: dict[tuple[int, bool], tuple[ViT, Embedding]] = {}  # by weights, and if in FP8
         routes = routes or timed_routes(self.levels, self.device, self._dtype, self._max_batch)
         for index, level in enumerate(self.levels):
-            words = None if level.words is None else level.words.to(self.device, self._dtype)
+            fp8 = level.precision == "fp8" and has_fp8(self.device)
+            key = id(level.vit), fp8
+            if key not in models:
+                if fp8:
+                    vit = in_fp8(level.vit, self.device)
+                else:
+                    vit = copy.deepcopy(level.vit).to(self.device, self._dtype)
+                models[key] = vit, Embedding(vit)
+            vit, embed = models[key]
+            own = vit.cls_token.dtype
+            words = None if level.words is None else level.words.to(self.device, own)
             selectors = {
-                block: copy.deepcopy(selector).to(self.device, self._dtype)
+                block: copy.deepcopy(selector).to(self.device, own)
                 for block, selector in level.selectors.items()
             }
-            vit, embed = moved[id(level.vit)], embeddings[id(level.vit)]
             for variant, schedule in enumerate(level.schedule.variants):
                 yield index, variant, Forward(schedule, vit, words, routes, selectors, embed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -30,6 +31,7 @@ class PreparedLevel:
     vit: ViT
     words: Tensor | None = None
     selectors: Mapping[int, Selector] = field(default_factory=dict)  # by block
+    precision: Literal["fp8"] | None = None  # of products, where the hardware has it
 
     @property
     def variants(self) -> tuple[PreparedLevel, ...]:
@@ -112,7 +114,8 @@ def _prepare(folder: Path, level: Level, vit: ViT, words: Mapping[str, Tensor]) 
                 f"selector={level.selector!r}: no selector for block {missing[0]}, "
                 f"only for {', '.join(map(str, selectors)) or 'none'}"
             )
-    return PreparedLevel(schedule, vit, words.get(level.vocabulary or ""), selectors)
+    words_ = words.get(level.vocabulary or "")
+    return PreparedLevel(schedule, vit, words_, selectors, level.precision)
 
 
 def _load_words(path: Path) -> Tensor:

@@ -10,7 +10,9 @@ from torch import Tensor
 from foveate.inference.embed import Embedding
 from foveate.inference.engine import PRECISIONS, CpuEngine, Outputs, batch_sizes
 from foveate.inference.fixed import PLAIN, Forward
+from foveate.inference.fp8 import in_fp8
 from foveate.inference.prepared import PreparedLadder
+from foveate.model.vit import ViT
 
 __all__ = ["ReferenceEngine"]
 
@@ -20,16 +22,32 @@ _BATCHES = batch_sizes(32)
 class ReferenceEngine(CpuEngine):
     """Runs on the CPU, in ``torch.get_num_threads()`` threads."""
 
-    def __init__(self, prepared: PreparedLadder, batches: Sequence[int] = _BATCHES) -> None:
+    def __init__(
+        self,
+        prepared: PreparedLadder,
+        batches: Sequence[int] = _BATCHES,
+        *,
+        emulate_fp8: bool = False,
+    ) -> None:
+        """``emulate_fp8``: round what levels in FP8 multiply as a GPU that has it does. This takes
+        longer than the dtype of the weights, and tells their accuracy."""
         super().__init__(prepared, torch.device("cpu"), batches, torch.get_num_threads())
-        embeddings = {id(level.vit): Embedding(level.vit) for level in self.levels}
-        self._passes = [
-            [
-                Forward(v.schedule, v.vit, v.words, PLAIN, v.selectors, embeddings[id(level.vit)])
-                for v in level.variants
-            ]
-            for level in self.levels
-        ]
+        models: dict[tuple[int, bool], tuple[ViT, Embedding]] = {}
+        self._passes = []
+        for level in self.levels:
+            rounded = emulate_fp8 and level.precision == "fp8"
+            key = id(level.vit), rounded
+            if key not in models:
+                dtype = level.vit.cls_token.dtype
+                vit = in_fp8(level.vit, self.device, dtype) if rounded else level.vit
+                models[key] = vit, Embedding(vit)
+            vit, embed = models[key]
+            self._passes.append(
+                [
+                    Forward(v.schedule, vit, v.words, PLAIN, v.selectors, embed)
+                    for v in level.variants
+                ]
+            )
 
     @property
     def executor(self) -> str:

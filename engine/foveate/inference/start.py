@@ -14,6 +14,7 @@ from torch import Tensor
 from foveate.errors import InputError
 from foveate.images.folder import Progress
 from foveate.inference.engine import Engine, batch_sizes
+from foveate.inference.fp8 import without_fp8
 from foveate.inference.graphs import GraphEngine
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.reference import ReferenceEngine
@@ -53,6 +54,8 @@ def start_engine(
     Raises :class:`LadderError` or :class:`WeightsError`, naming the file, and :class:`InputError`.
     """
     prepared = PreparedLadder.load(folder)
+    if without := without_fp8(prepared.ladder, device):
+        _log.warning("%s: %s", folder, without)
     if device.type == "cuda":
         check_gpu(device)
         torch.set_num_threads(threads)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from foveate.atomic_file import replacing
 from foveate.errors import BadWish, LadderError
@@ -43,6 +43,7 @@ class Level:
     macs: int  # multiply-accumulates of one image
     quality: Quality
     selector: str | None = None  # safetensors file of token selectors next to the ladder
+    precision: Literal["fp8"] | None = None  # of its blocks' products, where the hardware has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,11 @@ class Ladder:
     @property
     def digest(self) -> str:
         """Fingerprint of everything that affects the time of a level."""
-        facts = [(level.reducers, level.weights, level.tokens, level.macs) for level in self.levels]
+        facts: list[tuple[Any, ...]] = [
+            (level.reducers, level.weights, level.tokens, level.macs)
+            + ((level.precision,) if level.precision else ())  # others keep their fingerprint
+            for level in self.levels
+        ]
         text = json.dumps(facts, default=dict, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -116,6 +121,11 @@ class Ladder:
             raise LadderError(f"{path}: {error}") from error
         if not ladder.levels or ladder.levels[0].reducers:
             raise LadderError(f"{path}: levels[0]: expected the dense model (no reducers)")
+        if ladder.levels[0].precision is not None:
+            raise LadderError(
+                f"{path}: levels[0]: precision={ladder.levels[0].precision!r}: "
+                "expected null, the dense model in full"
+            )
         return ladder
 
     def save(self, path: Path) -> None:
@@ -138,6 +148,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def _level(item: Mapping[str, Any]) -> Level:
     quality = item["quality"]
     reducers: Sequence[Mapping[str, Any]] = item["reducers"]
+    precision = item.get("precision")  # missing in ladders from before it existed, like selectors
+    if precision not in (None, "fp8"):
+        raise ValueError(f"level {item['name']!r}: precision={precision!r}: expected 'fp8' or null")
     return Level(
         name=str(item["name"]),
         reducers=tuple(dict(reducer) for reducer in reducers),
@@ -150,5 +163,6 @@ def _level(item: Mapping[str, Any]) -> Level:
             agreement=float(quality["agreement"]),
             n=int(quality["n"]),
         ),
-        selector=item.get("selector"),  # missing in ladders from before selectors existed
+        selector=item.get("selector"),
+        precision=precision,
     )

@@ -16,20 +16,35 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate_kernels.checks import FLOATS, check, check_one_device
+from foveate_kernels.fp8 import quantize
 from foveate_kernels.library import register
 
-__all__ = ["add_layernorm"]
+__all__ = [
+    "add_layernorm",
+    "check_add_layernorm",
+    "empty_sum",
+    "launch_add_layernorm",
+    "sum_and_norm",
+]
 
 
 def reference(
     x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     """The same in PyTorch, any float dtype. Without a residual there is no sum: [0, C]."""
-    _check(x, residual, weight, bias, eps, (*FLOATS, torch.float64))
+    check_add_layernorm(x, residual, weight, bias, eps, (*FLOATS, torch.float64))
+    total, normed = sum_and_norm(x, residual, weight, bias, eps)
+    return total, normed.to(x.dtype)
+
+
+def sum_and_norm(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The sum, [0, C] without a residual, and its LayerNorm as it is before it is rounded."""
     wide = torch.promote_types(x.dtype, torch.float32)
     total = x.to(wide) if residual is None else x.to(wide) + residual.to(wide)
-    normed = F.layer_norm(total, weight.shape, weight.to(wide), bias.to(wide), eps).to(x.dtype)
-    return x.new_empty(0, x.shape[1]) if residual is None else total.to(x.dtype), normed
+    normed = F.layer_norm(total, weight.shape, weight.to(wide), bias.to(wide), eps)
+    return empty_sum(x, None) if residual is None else total.to(x.dtype), normed
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -40,12 +55,14 @@ def add_layernorm_kernel(
     bias_ptr,  # [C]
     sum_ptr,  # [T, C]
     normed_ptr,  # [T, C]
+    scale_ptr,  # [T], of rows in FP8
     stride_xt,
     stride_rt,
     rows,
     eps,
     C: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
+    FP8: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -66,17 +83,35 @@ def add_layernorm_kernel(
     weight = tl.load(weight_ptr + cols, mask=cols < C, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + cols, mask=cols < C, other=0.0).to(tl.float32)
     x = x * scale[:, None] * weight[None, :] + bias[None, :]
+    if FP8:
+        x, scale = quantize(x)
+        tl.store(scale_ptr + first + row, scale, mask=row < rows - first)
     tl.store(normed_ptr + at, x.to(normed_ptr.dtype.element_ty), mask=tile)
 
 
 def launch(
     x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    _check(x, residual, weight, bias, eps, FLOATS)
+    check_add_layernorm(x, residual, weight, bias, eps, FLOATS)
     added, normed = _empty(x, residual)
+    launch_add_layernorm(x, residual, weight, bias, eps, added, normed, None)
+    return added, normed
+
+
+def launch_add_layernorm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    added: Tensor,
+    normed: Tensor,
+    scale: Tensor | None,
+) -> None:
+    """Write ``added``, ``normed`` and, for rows in FP8, their ``scale``."""
     rows, dim = x.shape
     if rows == 0:
-        return added, normed
+        return
     block = triton.next_power_of_2(dim)
     together = max(1, 2048 // block)  # 16 elements a thread: two 16-byte loads of each input
     add_layernorm_kernel[(triton.cdiv(rows, together),)](
@@ -86,17 +121,18 @@ def launch(
         bias,
         added,
         normed,
+        scale,
         x.stride(0),
         0 if residual is None else residual.stride(0),
         rows,
         eps,
         C=dim,
         HAS_RESIDUAL=residual is not None,
+        FP8=scale is not None,
         BLOCK_T=together,
         BLOCK_C=block,
         num_warps=4,
     )
-    return added, normed
 
 
 def add_layernorm(
@@ -124,7 +160,7 @@ def add_layernorm(
     return x if residual is None else added, normed
 
 
-def _check(
+def check_add_layernorm(
     x: Tensor,
     residual: Tensor | None,
     weight: Tensor,
@@ -132,6 +168,7 @@ def _check(
     eps: float,
     dtypes: Sequence[torch.dtype],
 ) -> None:
+    """Raise ValueError unless the arguments are as :func:`add_layernorm` says."""
     check("x", x, (None, None), dtypes)
     if not 1 <= x.shape[1] <= 4096:
         raise ValueError(f"x.shape={list(x.shape)}: expected 1 to 4096 columns")
@@ -144,8 +181,13 @@ def _check(
     check_one_device(x=x, residual=residual, weight=weight, bias=bias)
 
 
+def empty_sum(x: Tensor, residual: Tensor | None) -> Tensor:
+    """For the sum; without a residual there is none."""
+    return x.new_empty(0 if residual is None else x.shape[0], x.shape[1])
+
+
 def _empty(x: Tensor, residual: Tensor | None, *_: object) -> tuple[Tensor, Tensor]:
-    return x.new_empty(0 if residual is None else x.shape[0], x.shape[1]), x.new_empty(x.shape)
+    return empty_sum(x, residual), x.new_empty(x.shape)
 
 
 _op = register(

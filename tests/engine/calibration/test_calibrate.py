@@ -121,6 +121,28 @@ def test_the_ladder_is_one_the_engine_loads_and_the_report_shows_all_of_it(
 
 
 @pytest.mark.usefixtures("steady")
+def test_levels_in_fp8_are_offered_only_for_a_device_that_has_it(
+    version: Path, images: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sample(bench: Bench, points: Sequence[Point]) -> dict[str, list[float]]:
+        times = macs_as_samples(bench, points)
+        return {p.key: [0.6 * t if p.precision else t for t in times[p.key]] for p in points}
+
+    monkeypatch.setattr(Bench, "_sample", sample)
+    for fp8 in (False, True):
+        found = calibrate(version, "toy", *images, QUICK, runtime=PYTORCH, fp8=fp8, state=tmp_path)
+        ladder = PreparedLadder.load(version).ladder
+        assert ladder == found.ladder
+        assert [level.precision for level in ladder.levels] == (
+            [None, *(["fp8"] if fp8 else [None]) * (len(ladder.levels) - 1)]
+        )
+        families = {family for contest in found.contests for family in contest.rivals}
+        assert any(family.endswith(", fp8") for family in families) == fp8
+    assert ladder.levels[1].name == "fp8"
+    assert ladder.levels[1].reducers == ()
+
+
+@pytest.mark.usefixtures("steady")
 def test_the_stored_times_are_of_the_batches_that_will_be_served(
     version: Path, images: Pair, tmp_path: Path
 ) -> None:

@@ -140,7 +140,9 @@ def test_names_tell_reducers_and_counts() -> None:
     tome = {"kind": "merge", "by": "tome"}
     merges = ({**tome, "block": 0, "remove": 9}, {**tome, "block": 3, "remove": 5})
     assert Point(family="dense").name == "dense"
+    assert Point(family="dense").in_fp8.name == "fp8"
     assert Point(family="x", reducers=merges).name == "tome9-5"
+    assert Point(family="x", reducers=merges).in_fp8.name == "fp8+tome9-5"
     assert Point(family="x", reducers=reducers).name == "intra43+drop18-7"
     assert Point(family="x", reducers=reducers[:1], weights="slim.safetensors").name == (
         "slim+intra43"

@@ -22,7 +22,9 @@ LEVEL = {
     "macs": 100,
     "quality": {"top1": 0.97, "agreement": 1.0, "n": 100},
     "selector": None,
+    "precision": None,
 }
+FP8 = {**LEVEL, "name": "fp8", "precision": "fp8"}
 CHEAP = {
     **LEVEL,
     "name": "cheap",
@@ -51,10 +53,33 @@ def test_a_level_that_does_not_know_of_selectors_has_none(tmp_path: Path) -> Non
     assert ladder == Ladder.load(write(tmp_path / "new.json", DATA))
 
 
+def test_a_level_that_keeps_every_token_may_be_in_fp8(tmp_path: Path) -> None:
+    data = {**DATA, "levels": [LEVEL, FP8, {**CHEAP, "precision": "fp8"}]}
+    ladder = Ladder.load(write(tmp_path / "a.json", data))
+    assert [level.precision for level in ladder.levels] == [None, "fp8", "fp8"]
+    ladder.save(tmp_path / "b.json")
+    assert json.loads((tmp_path / "b.json").read_text()) == data
+
+
+def test_the_fingerprint_tells_fp8_and_does_not_change_without(tmp_path: Path) -> None:
+    def digest(*levels: dict[str, Any]) -> str:
+        return Ladder.load(write(tmp_path / "a.json", {**DATA, "levels": levels})).digest
+
+    old = [{k: v for k, v in level.items() if k != "precision"} for level in (LEVEL, CHEAP)]
+    assert digest(*old) == digest(LEVEL, CHEAP) == "d911e3341b83a6b7"
+    assert digest(LEVEL, CHEAP) != digest(LEVEL, {**CHEAP, "precision": "fp8"})
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"schema": 2}, "schema=2"),
+        ({"levels": [FP8, CHEAP]}, r"levels\[0\]: precision='fp8'"),
+        (
+            {"levels": [LEVEL, {**CHEAP, "precision": "int4"}]},
+            "level 'cheap': precision='int4': expected 'fp8' or null",
+        ),
+        ({"levels": [LEVEL, {**CHEAP, "precision": ["fp8"]}]}, r"precision=\['fp8'\]"),
         ({"levels": []}, "dense"),
         ({"levels": [CHEAP]}, "dense"),
         ({"levels": [{k: v for k, v in LEVEL.items() if k != "macs"}]}, "macs"),
