@@ -1,7 +1,7 @@
 """Write constraints-gpu.txt: the pins of constraints.txt, but what torch's CUDA build wants.
 
-Resolves what the image "triton" installs, for its Python and platform, without downloading any of
-it. torch must not come from an index of CPU builds, nor its CUDA libraries be pinned by hand.
+Resolves all that is of use beside a GPU, for Python and platform of the Triton container, without
+downloading any of it. torch must not come from an index of CPU builds.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # torch names the one version it wants, and its CPU build another.
 DIFFERENT = {"triton"}
+REQUIREMENT = ".[demo,import,gpu]"
 PYTHON = "3.12"  # of the Triton container, as is the C library
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 40)]
 LEGACY = [f"manylinux{year}_x86_64" for year in (1, 2010, 2014)]
 HEAD = """\
-# What the Triton container installs: constraints.txt with torch's CUDA build and what it wants.
+# For GPUs, and for the Triton container: constraints.txt with torch's CUDA build and what it wants.
 # Written by .ci/gpu_constraints.py.
 """
 
@@ -35,13 +36,6 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def installed_by_the_image() -> str:
-    """The requirement that stands in the Dockerfile."""
-    text = (ROOT / "Dockerfile").read_text()
-    (requirement,) = re.findall(r"pip install .*-c constraints-gpu\.txt '(\S+)'", text)
-    return str(requirement)
-
-
 def resolve(constraints: Path) -> subprocess.CompletedProcess[str]:
     """What pip would install; its report is on stdout."""
     tags = [option for tag in (*PLATFORMS, *LEGACY) for option in ("--platform", tag)]
@@ -52,7 +46,7 @@ def resolve(constraints: Path) -> subprocess.CompletedProcess[str]:
                 *(sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"),
                 *("--quiet", "--disable-pip-version-check", "--report", "-"),
                 *("--target", folder, *target),
-                *("-c", str(constraints), installed_by_the_image()),
+                *("-c", str(constraints), REQUIREMENT),
             ],
             cwd=ROOT,
             capture_output=True,

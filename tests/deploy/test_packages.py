@@ -36,7 +36,7 @@ def test_gpu_and_cpu_have_the_same_pins_but_for_what_differs_on_purpose(
     assert cpu.keys() <= gpu.keys()
 
 
-def test_the_set_of_the_gpu_image_resolves_and_is_pinned_whole(
+def test_what_is_installed_beside_a_gpu_resolves_and_is_pinned_whole(
     root: Path, pins: tuple[dict[str, str], dict[str, str]], script: dict[str, Any]
 ) -> None:
     done = script["resolve"](root / "constraints-gpu.txt")
@@ -55,6 +55,19 @@ def test_the_set_of_the_gpu_image_resolves_and_is_pinned_whole(
     }
     assert {"torch", "triton", "nvidia-cudnn-cu13", "nvidia-ml-py", "torchvision"} <= found.keys()
     assert {name: pins[1].get(name) for name in found} == found
+
+
+def test_the_gpu_image_installs_what_was_resolved(root: Path, script: dict[str, Any]) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    dockerfile = (root / "Dockerfile").read_text()
+    (extras,) = re.findall(r"-c constraints-gpu\.txt '\.\[(\S+)\]'", dockerfile)
+    (whole,) = re.findall(r"\[(.+)\]", script["REQUIREMENT"])
+    resolved = {*whole.split(",")}
+    for extra in whole.split(","):  # one that consists of others
+        for requirement in project["optional-dependencies"][extra]:
+            for inner in re.findall(r"^foveate\[(.+)\]", requirement):
+                resolved.update(inner.split(","))
+    assert {*extras.split(",")} <= resolved
 
 
 def test_what_an_image_is_built_from_reaches_the_build(root: Path) -> None:
