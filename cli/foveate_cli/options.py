@@ -12,6 +12,7 @@ __all__ = [
     "ADMISSION",
     "REPOSITORY",
     "Data",
+    "Device",
     "Executor",
     "ExecutorName",
     "Json",
@@ -33,6 +34,11 @@ Data = Annotated[
         "Without sub-folders, images have no labels.",
         show_default="the demo model's own images",
     ),
+]
+
+
+Device = Annotated[
+    str, typer.Option(help="cpu, or cuda:N for GPU N; use the one you serve on.", metavar="DEVICE")
 ]
 
 

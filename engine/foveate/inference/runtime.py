@@ -1,9 +1,10 @@
-"""What computes on this CPU: OpenVINO in bf16 or fp32, or PyTorch as it is."""
+"""What computes: OpenVINO in bf16 or fp32 or PyTorch as it is on a CPU, CUDA graphs on a GPU."""
 
 from __future__ import annotations
 
 import importlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from foveate.errors import InputError
 from foveate.inference.engine import Engine
+from foveate.inference.graphed import REPEATS, prepare_graph
+from foveate.inference.graphs import GraphEngine
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.reference import ReferenceEngine
 
@@ -24,6 +27,8 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 _log = logging.getLogger(__name__)
 
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -32,17 +37,27 @@ class Runtime:
     compiled: bool
     bf16: bool
     threads: int
+    graphs: torch.device | None = None  # where CUDA graphs run; None: no graphs, on this CPU
 
     @staticmethod
     def choose(
-        executor: Executor = "auto", precision: Precision = "auto", threads: int = 1
+        executor: Executor = "auto",
+        precision: Precision = "auto",
+        threads: int = 1,
+        device: torch.device = _CPU,
     ) -> Runtime:
         """``auto`` compiles where OpenVINO is installed, and takes bf16 where the CPU has AMX-BF16
         or AVX512-BF16. Sets the threads of PyTorch, too.
 
-        Raises :class:`InputError`, naming executor or precision, if this machine has none such.
+        Raises :class:`InputError`, naming executor or precision, if this machine has none such, or
+        if the device is a GPU, which leaves no choice.
         """
         torch.set_num_threads(threads)
+        if device.type == "cuda":
+            for key, value in (("executor", executor), ("precision", precision)):
+                if value != "auto":
+                    raise InputError(f"{key}={value!r}: expected auto with device={device}")
+            return Runtime(compiled=False, bf16=False, threads=threads, graphs=device)
         missing = "" if executor == "reference" else _missing()
         if executor == "compiled" and missing:
             raise InputError(f"executor='compiled': {missing}")
@@ -62,10 +77,34 @@ class Runtime:
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
+        """Of compiled passes."""
         return "bf16" if self.bf16 else "fp32"
 
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds that a pass takes: of one thread its CPU time, so that other processes do not
+        count."""
+        alone = self.graphs is None and self.threads == 1
+        return time.process_time if alone else time.perf_counter
+
+    @property
+    def repeats(self) -> int:
+        """Runs of a module in one call of what :meth:`prepare` returns."""
+        return 1 if self.graphs is None else REPEATS
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of CUDA graphs, as they are served."""
+        gpu = self.graphs is not None and self.graphs.type == "cuda"
+        return torch.float16 if gpu else torch.float32
+
     def engine(self, prepared: PreparedLadder, batches: Sequence[int]) -> Engine:
-        """Answers as the one that serves would; a level is compiled when it is first asked for."""
+        """Answers as the one that serves would; a level is compiled when it is first asked for.
+
+        One of CUDA graphs has those of all sizes up to the largest of ``batches``.
+        """
+        if self.graphs is not None:
+            return GraphEngine(prepared, self.graphs, max(batches), self._dtype)
         if not self.compiled:
             return ReferenceEngine(prepared, batches)
 
@@ -81,7 +120,9 @@ class Runtime:
         )
 
     def prepare(self, module: nn.Module, x: Tensor) -> Callable[[], object]:
-        """What runs ``module`` on ``x`` once."""
+        """What runs ``module`` on ``x``, :attr:`repeats` times."""
+        if self.graphs is not None:
+            return prepare_graph(module, x, self.graphs, self._dtype)
         if not self.compiled:
             return torch.inference_mode()(lambda: module(x))
 
