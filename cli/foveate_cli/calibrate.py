@@ -126,9 +126,9 @@ def calibrate(
     from foveate.calibration.candidate import WEIGHTS
     from foveate.calibration.check import load_models
     from foveate.calibration.report import write_report
+    from foveate.devices import choose_device
     from foveate.images.pairs import load_pair
     from foveate.inference.allocator import tune_allocator
-    from foveate.inference.devices import choose_device
     from foveate.inference.runtime import Runtime
     from foveate.settings import state_dir
 

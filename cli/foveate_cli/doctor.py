@@ -127,10 +127,10 @@ def _gpus(repository: Path) -> Iterator[Finding]:
 
 
 def _gpu(index: int) -> str:
-    from foveate.inference.devices import missing_gpu
+    from foveate.devices import missing_gpu
 
     if missing := missing_gpu(index):
-        remedy = "use the image of docs/gpu.md, or instance_group [ { kind: KIND_CPU count: 1 } ]"
+        remedy = "see docs/gpu.md, or use instance_group [ { kind: KIND_CPU count: 1 } ]"
         raise ServerError(f"gpus=[{index}]: {missing}; {remedy}")
 
     import torch

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from foveate.accuracy.interval import wilson
+from foveate.devices import choose_device
 from foveate.errors import InputError
 from foveate.images.folder import Progress, read_image
 from foveate.images.labelled_folder import class_names, list_folder
 from foveate.images.preprocess import read_preprocess
-from foveate.inference.devices import choose_device
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.runtime import Executor, Precision, Runtime
 

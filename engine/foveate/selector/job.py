@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import torch
 
+from foveate.devices import choose_device
 from foveate.errors import InputError
 from foveate.images.dataset import Images
 from foveate.images.digit_sets import training_images
@@ -18,7 +19,6 @@ from foveate.images.folder import Progress, read_folder
 from foveate.images.labelled_folder import class_names
 from foveate.images.pairs import check_data
 from foveate.images.preprocess import read_preprocess
-from foveate.inference.devices import choose_device
 from foveate.inference.runtime import Runtime
 from foveate.model.vit import ViT, ViTConfig, load_vit, save_vit
 from foveate.reduce.selector_file import load_selectors, save_selectors

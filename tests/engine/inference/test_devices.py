@@ -9,9 +9,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from foveate.devices import choose_device
 from foveate.errors import InputError
 from foveate.inference.block_times import measure_blocks
-from foveate.inference.devices import choose_device
 from foveate.inference.energy import energy_counter, image_joules
 from foveate.inference.graphed import REPEATS, prepare_graph
 from foveate.inference.graphs import GraphEngine
