@@ -60,8 +60,9 @@ ARG PIP_CERT
 ARG PIP_FIND_LINKS
 WORKDIR /src
 COPY . .
+# torch must be PyPI's own build, with CUDA: name no index of CPU builds here.
 RUN python3 -m venv /opt/foveate \
- && /opt/foveate/bin/pip install --no-cache-dir -c constraints.txt '.[cpu,adapter]'
+ && /opt/foveate/bin/pip install --no-cache-dir -c constraints-gpu.txt '.[cpu,gpu,adapter]'
 
 FROM triton-base AS triton
 COPY --from=triton-build /opt/foveate /opt/foveate

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+CONSTRAINTS = ("constraints.txt", "constraints-gpu.txt")
 
 # What pip-audit says when PyPI does not answer, or answers 5xx.
 UNREACHABLE = ("ConnectionError", "Failed to connect", "HTTPError: 5")
@@ -49,19 +50,26 @@ def main() -> int:
     stale = [one for one in exceptions.values() if one["until"] < today]
     for one in stale:
         print(f"audit: the exception for {one['id']} ran out on {one['until']}: {one['reason']}")
-    report = audit(ROOT / "constraints.txt")
-    if report is None:
+    reports = [audit(ROOT / name) for name in CONSTRAINTS]
+    if None in reports:
         print("audit: the advisories of PyPI cannot be reached: NOTHING WAS AUDITED")
         return 1 if stale else 0
+    # Most pins stand in both files, and count once.
+    pins = {
+        (one["name"], one.get("version")): one
+        for report in reports
+        if report is not None
+        for one in report["dependencies"]
+    }
     skipped, open_ = [], []
-    for one in report["dependencies"]:
+    for one in pins.values():
         if "skip_reason" in one:
             skipped.append(one["name"])
         for found in one.get("vulns", []):
             if not {found["id"], *found["aliases"]} & exceptions.keys():
                 fixed = ", ".join(found["fix_versions"]) or "nothing yet"
                 open_.append(f"{one['name']} {one['version']}: {found['id']}, fixed in {fixed}")
-    print(f"audit: {len(report['dependencies']) - len(skipped)} dependencies, {len(open_)} open")
+    print(f"audit: {len(pins) - len(skipped)} dependencies, {len(open_)} open")
     if skipped:
         print(f"audit: no advisories for {', '.join(skipped)}")
     print(*(f"audit: {line}" for line in open_), sep="\n")

@@ -34,6 +34,7 @@ ROOMS = (
     "",  # foveate itself: its version
     "errors",
     "usable_cpus",
+    "devices",
     "settings",
     "atomic_file",
     "model",
@@ -129,7 +130,8 @@ def test_a_container_holds_one_package() -> None:
 def test_the_engine_has_no_file_without_a_room() -> None:
     engine = ROOT / "engine" / "foveate"
     files = {path.stem for path in engine.glob("*.py")}
-    assert files == {"__init__", "errors", "usable_cpus", "settings", "atomic_file", "repository"}
+    few = {"errors", "usable_cpus", "devices", "settings", "atomic_file", "repository"}
+    assert files == {"__init__", *few}
     rooms = {path.name for path in engine.iterdir() if path.is_dir() and path.name[0] != "_"}
     assert rooms == set(ROOMS) - files - {""}
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from foveate.repository import choose_model
 from foveate_cli.options import (
     REPOSITORY,
+    Device,
     Executor,
     ExecutorName,
     Json,
@@ -50,7 +51,7 @@ def accuracy(
         list[int] | None,
         typer.Option(min=0, help="Level index; repeatable.", show_default="all"),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
     executor: Executor = ExecutorName.AUTO,
     precision: Precision = PrecisionName.AUTO,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from foveate.repository import choose_model, read_max_batch, set_max_batch
 from foveate_cli.options import (
     REPOSITORY,
     Data,
+    Device,
     Executor,
     ExecutorName,
     Json,
@@ -88,6 +88,7 @@ def calibrate(
             show_default="up to 32, by measured times: a quarter of the SLO at the cheapest level",
         ),
     ] = None,
+    device: Device = "cpu",
     executor: Executor = ExecutorName.AUTO,
     precision: Precision = PrecisionName.AUTO,
     threads: Threads = 1,
@@ -125,13 +126,16 @@ def calibrate(
     from foveate.calibration.candidate import WEIGHTS
     from foveate.calibration.check import load_models
     from foveate.calibration.report import write_report
+    from foveate.devices import choose_device
     from foveate.images.pairs import load_pair
     from foveate.inference.allocator import tune_allocator
+    from foveate.inference.fp8 import has_fp8
     from foveate.inference.runtime import Runtime
     from foveate.settings import state_dir
 
     tune_allocator()
-    runtime = Runtime.choose(executor.value, precision.value, threads)
+    chosen = choose_device(device)
+    runtime = Runtime.choose(executor.value, precision.value, threads, chosen)
     folder, state = repository / model / "1", state_dir()
     if selector is None and (folder / _SELECTOR).exists():
         selector = _SELECTOR
@@ -152,8 +156,8 @@ def calibrate(
             selector=selector,
             runtime=runtime,
             progress=progress,
-            # With one thread, CPU time, so that other processes on the machine do not count.
-            clock=time.process_time if threads == 1 else time.perf_counter,
+            clock=runtime.clock,
+            fp8=has_fp8(chosen),
         )
     set_max_batch(repository, model, found.max_batch.images)
     path = report or state / model / "calibration.html"
@@ -195,6 +199,7 @@ def _levels(found: Calibration) -> list[dict[str, Any]]:
             "ms_batch_1": 1e3 * found.latency.batch_seconds(index, 1),
             f"ms_batch_{found.settings.batch}": 1e3
             * found.latency.batch_seconds(index, found.settings.batch),
+            **({} if found.joules is None else {"mj_per_image": 1e3 * found.joules[index]}),
         }
         for index, (level, outcome) in enumerate(
             zip(found.ladder.levels, found.outcomes, strict=True)

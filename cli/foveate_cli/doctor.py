@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from foveate.errors import FoveateError, ServerError
-from foveate.repository import check_repository
+from foveate.repository import check_repository, gpus_named
 from foveate.settings import ModelSettings, state_dir
 from foveate.usable_cpus import usable_cpus
 from foveate_adapter.settings import Settings
@@ -69,6 +70,7 @@ def examine(options: ServeOptions) -> Iterator[Finding]:
     yield _tried("state folder", lambda: _writable(state_dir()))
     yield from _environment(options)
     yield _tried("repository", lambda: ", ".join(check_repository(options.repository)))
+    yield from _gpus(options.repository)
 
 
 def _writable(folder: Path) -> str:
@@ -107,6 +109,33 @@ def _engine(settings: ModelSettings) -> str:
     if runtime.compiled:
         return f"OpenVINO {version('openvino')}, {runtime.precision}"
     return f"PyTorch {version('torch')}; pip install 'foveate[cpu]' for OpenVINO, which is quicker"
+
+
+def _gpus(repository: Path) -> Iterator[Finding]:
+    """Whether this machine has what the models are to run on."""
+    try:
+        named = gpus_named(repository)
+    except FoveateError:  # the repository cannot be used, which is a finding of its own
+        return
+    for model, numbers in named.items():
+        subject = f"GPU of {model}"
+        if len(numbers) != 1:
+            detail = f"gpus={[*numbers]}: expected one number, such as gpus: [ 0 ]"
+            yield Finding(subject, Verdict.FAILURE, detail)
+            continue
+        yield _tried(subject, partial(_gpu, numbers[0]))
+
+
+def _gpu(index: int) -> str:
+    from foveate.devices import missing_gpu
+
+    if missing := missing_gpu(index):
+        remedy = "see docs/gpu.md, or use instance_group [ { kind: KIND_CPU count: 1 } ]"
+        raise ServerError(f"gpus=[{index}]: {missing}; {remedy}")
+
+    import torch
+
+    return f"{index}, {torch.cuda.get_device_name(index)}, torch {torch.__version__}"
 
 
 def _embedded() -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from foveate.errors import InputError
 from foveate.repository import MAX_BATCH
+from foveate.usable_cpus import default_decoders, usable_cpus
 from foveate_cli.options import REPOSITORY, Json, Repository
 from foveate_cli.progress import bars
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from foveate.importers.importer import Imported
 
 __all__ = ["import_"]
+
+_MAX_BATCH_ON_GPU = 32
 
 
 def import_(
@@ -62,12 +65,24 @@ def import_(
             dir_okay=False,
         ),
     ] = None,
+    gpu: Annotated[
+        int | None,
+        typer.Option(help="Number of the GPU to serve on.", show_default="the CPU"),
+    ] = None,
     max_batch: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, max=128, help='Largest batch to serve, until "foveate calibrate" chooses one.'
+            help='Largest batch to serve, 1..128, until "foveate calibrate" chooses one.',
+            show_default=f"{MAX_BATCH}, on a GPU {_MAX_BATCH_ON_GPU}",
         ),
-    ] = MAX_BATCH,
+    ] = None,
+    decoders: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that decode files, a CPU each.",
+            show_default="by this machine's CPUs, what the model leaves of them",
+        ),
+    ] = None,
     check: Annotated[
         list[Path] | None,
         typer.Option(
@@ -84,13 +99,21 @@ def import_(
     Writes the five folders of NAME, with level 0 only; "foveate calibrate NAME" adds levels.
     """
     from foveate.importers.check import compare
-    from foveate.importers.entry import check_name
+    from foveate.importers.entry import Placement, check_name
     from foveate.importers.importer import Wishes, import_checkpoint
     from foveate.importers.original import find_original
     from foveate.importers.source import find_source
 
     if check and image_size is not None:
         raise InputError("check: expected no --image-size: the original runs at its own size")
+    on_gpu = gpu is not None
+    batch = _MAX_BATCH_ON_GPU if on_gpu else MAX_BATCH
+    processes = default_decoders(usable_cpus(), on_gpu=on_gpu)
+    placement = Placement(
+        gpu=gpu,
+        max_batch=batch if max_batch is None else max_batch,
+        decoders=processes if decoders is None else decoders,
+    )
     names = _read_labels(labels) if labels else None
     prompts = prompt or []
     found = find_source(source, config)
@@ -98,15 +121,21 @@ def import_(
     # Before anything is written: without an original there is nothing to compare with.
     original = find_original(found, names, prompts) if check else None
     with bars() as progress:
-        wishes = Wishes(size=image_size, labels=names, prompts=prompts, max_batch=max_batch)
+        wishes = Wishes(size=image_size, labels=names, prompts=prompts, placement=placement)
         imported = import_checkpoint(found, repository, name, wishes, progress)
     compared: list[Compared] = []
     if check and original is not None:
         compared = [*compare(repository / name, check, original)]
     if as_json:
-        typer.echo(json.dumps(_facts(repository / name, imported, compared), indent=1))
+        facts = {**_facts(repository / name, imported, compared), "serving": asdict(placement)}
+        typer.echo(json.dumps(facts, indent=1))
     else:
         _print(repository / name, imported, compared)
+        where = "the CPU" if gpu is None else f"GPU {gpu}"
+        typer.echo(
+            f"served on {where} in batches of up to {placement.max_batch}; "
+            f"decoders: {placement.decoders}"
+        )
     if not all(row.same for row in compared):
         raise typer.Exit(1)
 

@@ -12,6 +12,7 @@ __all__ = [
     "ADMISSION",
     "REPOSITORY",
     "Data",
+    "Device",
     "Executor",
     "ExecutorName",
     "Json",
@@ -36,12 +37,18 @@ Data = Annotated[
 ]
 
 
+Device = Annotated[
+    str, typer.Option(help="cpu, or cuda:N for GPU N; use the one you serve on.", metavar="DEVICE")
+]
+
+
 class PrecisionName(StrEnum):
-    """As in :data:`foveate.inference.runtime.Precision`, which would import torch."""
+    """As in :data:`foveate.inference.precision.Precision`, which would import torch."""
 
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
+    FP16 = "fp16"
 
 
 class ExecutorName(StrEnum):
@@ -62,8 +69,8 @@ Executor = Annotated[
 Precision = Annotated[
     PrecisionName,
     typer.Option(
-        help="Of products of matrices; use the one you serve. auto: bf16 where the CPU has "
-        "AMX-BF16 or AVX512-BF16."
+        help="Of products of matrices; use the one you serve. auto: on a GPU fp16, or bf16 where "
+        "fp16 answers otherwise than fp32; on a CPU bf16 where it has AMX-BF16 or AVX512-BF16."
     ),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; use as many as for serving.")]

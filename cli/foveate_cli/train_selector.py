@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from foveate.repository import choose_model
-from foveate_cli.options import REPOSITORY, Data, Json, Name, Repository
+from foveate_cli.options import REPOSITORY, Data, Device, Json, Name, Repository
 from foveate_cli.progress import bars
 
 __all__ = ["train_selector"]
@@ -59,7 +59,8 @@ def train_selector(
         Path | None,
         typer.Option(help="Block times of another device: CSV with columns tokens,ms."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size to time this device at.")] = 8,
+    device: Device = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="Batch size to time the device at.")] = 8,
     images: Annotated[
         int, typer.Option(min=16, help="Maximum images to train on; a tenth is for validation.")
     ] = 4096,
@@ -95,6 +96,7 @@ def train_selector(
         fate=fate,
         per_head=per_head,
         table=table,
+        device=device,
         batch=batch,
         images=images,
         steps=steps,

@@ -21,6 +21,7 @@ __all__ = [
     "SUFFIXES",
     "check_repository",
     "choose_model",
+    "gpus_named",
     "model_names",
     "read_max_batch",
     "set_max_batch",
@@ -37,6 +38,8 @@ _STEP = re.compile(r'\bmodel_name\s*:\s*"([^"]+)"')
 _COMPONENT = re.compile(
     r'"component"[\s,]*value\s*:?\s*\{\s*string_value\s*:\s*"(classify|decode|control)"'
 )
+_COMMENT = re.compile(r"#.*")
+_GPUS = re.compile(r"\bgpus[\s:]*\[?([\d,\s]+)")
 _MAX_BATCH = re.compile(rb"^[ \t]*max_batch_size[ \t]*:[ \t]*(\d+)\b", re.MULTILINE)
 _CONTROL = """\
 # POLICY: a message as JSON, or nothing to ask for the number of the last one. MAC: its seal.
@@ -108,6 +111,19 @@ def choose_model(repository: Path, name: str | None) -> str:
         return name
     problem = "several models" if name is None else f"no model {name!r}"
     raise ServerError(f"{repository}: {problem}; choose one of {', '.join(models)}")
+
+
+def gpus_named(repository: Path) -> dict[str, tuple[int, ...]]:
+    """Numbers of the GPUs that models on our backend are to run on, by model; those on the CPU are
+    left out. Triton would take every GPU it sees for a model that names none: (), here.
+    """
+    gpus = {}
+    for name in _components(repository):
+        text = _COMMENT.sub("", (repository / name / "config.pbtxt").read_text())
+        if "KIND_GPU" in text:
+            numbers = " ".join(_GPUS.findall(text)).replace(",", " ").split()
+            gpus[name] = tuple(map(int, numbers))
+    return gpus
 
 
 def read_max_batch(repository: Path, name: str) -> int:

@@ -8,7 +8,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["cpu_quota", "default_threads", "usable_cpus"]
+__all__ = ["cpu_quota", "default_decoders", "default_threads", "usable_cpus"]
+
+_MOST_DECODERS = 32  # processes of some hundred megabytes each
 
 _QUOTA_FILES = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))  # cgroup v2, v1
 
@@ -23,6 +25,16 @@ def default_threads(cpus: int) -> int:
     end and the decoders.
     """
     return max(1, cpus - max(1, cpus // 8))
+
+
+def default_decoders(cpus: int, *, on_gpu: bool) -> int:
+    """Processes that decode files for one model: what the model leaves, at least one.
+
+    On a CPU that is what :func:`default_threads` leaves: more would take from the model. A model on
+    a GPU needs one CPU for its process and one for Triton's front end.
+    """
+    left = cpus - 2 if on_gpu else cpus - default_threads(cpus)
+    return min(max(1, left), _MOST_DECODERS)
 
 
 def cpu_quota(process: Path = Path("/proc/self")) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from foveate.images import cluttered_digits as images
@@ -57,6 +59,24 @@ def test_doctor_names_what_is_missing(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "/nowhere" in failures["server"]
     assert str(tmp_path) in failures["repository"]
+
+
+@pytest.mark.parametrize("gpus", ["0", "99", ""])
+def test_doctor_says_of_a_gpu_that_is_not_there(
+    repository: Path, tmp_path: Path, gpus: str
+) -> None:
+    own = shutil.copytree(repository, tmp_path / "models")
+    config = own / "digits" / "config.pbtxt"
+    group = f"kind: KIND_GPU gpus: [ {gpus} ]" if gpus else "kind: KIND_GPU"
+    config.write_text(config.read_text().replace("kind: KIND_CPU", group))
+    done = foveate("doctor", "--json", f"--repository={own}")
+    failures = {f["subject"]: f["detail"] for f in json.loads(done.stdout) if f["verdict"] != "ok"}
+    if gpus == "0" and torch.cuda.is_available():
+        assert failures == {}
+        return
+    assert done.returncode == 1
+    assert f"gpus=[{gpus}]" in failures["GPU of digits"]
+    assert ("KIND_CPU" if gpus else "gpus: [ 0 ]") in failures["GPU of digits"]
 
 
 def test_health_is_a_real_inference_of_every_model(server: Any, repository: Path) -> None:

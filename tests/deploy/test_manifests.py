@@ -42,6 +42,22 @@ def test_compose_accepts_its_files(tool: Callable[..., str], root: Path) -> None
         tool(*compose, *options, "config", "--quiet", package="docker-compose")
 
 
+def test_compose_gives_the_gpu_to_the_server_alone(tool: Callable[..., str]) -> None:
+    compose = ["docker", "compose"] if has_plugin() else ["docker-compose"]
+    options = ["-f", "compose.yaml", "-f", "compose.gpu.yaml"]
+    services = yaml.safe_load(tool(*compose, *options, "config", package="docker-compose"))[
+        "services"
+    ]
+    for name in ("server", "adapter"):
+        assert services[name]["image"] == "foveate:triton"
+        assert services[name]["build"]["target"] == "triton"
+        assert services[name]["read_only"] is True
+    (gpu,) = services["server"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (gpu["driver"], gpu["capabilities"]) == ("nvidia", ["gpu"])
+    assert "--server-bin=/opt/tritonserver/bin/tritonserver" in services["server"]["command"]
+    assert not [name for name, one in services.items() if name != "server" and "deploy" in one]
+
+
 def test_compose_mounts_what_exists(root: Path) -> None:
     services = yaml.safe_load((root / "compose.yaml").read_text())["services"].values()
     mounts = [mount for service in services for mount in service["volumes"]]
@@ -98,6 +114,18 @@ def test_an_overlay_fits_the_schemas(
     unknown = [line for line in said.splitlines() if "Couldn't find schema" in line]
     assert {line.split("kind ")[1].split()[0] for line in unknown} == kinds & NO_SCHEMA
     assert {item["metadata"].get("namespace") for item in overlay[1]} == {None, "foveate"}
+
+
+def test_the_gpu_of_a_pod_is_its_servers(
+    overlay: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    (deployment,) = [item for item in overlay[1] if item["kind"] == "Deployment"]
+    with_gpu = {
+        container["name"]
+        for container in deployment["spec"]["template"]["spec"]["containers"]
+        if container["resources"]["limits"].get("nvidia.com/gpu") == "1"
+    }
+    assert with_gpu == ({"triton"} if overlay[0].stem == "gpu" else set())
 
 
 def test_pods_are_confined_and_share_what_they_must(

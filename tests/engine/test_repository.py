@@ -1,4 +1,5 @@
-"""``max_batch_size`` of an entry is one number in up to five files that people also edit."""
+"""``max_batch_size`` of an entry is one number in up to five files that people also edit; GPUs are
+named in one of them."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from foveate.errors import ServerError
-from foveate.repository import SUFFIXES, read_max_batch, set_max_batch
+from foveate.repository import SUFFIXES, gpus_named, read_max_batch, set_max_batch
 
 CLASSIFIER = b"""\
 # max_batch_size: 4 was too few \xe9\r
@@ -62,3 +63,23 @@ def test_what_is_not_one_line_is_refused_and_nothing_is_written(
         set_max_batch(tmp_path, "own", 16)
     assert config.read_text() == text
     assert classifier.read_bytes() == CLASSIFIER
+
+
+@pytest.mark.parametrize(
+    ("group", "found"),
+    [
+        ("instance_group [ { kind: KIND_CPU count: 1 } ]  # not KIND_GPU gpus: [ 1 ]", {}),
+        ("instance_group [ { kind: KIND_GPU count: 1 gpus: [ 2 ] } ]", {"own": (2,)}),
+        ("instance_group {\n kind : KIND_GPU\n gpus : 0\n}", {"own": (0,)}),
+        ("instance_group [ { kind: KIND_GPU gpus: [ 0, 1 ] } ]", {"own": (0, 1)}),
+        ("instance_group [ { kind: KIND_GPU } ]", {"own": ()}),
+    ],
+)
+def test_gpus_are_read_from_the_instance_group(
+    tmp_path: Path, group: str, found: dict[str, tuple[int, ...]]
+) -> None:
+    (tmp_path / "own").mkdir()
+    component = 'parameters { key: "component" value { string_value: "classify" } }'
+    text = f'backend: "foveate"\n{group}\n{component}\n'
+    (tmp_path / "own" / "config.pbtxt").write_text(text)
+    assert gpus_named(tmp_path) == found

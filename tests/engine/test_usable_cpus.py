@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from foveate.usable_cpus import cpu_quota, default_threads, usable_cpus
+from foveate.usable_cpus import cpu_quota, default_decoders, default_threads, usable_cpus
 
 CPUS = len(os.sched_getaffinity(0))
 OURS = "/pod/box"  # the group of the process
@@ -122,3 +122,12 @@ def test_affinity_counts_not_the_machine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 1), (4, 3), (8, 7), (16, 14), (64, 56)])
 def test_some_cpus_are_left_to_the_server(cpus: int, threads: int) -> None:
     assert default_threads(cpus) == threads
+
+
+@pytest.mark.parametrize(
+    ("cpus", "beside_cpu", "beside_gpu"),
+    [(1, 1, 1), (2, 1, 1), (4, 1, 2), (16, 2, 14), (128, 16, 32)],
+)
+def test_decoders_take_what_the_model_leaves(cpus: int, beside_cpu: int, beside_gpu: int) -> None:
+    assert default_decoders(cpus, on_gpu=False) == beside_cpu
+    assert default_decoders(cpus, on_gpu=True) == beside_gpu

@@ -204,6 +204,21 @@ def test_model_that_fails_to_load_is_told(start_server: Callable[..., Any], brok
     assert served.out_path.read_text() == ""
 
 
+@pytest.mark.parametrize(
+    ("decoder", "reason"),
+    [("gpu", "expected pillow or nvjpeg"), ("nvjpeg", "expected instance_group .*KIND_GPU")],
+)
+def test_a_decoder_that_cannot_decode_is_told(
+    start_server: Callable[..., Any], broken: Path, decoder: str, reason: str
+) -> None:
+    with (broken / "digits_decode" / "config.pbtxt").open("a") as config:
+        stated = f'value {{ string_value: "{decoder}" }}'
+        config.write(f'parameters {{ key: "decoder" {stated} }}\n')
+    served = start_server(repository=broken)
+    assert served.process.wait(120) == 1
+    assert re.search(f"decoder='{decoder}': {reason}", served.log)
+
+
 def test_sigterm_leaves_nothing(start_server: Callable[..., Any], tmp_path: Path) -> None:
     served = start_server(environment={"TMPDIR": str(tmp_path), "FOVEATE_RUN_DIR": ""})
     served.await_ready()

@@ -25,7 +25,8 @@ from foveate.images.decode import decode_image
 from foveate.images.labelled_folder import MIN_IMAGES, class_names
 from foveate.images.pairs import load_pair
 from foveate.images.preprocess import Preprocess, read_preprocess
-from foveate.importers.importer import import_checkpoint
+from foveate.importers.entry import Placement
+from foveate.importers.importer import Wishes, import_checkpoint
 from foveate.importers.source import find_source
 from foveate.inference.runtime import Runtime
 from foveate.model.vit import load_vit
@@ -82,7 +83,8 @@ def served(
 ) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("several")
     both = shutil.copytree(repository, folder / "models")
-    import_checkpoint(find_source(str(checkpoint(folder / "checkpoint"))), both, "fish")
+    source = find_source(str(checkpoint(folder / "checkpoint")))
+    import_checkpoint(source, both, "fish", Wishes(placement=Placement(decoders=3)))
     with (both / "fish" / "config.pbtxt").open("a") as config:
         config.write('parameters { key: "precision" value { string_value: "fp32" } }\n')
     served = start_server(repository=both)
@@ -119,6 +121,22 @@ def test_a_file_goes_through_the_checkpoints_own_preprocessing(served: Any) -> N
     expected = vit.scores(vit(pixels))
     np.testing.assert_allclose(answer.as_numpy("SCORES"), expected.numpy(), atol=1e-5)
     assert answer.as_numpy("LEVEL").tolist() == [[0]]
+
+
+def test_several_decoders_share_the_files(served: Any) -> None:
+    """None may take several at once while the others have nothing to do."""
+    client = tritonclient.http.InferenceServerClient(served.http, concurrency=12)
+    tensor = tritonclient.http.InferInput("IMAGE", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[photo()]], dtype=np.object_))
+    ahead = [client.async_infer("fish_classify", [tensor]) for _ in range(12)]
+    scores = [answer.get_result().as_numpy("SCORES") for answer in ahead]
+    for own in scores[1:]:
+        np.testing.assert_allclose(own, scores[0], atol=1e-5)
+    (decoding,) = client.get_inference_statistics("fish_decode")["model_stats"]
+    assert [batch["batch_size"] for batch in decoding["batch_stats"]] == [1]
+    (server,) = served.children("tritonserver")
+    stubs = served.children(r"triton_python_backend_stub .*fish_decode/", of=server)
+    assert len(stubs) == 3
 
 
 def test_pixels_are_served_as_image_client_wants(served: Any) -> None:

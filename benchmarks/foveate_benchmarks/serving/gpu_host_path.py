@@ -28,7 +28,7 @@ import torch
 import typer
 
 from foveate.images.preprocess import Preprocess
-from foveate.importers.entry import new_entry
+from foveate.importers.entry import Placement, new_entry
 from foveate.inference.prepared import PreparedLadder
 from foveate.levels.ladder import Ladder, Level, Quality
 from foveate.levels.schedule import Schedule
@@ -120,7 +120,7 @@ def write_entry(repository: Path) -> None:
     vit = random_vit(CONFIG, "cpu", torch.float32)
     labels = [f"class {i}" for i in range(CONFIG.classes)]
     with new_entry(repository, NAME) as entry:
-        entry.describe(CONFIG, labels, Preprocess.parse({}), {}, MAX_BATCH)
+        entry.describe(CONFIG, labels, Preprocess.parse({}), {}, Placement(max_batch=MAX_BATCH))
         save_vit(vit, entry.version / "model.safetensors")
         levels = [_level(name, keep) for name, keep in KEEPS.items()]
         size = CONFIG.height, CONFIG.width

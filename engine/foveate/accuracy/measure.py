@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 
 from foveate.accuracy.interval import wilson
+from foveate.devices import choose_device
 from foveate.errors import InputError
 from foveate.images.folder import Progress, read_image
 from foveate.images.labelled_folder import class_names, list_folder
 from foveate.images.preprocess import read_preprocess
-from foveate.inference.engine import Engine
-from foveate.inference.graphs import GraphEngine
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.runtime import Executor, Precision, Runtime
 
@@ -55,7 +54,7 @@ def measure(
     Args:
         model: folder of the model in its repository.
         data: folder of images with a sub-folder for each class.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
         executor, precision: as it is served; on a CPU.
         batch: images at once.
         threads: of the passes.
@@ -70,11 +69,8 @@ def measure(
     for level in wanted:
         if not 0 <= level < len(prepared.levels):
             raise InputError(f"level={level}: expected 0..{len(prepared.levels) - 1}")
-    if device == "cpu":
-        runtime = Runtime.choose(executor, precision, threads)
-        engine: Engine = runtime.engine(prepared, (batch,))
-    else:
-        engine = GraphEngine(prepared, torch.device(device), batch)
+    runtime = Runtime.choose(executor, precision, threads, choose_device(device))
+    engine = runtime.engine(prepared, (batch,))
     paths, labels = list_folder(data, config.classes, names)
     if labels is None:
         raise InputError(f"data={data}: no sub-folders, so no labels; expected one per class")

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,8 +38,8 @@ from foveate.backend.telemetry import COUNTERS, GAUGES, Telemetry
 from foveate.control.governor import Wish
 from foveate.control.policy_receiver import Control
 from foveate.errors import PolicyError, RequestError
-from foveate.images.decode import decode_image
-from foveate.images.preprocess import Preprocess
+from foveate.images.decode import Pixels
+from foveate.images.decoders import Decoder, choose_decoder
 from foveate.inference.allocator import tune_allocator
 from foveate.repository import CONTROL_SUFFIX
 from foveate.settings import ModelSettings
@@ -64,9 +65,7 @@ class TritonPythonModel:
             count_bad([], telemetry)
             height, width, _ = config["output"][0]["dims"]
             texts = {key: value["string_value"] for key, value in config["parameters"].items()}
-            to_pixels = partial(
-                decode_image, height=height, width=width, preprocess=Preprocess.parse(texts)
-            )
+            to_pixels = choose_decoder(texts, height, width, device_of(args))
             self._answer: Answerer = partial(decode, to_pixels=to_pixels, telemetry=telemetry)
             return
         stated = config["parameters"].get("precision")
@@ -78,10 +77,14 @@ class TritonPythonModel:
             self._answer = partial(publish, control=self._control)
             return
         telemetry = open_telemetry(args)
-        on_gpu = args["model_instance_kind"] == "GPU"
-        device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
         self._classifier = Classifier(
-            name, folder, config["max_batch_size"], settings, telemetry, device, log_progress
+            name,
+            folder,
+            config["max_batch_size"],
+            settings,
+            telemetry,
+            device_of(args),
+            log_progress,
         )
         if self._classifier.overlaps:
             self._finisher = Finisher()
@@ -106,6 +109,11 @@ class TritonPythonModel:
             self._telemetry.close()
 
 
+def device_of(args: Mapping[str, str]) -> torch.device:
+    on_gpu = args["model_instance_kind"] == "GPU"
+    return torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
+
+
 def log_progress(stage: str, done: int, total: int) -> None:
     pb_utils.Logger.log_info(f"{stage}: {done} of {total}")
 
@@ -114,11 +122,15 @@ def open_telemetry(args: Mapping[str, str]) -> Telemetry:
     return Telemetry(metric_factory(), args["model_name"], args["model_instance_name"])
 
 
-def decode(
-    requests: list[Any], to_pixels: Callable[[bytes], Any], telemetry: Telemetry
-) -> list[Any]:
+def decode(requests: list[Any], to_pixels: Decoder, telemetry: Telemetry) -> list[Any]:
     """IMAGE (bytes) -> PIXELS; a bad image fails alone."""
-    answers = [guard(decode_one, request, to_pixels) for request in requests]
+    parsed = [guard(files_of, request) for request in requests]
+    good = [files for files in parsed if isinstance(files, list)]
+    pixels = iter(to_pixels([*chain.from_iterable(good)]))
+    answers = [
+        guard(encode_pixels, [*islice(pixels, len(files))]) if isinstance(files, list) else files
+        for files in parsed
+    ]
     count_bad([answer for answer in answers if answer.has_error()], telemetry)
     return answers
 
@@ -130,10 +142,15 @@ def count_bad(answers: Sequence[Any], telemetry: Telemetry) -> None:
     telemetry.count("foveate_failures_total", internal)
 
 
-def decode_one(request: Any, to_pixels: Callable[[bytes], Any]) -> Any:
-    files = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
-    images = [to_pixels(data) for data in files.reshape(-1)]
-    return respond({"PIXELS": torch.from_numpy(np.stack(images))})
+def files_of(request: Any) -> list[bytes]:
+    return [*pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().reshape(-1)]
+
+
+def encode_pixels(images: Sequence[Pixels | Exception]) -> Any:
+    for error in (image for image in images if isinstance(image, Exception)):
+        raise error
+    good = [image for image in images if not isinstance(image, Exception)]
+    return respond({"PIXELS": torch.from_numpy(np.stack(good))})
 
 
 def publish(requests: list[Any], control: Control) -> list[Any]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from foveate.calibration.candidate import WEIGHTS
 from foveate.calibration.check import check_images, load_models
 from foveate.calibration.contest import hold_contests
@@ -28,8 +30,9 @@ from foveate.calibration.vocabulary import WORDS, save_words
 from foveate.images.dataset import Images
 from foveate.images.folder import Progress
 from foveate.inference.block_times import BlockTimes, measure_blocks
-from foveate.inference.engine import batch_sizes
-from foveate.inference.latency import measure, processor, table_path
+from foveate.inference.energy import energy_counter, image_joules
+from foveate.inference.engine import Engine, batch_sizes
+from foveate.inference.latency import hardware, measure, table_path
 from foveate.inference.runtime import Runtime
 from foveate.levels.ladder import Quality
 from foveate.model.vit import ViT
@@ -161,6 +164,7 @@ def calibrate(
         MaxBatch(asked, "as asked for") if asked else choose_max_batch(latency, settings.slo_ms)
     )
     latency.up_to(max_batch.images).save(table_path(engine, state))
+    joules = _joules(engine, settings.batch, progress)
     best = set(front(seconds, nearness))
     journal.close()
     samples = report.pixels[:_SAMPLES]
@@ -169,6 +173,7 @@ def calibrate(
         ladder=ladder,
         latency=latency,
         max_batch=max_batch,
+        joules=joules,
         outcomes=tuple(reported),
         trials=tuple(
             Trial(
@@ -202,7 +207,7 @@ def _digest(
     for name in files:
         sha.update(name.encode() + (folder / name).read_bytes())
     facts = (
-        processor(),
+        hardware(runtime.graphs or torch.device("cpu")),
         runtime,
         choose.digest,
         report.digest,
@@ -212,6 +217,18 @@ def _digest(
     )
     sha.update(repr(facts).encode())
     return sha.hexdigest()[:16]
+
+
+def _joules(engine: Engine, batch: int, progress: Progress) -> tuple[float, ...] | None:
+    """Of an image at each level, in batches of the size that levels are timed at."""
+    read = energy_counter(engine.device)
+    if read is None:
+        return None
+    found = []
+    for level in range(len(engine.levels)):
+        progress("measure energy", level, len(engine.levels))
+        found.append(image_joules(engine, level, batch, read))
+    return tuple(found)
 
 
 def _block_times(

@@ -31,6 +31,7 @@ __all__ = ["DENSE", "Bench"]
 DENSE = Point(family="dense")
 _AT_A_TIME = 8  # points timed together: a round of them is over in a fraction of a second
 _KEPT = 24  # engines; each holds a compiled level
+_KEPT_GRAPHS = _AT_A_TIME + 2  # each holds weights of its own on the GPU
 _UNKNOWN = Quality(top1=None, agreement=0.0, n=0)
 
 
@@ -98,7 +99,8 @@ class Bench:
             self._engines[point.key] = self._engines.pop(point.key)
         else:
             self._engines[point.key] = self.engine([] if point.key == DENSE.key else [point])
-            while len(self._engines) > _KEPT:
+            kept = _KEPT if self._runtime.graphs is None else _KEPT_GRAPHS
+            while len(self._engines) > kept:
                 self._engines.pop(next(key for key in self._engines if key != DENSE.key))
         return self._engines[point.key], int(point.key != DENSE.key)
 

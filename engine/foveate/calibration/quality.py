@@ -65,6 +65,8 @@ def answer(engine: Engine, level: int, pixels: Tensor) -> Tensor:
     """Probabilities [n, classes] of images [n, H, W, 3] at one level."""
     tokens = engine.ladder.levels[level].tokens
     images = max(1, _ROWS * len(tokens) // sum(tokens))
+    if engine.device.type == "cuda":
+        images = engine.batches[-1]  # nothing is saved by less, and a part of a graph is none
     parts = torch.split(pixels, images)
     return torch.cat([engine.infer(part, [level] * len(part)).scores for part in parts])
 

@@ -16,6 +16,9 @@ from foveate.calibration.result import Calibration
 __all__ = ["write_report"]
 
 
+_ENERGY = "Energy is of the GPU alone, while it answers batches of {} one after another."
+
+
 def write_report(found: Calibration, path: Path) -> None:
     """Write ``path`` (HTML) and the same name with the suffix ``.png``."""
     figure = quality_figure(found)
@@ -28,6 +31,7 @@ def write_report(found: Calibration, path: Path) -> None:
         contest=found.contests[0].outcome.n if found.contests else 0,
         scale="Quality is top-1" if labelled else "Quality is agreement with level 0",
         levels=_levels(found),
+        energy="" if found.joules is None else f"<p>{_ENERGY.format(found.settings.batch)}</p>",
         max_batch=f"{found.max_batch.images}: {escape(found.max_batch.reason)}",
         batches=_batches(found),
         quality_png=b64encode(figure).decode(),
@@ -59,8 +63,13 @@ def _levels(found: Calibration) -> str:
                 f"{outcome.kl:.4f}",
             ]
         )
-    header = "level", "MMACs", "batch 1, ms", f"batch {batch}, ms", "speed-up"
-    return _table((*header, "quality (interval)", "agreement", "mean KL, nats"), rows)
+    header = ["level", "MMACs", "batch 1, ms", f"batch {batch}, ms", "speed-up"]
+    header += ["quality (interval)", "agreement", "mean KL, nats"]
+    if found.joules is not None:
+        header.append("mJ per image")
+        for row, joules in zip(rows, found.joules, strict=True):
+            row.append(f"{1e3 * joules:.1f}")
+    return _table(header, rows)
 
 
 def _batches(found: Calibration) -> str:

@@ -60,6 +60,7 @@ class Calibration:
     ladder: Ladder
     latency: LatencyTable  # of all batches there were to choose from
     max_batch: MaxBatch
+    joules: tuple[float, ...] | None  # of an image at each level; None where nothing counts them
     outcomes: tuple[Outcome, ...]  # of the levels, on images they were not chosen on
     trials: tuple[Trial, ...]
     contests: tuple[Contest, ...]

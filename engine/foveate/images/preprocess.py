@@ -15,7 +15,7 @@ from PIL import Image
 
 from foveate.errors import BadImage, ServerError
 
-__all__ = ["INTERPOLATIONS", "Preprocess", "read_preprocess"]
+__all__ = ["INTERPOLATIONS", "Preprocess", "corner", "read_preprocess"]
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -69,25 +69,30 @@ class Preprocess:
     def apply(self, image: Image.Image, height: int, width: int) -> Image.Image:
         """The centre [height, width] of the resized image.
 
-        An odd margin loses its extra pixel at the end, as in transformers.
-
-        Raises :class:`BadImage` if the image is too long relative to its shorter edge.
+        Raises :class:`BadImage` as :meth:`resized` does.
         """
-        columns, rows = self._resized(image.size, height, width)
-        if columns * rows > _MAX_RESIZED_PIXELS:
-            raise BadImage(
-                f"IMAGE: {image.width}x{image.height} pixels, resized to {columns}x{rows}; "
-                f"the limit is {_MAX_RESIZED_PIXELS}"
-            )
+        columns, rows = self.resized(image.size, height, width)
         if image.size != (columns, rows):
             image = image.resize((columns, rows), INTERPOLATIONS[self.interpolation])
         if (columns, rows) == (width, height):
             return image
-        left, top = (columns - width) // 2, (rows - height) // 2
+        left, top = corner((columns, rows), height, width)
         return image.crop((left, top, left + width, top + height))
 
+    def resized(self, size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+        """Width and height after the resize of an image of that width and height.
+
+        Raises :class:`BadImage` if it is too long relative to its shorter edge.
+        """
+        columns, rows = self._resized(size, height, width)
+        if columns * rows > _MAX_RESIZED_PIXELS:
+            raise BadImage(
+                f"IMAGE: {size[0]}x{size[1]} pixels, resized to {columns}x{rows}; "
+                f"the limit is {_MAX_RESIZED_PIXELS}"
+            )
+        return columns, rows
+
     def _resized(self, size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
-        """Width and height after the resize."""
         if self.resize is None:
             return width, height
         if isinstance(self.resize, tuple):
@@ -95,6 +100,15 @@ class Preprocess:
         short, long = sorted(size)
         edges = self.resize, int(self.resize * long / short)
         return edges if size[0] <= size[1] else (edges[1], edges[0])
+
+
+def corner(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """Left and top of the centre [height, width] of a picture of that width and height.
+
+    An odd margin loses its extra pixel at the end, as in transformers.
+    """
+    columns, rows = size
+    return (columns - width) // 2, (rows - height) // 2
 
 
 def read_preprocess(model: Path) -> Preprocess:

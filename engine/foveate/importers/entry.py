@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from foveate.errors import InputError
@@ -20,9 +21,35 @@ from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViTConfig
 from foveate.repository import MAX_BATCH, SUFFIXES, set_max_batch
 
-__all__ = ["Entry", "check_name", "new_entry"]
+__all__ = ["Entry", "Placement", "check_name", "new_entry"]
 
 WEIGHTS = "model.safetensors"
+
+# Whatever waits when an instance is free is a batch: nothing waits for more to come.
+_WAITING = """\
+# No queue policy: on servers before 26.08 any policy starves the batcher.
+dynamic_batching { }
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What an entry runs on, and in which batches."""
+
+    gpu: int | None = None  # number of the GPU; None: the CPU
+    max_batch: int = MAX_BATCH  # images
+    decoders: int = 1  # processes that decode files
+
+    def __post_init__(self) -> None:
+        """Raises :class:`InputError` naming key and value."""
+        limits = {
+            "gpu": (self.gpu is None or self.gpu >= 0, "0 or more"),
+            "max_batch": (1 <= self.max_batch <= 128, "1..128"),
+            "decoders": (1 <= self.decoders <= 256, "1..256"),
+        }
+        for key, (right, expected) in limits.items():
+            if not right:
+                raise InputError(f"{key}={getattr(self, key)}: expected {expected}")
 
 
 def check_name(repository: Path, name: str) -> None:
@@ -56,12 +83,12 @@ class Entry:
         labels: Sequence[str],
         preprocess: Preprocess,
         facts: Mapping[str, str],
-        max_batch: int = MAX_BATCH,
+        placement: Placement = Placement(),
     ) -> None:
         """Write configurations, labels, and a ladder of level 0 alone.
 
-        ``facts`` are stated as parameters of the classifier, for whoever sends pixels;
-        ``max_batch`` is stated by all five.
+        ``facts`` are stated as parameters of the classifier, for whoever sends pixels; the largest
+        batch of ``placement`` is stated by all five.
 
         Raises :class:`InputError` naming a label that is not a line.
         """
@@ -71,10 +98,10 @@ class Entry:
                 raise InputError(f"labels: {label!r}: expected no line break")
         (self._folder / name / "labels.txt").write_text("".join(f"{x}\n" for x in labels))
         _ladder(name, config).save(self.version / "ladder.json")
-        texts = _configs(name, config, preprocess, facts)
+        texts = _configs(name, config, preprocess, facts, placement)
         for suffix, text in texts.items():
             (self._folder / f"{name}{suffix}" / "config.pbtxt").write_text(text)
-        set_max_batch(self._folder, name, max_batch)
+        set_max_batch(self._folder, name, placement.max_batch)
 
     def move_to(self, repository: Path) -> None:
         check_name(repository, self._name)
@@ -152,7 +179,11 @@ def _ladder(name: str, config: ViTConfig) -> Ladder:
 
 
 def _configs(
-    name: str, config: ViTConfig, preprocess: Preprocess, facts: Mapping[str, str]
+    name: str,
+    config: ViTConfig,
+    preprocess: Preprocess,
+    facts: Mapping[str, str],
+    placement: Placement,
 ) -> dict[str, str]:
     """The text of each ``config.pbtxt``, by suffix."""
     size = f"{config.height}, {config.width}, 3"
@@ -168,11 +199,18 @@ def _configs(
         return _step(name, {"PIXELS": source}, {output: output for output in outputs})
 
     return {
-        "": _runs("classify", [pixels], [labelled, level, token_map], facts),
+        "": _runs(
+            "classify",
+            [pixels],
+            [labelled, level, token_map],
+            _WAITING + _classifies_on(placement.gpu),
+            facts,
+        ),
         "_decode": _runs(
             "decode",
             [image],
             [f'name: "PIXELS" data_type: TYPE_UINT8 dims: [ {size} ]'],
+            _decodes_in(placement.decoders),
             preprocess.parameters,
         ),
         "_pixels": _joins([pixels], [scores], [classify("PIXELS", "SCORES")]),
@@ -187,19 +225,34 @@ def _configs(
     }
 
 
+def _classifies_on(gpu: int | None) -> str:
+    if gpu is None:
+        return "instance_group [ { kind: KIND_CPU count: 1 } ]\n"
+    return f"instance_group [ {{ kind: KIND_GPU count: 1 gpus: [ {gpu} ] }} ]\n"
+
+
+def _decodes_in(processes: int) -> str:
+    group = f"instance_group [ {{ kind: KIND_CPU count: {processes} }} ]\n"
+    if processes == 1:
+        return _WAITING + group
+    return (
+        "# No batches: files that one process takes at once would wait, others be idle.\n" + group
+    )
+
+
 def _runs(
-    component: str, inputs: Sequence[str], outputs: Sequence[str], parameters: Mapping[str, str]
+    component: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    scheduling: str,
+    parameters: Mapping[str, str],
 ) -> str:
     """Of a model that our backend runs."""
     stated = "".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{_escape(value)}" }} }}\n'
         for key, value in {"component": component, **parameters}.items()
     )
-    return (
-        f'backend: "foveate"\n{_interface(inputs, outputs)}'
-        "# No queue policy: on servers before 26.08 any policy starves the batcher.\n"
-        f"dynamic_batching {{ }}\ninstance_group [ {{ kind: KIND_CPU count: 1 }} ]\n{stated}"
-    )
+    return f'backend: "foveate"\n{_interface(inputs, outputs)}{scheduling}{stated}'
 
 
 def _escape(text: str) -> str:

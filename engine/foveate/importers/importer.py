@@ -13,14 +13,13 @@ from foveate.errors import InputError
 from foveate.images.folder import Progress
 from foveate.images.preprocess import Preprocess
 from foveate.importers.convert import Head, convert
-from foveate.importers.entry import WEIGHTS, new_entry
+from foveate.importers.entry import WEIGHTS, Placement, new_entry
 from foveate.importers.families import read_recipe
 from foveate.importers.recipe import Recipe
 from foveate.importers.source import Source
 from foveate.importers.stream import write_safetensors
 from foveate.importers.tensors import Tensors, open_tensors
 from foveate.model.vit import ViT, ViTConfig, describe
-from foveate.repository import MAX_BATCH
 
 __all__ = ["Imported", "Wishes", "import_checkpoint"]
 
@@ -32,7 +31,7 @@ class Wishes:
     size: int | None = None  # edge of the images to serve; None: that of the checkpoint
     labels: Sequence[str] | None = None  # names of the classes; of a zero-shot head, its texts
     prompts: Sequence[str] = ()  # of a zero-shot head
-    max_batch: int = MAX_BATCH
+    placement: Placement = Placement()  # noqa: RUF009 (it is frozen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +83,7 @@ def import_checkpoint(
             progress,
         )
         facts = _facts(source, recipe, config)
-        entry.describe(config, labels, preprocess, facts, wishes.max_batch)
+        entry.describe(config, labels, preprocess, facts, wishes.placement)
     return Imported(recipe=recipe, config=config, preprocess=preprocess, labels=labels, named=named)
 
 

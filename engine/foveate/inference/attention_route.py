@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.inference.capture import captured
 from foveate.inference.fixed import Maker, Routes
 from foveate.inference.prepared import PreparedLevel
 from foveate.model.vit import attend
 from foveate_kernels.ops import varlen_attention
+from foveate_kernels.ops.varlen_attention import HEAD_DIMS
 from foveate_kernels.packed import uniform
 
 __all__ = ["timed_routes"]
@@ -52,26 +54,22 @@ def _faster(
         own_q, own_k, own_v = (x.view(batch, n, heads, width).transpose(1, 2) for x in (q, k, v))
         return attend(own_q, own_k, own_v, None).transpose(1, 2).flatten(0, 1).flatten(1)
 
-    try:
-        ours_s = _seconds(lambda: varlen_attention(q, k, v, cu_seqlens, n))
-    except ValueError:  # heads of a width we do not have
+    def ours() -> Tensor:
+        return varlen_attention(q, k, v, cu_seqlens, n).out
+
+    if width not in HEAD_DIMS:
         return "torch"
-    return "torch" if _seconds(theirs) < ours_s else "foveate"
+    return "torch" if _seconds(theirs, device) < _seconds(ours, device) else "foveate"
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    """Least time of a replay, on the current device."""
-    run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(_CALLS):
-            run()
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Least time of many calls in a graph."""
+    replay = captured(lambda: [run() for _ in range(_CALLS)], device)
     times: list[float] = []
     for _ in range(_ROUNDS):
         start, end = (_event() for _ in range(2))
         start.record()
-        graph.replay()
+        replay()
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end))

@@ -74,7 +74,10 @@ def measure_blocks(
     samples = sample(halves, rounds, clock)
 
     def rising(mlp: bool) -> list[list[float]]:
-        times = [[min(samples[shape, mlp, c]) for c in range(len(tokens))] for shape in shapes]
+        times = [
+            [min(samples[shape, mlp, c]) / runtime.repeats for c in range(len(tokens))]
+            for shape in shapes
+        ]
         return [np.maximum.accumulate(row).tolist() for row in times]
 
     return BlockTimes(tokens=tokens.tolist(), attention=rising(False), mlp=rising(True))

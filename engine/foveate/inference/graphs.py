@@ -27,6 +27,7 @@ from torch import Tensor
 
 from foveate.images.folder import Progress
 from foveate.inference.attention_route import timed_routes
+from foveate.inference.capture import captured
 from foveate.inference.embed import Embedding
 from foveate.inference.engine import PRECISIONS, Answers, Engine, Part, batch_sizes
 from foveate.inference.fixed import Forward, Routes
@@ -40,14 +41,14 @@ __all__ = ["GraphEngine", "Pass"]
 
 _log = logging.getLogger(__name__)
 
-_WARM_UP = 3  # passes before a capture: kernels compile, libraries choose their algorithms
 _UNDER_WAY = 2  # batches
 
 Pass = Callable[[], Sequence[Tensor]]  # gives where each reducer sent each row
 
 
 class GraphEngine(Engine):
-    """Passes run as they are until :meth:`capture`, and on a CPU for good.
+    """Captures a pass when it is first asked for, or all by :meth:`capture`. On a CPU passes run as
+    they are.
 
     Levels in FP8 run so on a GPU that has it, with all else in bfloat16, which is what a product of
     rows with scales of their own gives. Elsewhere they run like the others.
@@ -66,10 +67,15 @@ class GraphEngine(Engine):
         self._dtype, self._max_batch = dtype, max_batch
         self._copies: Any = None
         self._computes: Any = None
+        # One pool for all: only one graph runs at a time, and what it leaves in memory is read
+        # before the next one starts.
+        self._pool: Any = None
+        self._graphs: dict[tuple[int, int, int], Pass] = {}
         if device.type == "cuda":
             torch.cuda.set_device(device)  # what captures and launches takes the current one
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._computes = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._pool = torch.cuda.graph_pool_handle()
         config, rows = self.config, _UNDER_WAY * max_batch + 1  # the last one is for padding
         size = 3 * config.height * config.width
         self._pixels = Mirror((rows, size), torch.uint8, device)
@@ -150,13 +156,10 @@ class GraphEngine(Engine):
     def capture(self, progress: Progress = lambda *_: None) -> None:
         """Capture every pass, level 0 first. Takes seconds, and says what it took."""
         start, before = time.monotonic(), torch.cuda.memory_reserved(self.device)
-        # One pool for all, the largest first: only one graph runs at a time, and what it leaves in
-        # memory is read before the next one starts.
-        pool = torch.cuda.graph_pool_handle()
         for level in range(len(self.levels)):
-            own = sorted((key for key in self._passes if key[0] == level), reverse=True)
-            for key in own:
-                self._passes[key] = self._captured(self._passes[key], pool)
+            # The largest first: the others fit into the memory it leaves.
+            for key in sorted((key for key in self._passes if key[0] == level), reverse=True):
+                self._ready(key)
             progress("capture levels", level + 1, len(self.levels))
         taken = torch.cuda.memory_reserved(self.device) - before
         _log.info(
@@ -166,21 +169,11 @@ class GraphEngine(Engine):
             taken >> 20,
         )
 
-    def _captured(self, run: Pass, pool: Any) -> Pass:
-        self._computes.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._computes):
-            for _ in range(_WARM_UP):
-                run()
-        torch.cuda.current_stream(self.device).wait_stream(self._computes)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=self._computes):
-            dests = run()
-
-        def replay(_held: Pass = run) -> Sequence[Tensor]:  # keeps weights and inputs alive
-            graph.replay()
-            return dests
-
-        return replay
+    def _ready(self, key: tuple[int, int, int]) -> Pass:
+        """A pass, captured if it can be."""
+        if self.device.type == "cuda" and key not in self._graphs:
+            self._graphs[key] = captured(self._passes[key], self.device, self._computes, self._pool)
+        return self._graphs.get(key) or self._passes[key]
 
     @torch.inference_mode()
     def launch(
@@ -209,7 +202,7 @@ class GraphEngine(Engine):
                 self._orders.push(place)
                 for number, part in enumerate(parts):
                     self._order.copy_(self._orders.device[place, number])
-                    dests = self._passes[part.level, part.variant, part.size]()
+                    dests = self._ready((part.level, part.variant, part.size))()
                     if token_map:
                         self._trace(part, dests)
                 self._scores.pull(rows)

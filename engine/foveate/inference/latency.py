@@ -23,6 +23,7 @@ from foveate.model.vit import ViTConfig
 
 __all__ = [
     "device_name",
+    "hardware",
     "load_or_measure",
     "measure",
     "one_pass",
@@ -39,9 +40,13 @@ _ROUNDS = 5
 def device_name(engine: Engine) -> str:
     """Everything but the ladder that measured times depend on: processor, executor, precision."""
     what = f"{engine.executor} {engine.precision}"
-    if engine.device.type == "cuda":
-        return f"{torch.cuda.get_device_name(engine.device)}, {what}"
-    return f"{processor()}, {engine.threads} threads, {what}"
+    threads = "" if engine.device.type == "cuda" else f"{engine.threads} threads, "
+    return f"{hardware(engine.device)}, {threads}{what}"
+
+
+def hardware(device: torch.device) -> str:
+    """Name of a GPU, or of this machine's processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
 def load_or_measure(

@@ -1,9 +1,10 @@
-"""What computes on this CPU: OpenVINO in bf16 or fp32, or PyTorch as it is."""
+"""What computes: OpenVINO in bf16 or fp32 or PyTorch as it is on a CPU, CUDA graphs on a GPU."""
 
 from __future__ import annotations
 
 import importlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,16 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import InputError
+from foveate.inference.capture import REPEATS, prepare_graph
 from foveate.inference.engine import Engine
+from foveate.inference.graphs import GraphEngine
+from foveate.inference.precision import Precision, gpu_dtype
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.reference import ReferenceEngine
 
 __all__ = ["Executor", "Precision", "Runtime"]
 
 Executor = Literal["auto", "compiled", "reference"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _log = logging.getLogger(__name__)
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -32,17 +37,29 @@ class Runtime:
     compiled: bool
     bf16: bool
     threads: int
+    graphs: torch.device | None = None  # where CUDA graphs run; None: no graphs, on this CPU
+    asked: Precision = "auto"  # of graphs; a model's is what gpu_dtype finds
 
     @staticmethod
     def choose(
-        executor: Executor = "auto", precision: Precision = "auto", threads: int = 1
+        executor: Executor = "auto",
+        precision: Precision = "auto",
+        threads: int = 1,
+        device: torch.device = _CPU,
     ) -> Runtime:
         """``auto`` compiles where OpenVINO is installed, and takes bf16 where the CPU has AMX-BF16
         or AVX512-BF16. Sets the threads of PyTorch, too.
 
-        Raises :class:`InputError`, naming executor or precision, if this machine has none such.
+        Raises :class:`InputError`, naming executor or precision, if this machine has none such, or
+        if the device is a GPU, which leaves no choice of an executor.
         """
         torch.set_num_threads(threads)
+        if device.type == "cuda":
+            if executor != "auto":
+                raise InputError(f"executor={executor!r}: expected auto with device={device}")
+            return Runtime(
+                compiled=False, bf16=False, threads=threads, graphs=device, asked=precision
+            )
         if precision == "fp16":
             raise InputError("precision='fp16': a CPU computes in bf16 or fp32")
         missing = "" if executor == "reference" else _missing()
@@ -64,10 +81,27 @@ class Runtime:
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
+        """Of compiled passes."""
         return "bf16" if self.bf16 else "fp32"
 
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds that a pass takes: of one thread its CPU time, so that other processes do not
+        count."""
+        alone = self.graphs is None and self.threads == 1
+        return time.process_time if alone else time.perf_counter
+
+    @property
+    def repeats(self) -> int:
+        """Runs of a module in one call of what :meth:`prepare` returns."""
+        return 1 if self.graphs is None else REPEATS
+
     def engine(self, prepared: PreparedLadder, batches: Sequence[int]) -> Engine:
-        """Answers as the one that serves would; a level is compiled when it is first asked for."""
+        """Answers as the one that serves would; a level is compiled, or captured, for a batch size
+        when it is first asked for."""
+        if self.graphs is not None:
+            dtype = gpu_dtype(prepared.levels[0].vit, self.graphs, self.asked)
+            return GraphEngine(prepared, self.graphs, max(batches), dtype)
         if not self.compiled:
             return ReferenceEngine(prepared, batches)
 
@@ -83,7 +117,9 @@ class Runtime:
         )
 
     def prepare(self, module: nn.Module, x: Tensor) -> Callable[[], object]:
-        """What runs ``module`` on ``x`` once."""
+        """What runs ``module`` on ``x``, :attr:`repeats` times."""
+        if self.graphs is not None:
+            return prepare_graph(module, x, self.graphs)
         if not self.compiled:
             return torch.inference_mode()(lambda: module(x))
 

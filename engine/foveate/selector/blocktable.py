@@ -67,8 +67,8 @@ class BlockTable:
 
 
 def measure_block(vit: ViT, batch: int, runtime: Runtime) -> BlockTable:
-    """Mean over the blocks of ``vit``, in CPU time on this device."""
-    times = measure_blocks(vit, batch, runtime)
+    """Mean over the blocks of ``vit``, on the device of ``runtime``."""
+    times = measure_blocks(vit, batch, runtime, clock=runtime.clock)
     seconds = np.add(times.attention, times.mlp).mean(0)
     return BlockTable(tuple(times.tokens), tuple((1e3 * seconds).tolist()))
 

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import torch
 
+from foveate.devices import choose_device
 from foveate.errors import InputError
 from foveate.images.dataset import Images
 from foveate.images.digit_sets import training_images
@@ -54,6 +55,7 @@ class Options:
     fate: str = "drop"
     per_head: bool = False
     table: Path | None = None
+    device: str = "cpu"
     batch: int = 8
     images: int = 4096
     steps: int = 120
@@ -81,6 +83,8 @@ class Options:
         ):
             if given and self.method != "gumbel":
                 raise InputError(f"{key}: needs method=gumbel")
+        if choose_device(self.device).type != "cpu" and self.table is not None:
+            raise InputError(f"device={self.device!r}: expected no table, which has the times")
         if Path(self.out).name != self.out or not self.out.endswith(".safetensors"):
             raise InputError(f"out={self.out!r}: expected a file name NAME.safetensors")
         if self.out == WEIGHTS:
@@ -180,10 +184,10 @@ def parse_blocks(text: str, config: ViTConfig) -> list[int] | None:
 
 
 def block_table(options: Options, vit: ViT) -> BlockTable:
-    """The table that was given, or one measured here with one thread, as levels are served."""
+    """The table that was given, or one measured as levels are served; on a CPU with one thread."""
     if options.table is not None:
         return read_block_table(options.table, 1 + vit.config.patches)
-    return measure_block(vit, options.batch, Runtime.choose())
+    return measure_block(vit, options.batch, Runtime.choose(device=choose_device(options.device)))
 
 
 def _counts(options: Options, problem: Problem, config: ViTConfig) -> dict[int, int]:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from foveate.calibration.settings import Settings
 from foveate.errors import InputError, WeightsError
 from foveate.images.dataset import Images
 from foveate.inference.block_times import BlockTimes
+from foveate.inference.energy import image_joules
 from foveate.inference.engine import Engine
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.reference import ReferenceEngine
@@ -77,6 +79,32 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Bench, "_sample", macs_as_samples)
     monkeypatch.setattr(module, "measure", macs_as_times)
     monkeypatch.setattr(module, "measure_blocks", block_macs)
+
+
+def test_a_ladder_for_a_gpu_is_found_through_graphs_and_its_energy_reported(
+    version: Path,
+    images: Pair,
+    tmp_path: Path,
+    steady: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a GPU the passes of graphs run as they are; the counter is played: 0.25 J a reading
+    later."""
+    joules = iter(range(1000))
+    monkeypatch.setattr(module, "energy_counter", lambda _: lambda: next(joules) / 4)
+    monkeypatch.setattr(module, "image_joules", partial(image_joules, seconds=0))
+    runtime = Runtime(compiled=False, bf16=False, threads=1, graphs=torch.device("cpu"))
+    found = calibrate(version, "toy", *images, QUICK, state=tmp_path / "state", runtime=runtime)
+    assert len(found.ladder.levels) > 1
+    assert found.joules == (0.25 / 8,) * len(found.ladder.levels)
+    assert [*(tmp_path / "state" / "toy").glob("latency-*.json")]
+    write_report(found, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "<th>mJ per image</th>" in page
+    assert page.count("<td>31.2</td>") == len(found.ladder.levels)
+    assert "answers batches of 8" in page
+    write_report(replace(found, joules=None), tmp_path / "report.html")
+    assert "mJ per image" not in (tmp_path / "report.html").read_text()
 
 
 @pytest.fixture

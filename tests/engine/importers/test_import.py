@@ -22,12 +22,14 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from foveate.errors import FoveateError, InputError, ServerError
 from foveate.images.preprocess import Preprocess, read_preprocess
+from foveate.importers.entry import Placement
 from foveate.importers.importer import Wishes, import_checkpoint
 from foveate.importers.source import find_source
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.reference import ReferenceEngine
 from foveate.levels.ladder import Ladder
-from foveate.repository import SUFFIXES, check_repository
+from foveate.repository import SUFFIXES, check_repository, gpus_named
+from foveate.usable_cpus import default_decoders, usable_cpus
 
 CONFIG = {
     "architecture": "vit_tiny_patch16_224",
@@ -105,14 +107,77 @@ def test_an_entry_has_everything_a_server_and_calibrate_need(folder: Path, tmp_p
     assert ReferenceEngine(PreparedLadder.load(repository / "own" / "1")).config.classes == 3
 
 
-@pytest.mark.parametrize(("wishes", "images"), [({}, 16), ({"max_batch": 128}, 128)])
+@pytest.mark.parametrize(
+    ("wishes", "images"), [({}, 16), ({"placement": Placement(max_batch=128)}, 128)]
+)
 def test_all_its_models_take_batches_of_one_size(
-    folder: Path, tmp_path: Path, wishes: dict[str, int], images: int
+    folder: Path, tmp_path: Path, wishes: dict[str, Placement], images: int
 ) -> None:
     bring(folder, tmp_path, **wishes)
     for suffix in SUFFIXES:
         config = (tmp_path / f"own{suffix}" / "config.pbtxt").read_text()
         assert f"\nmax_batch_size: {images}\n" in config
+
+
+def command(folder: Path, repository: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """``foveate import`` as a user types it."""
+    main = [sys.executable, "-m", "foveate_cli.main", "import", str(folder), "--name=own"]
+    return subprocess.run(
+        [*main, f"--repository={repository}", *options], capture_output=True, text=True, check=False
+    )
+
+
+def written(repository: Path) -> dict[str, ModelConfig]:
+    """The configurations of an entry as the server reads them, by ending."""
+    texts = {s: (repository / f"own{s}" / "config.pbtxt").read_text() for s in SUFFIXES}
+    return {suffix: text_format.Parse(text, ModelConfig()) for suffix, text in texts.items()}
+
+
+def test_an_entry_for_a_gpu_names_it_and_decodes_on_the_cpus(folder: Path, tmp_path: Path) -> None:
+    done = command(folder, tmp_path / "models", "--gpu=3", "--max-batch=32", "--decoders=7")
+    assert done.returncode == 0, done.stderr
+    assert "served on GPU 3 in batches of up to 32; decoders: 7" in done.stdout
+    configs = written(tmp_path / "models")
+    (group,), (decoding,) = configs[""].instance_group, configs["_decode"].instance_group
+    assert (group.kind, group.count, [*group.gpus]) == (group.KIND_GPU, 1, [3])
+    assert (decoding.kind, decoding.count, [*decoding.gpus]) == (group.KIND_CPU, 7, [])
+    assert {config.max_batch_size for config in configs.values()} == {32}
+    assert gpus_named(tmp_path / "models") == {"own": (3,)}
+    # Batches for the GPU of whatever waits; each file to a decoder that is free.
+    assert configs[""].HasField("dynamic_batching")
+    assert configs[""].dynamic_batching.max_queue_delay_microseconds == 0
+    assert not configs["_decode"].HasField("dynamic_batching")
+
+
+def test_what_is_not_asked_for_goes_by_the_device_and_the_cpus(
+    folder: Path, tmp_path: Path
+) -> None:
+    for name, options, on_gpu, batch in (("cpu", [], False, 16), ("gpu", ["--gpu=0"], True, 32)):
+        done = command(folder, tmp_path / name, "--json", *options)
+        decoders = default_decoders(usable_cpus(), on_gpu=on_gpu)
+        placement = {"gpu": 0 if on_gpu else None, "max_batch": batch, "decoders": decoders}
+        assert json.loads(done.stdout)["serving"] == placement
+        configs = written(tmp_path / name)
+        assert configs["_classify"].max_batch_size == batch
+        assert configs["_decode"].instance_group[0].count == decoders
+
+
+@pytest.mark.parametrize(
+    ("option", "stated"),
+    [
+        ("--gpu=-1", "gpu=-1: expected 0 or more"),
+        ("--max-batch=0", "max_batch=0: expected 1..128"),
+        ("--max-batch=129", "max_batch=129: expected 1..128"),
+        ("--decoders=0", "decoders=0: expected 1..256"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_by_name(
+    folder: Path, tmp_path: Path, option: str, stated: str
+) -> None:
+    done = command(folder, tmp_path / "models", option)
+    assert done.returncode == 1
+    assert stated in done.stderr
+    assert not (tmp_path / "models").exists()
 
 
 def test_weights_are_mapped_not_copied(folder: Path, tmp_path: Path) -> None:
