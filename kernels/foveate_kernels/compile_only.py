@@ -25,12 +25,21 @@ __all__ = ["SHARED_LIMIT", "TARGETS", "Usage", "compile_only", "overwritten", "u
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_89": GPUTarget("cuda", 89, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
     "sm_100": GPUTarget("cuda", 100, 32),
+    "sm_120": GPUTarget("cuda", 120, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 # Bytes of shared memory a program may have; more compiles, and fails at launch.
-SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
+SHARED_LIMIT = {
+    "sm_80": 166_912,
+    "sm_89": 101_376,
+    "sm_90": 232_448,
+    "sm_100": 232_448,
+    "sm_120": 101_376,
+    "gfx942": 65_536,
+}
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _TENSOR_CORE = re.compile(r"\b(wgmma|tcgen05|v_mfma|mma)[._]")
 

@@ -33,6 +33,9 @@ def register(
     reference, ``cuda`` the launcher; ``fake`` allocates what they return and computes nothing.
     ``static`` is called instead within :func:`tracing`: PyTorch's own operations, on images that
     all have ``max_seqlen`` rows. A tracer sees no custom operator, and every shape is a constant.
+
+    No operator has a backward, and it says so to whoever asks for one: without, gradients would
+    silently be None on a GPU. In inference mode this costs nothing.
     """
     name = schema.split("(")[0]
     _LIBRARY.define(schema)
@@ -40,10 +43,21 @@ def register(
     _LIBRARY.impl(name, _on_its_device(cuda), "CUDA")
     _IMPLEMENTATIONS[name] = cpu, cuda
     torch.library.register_fake(f"foveate::{name}", fake, lib=_LIBRARY)
+    torch.library.register_autograd(f"foveate::{name}", _no_backward(name), lib=_LIBRARY)
     op = getattr(torch.ops.foveate, name).default
     if static is None:
         return op
     return lambda *args: static(*args) if _tracing else op(*args)
+
+
+def _no_backward(name: str) -> Callable[..., Any]:
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise NotImplementedError(
+            f"foveate::{name} has no backward: call it under torch.inference_mode(), or train with"
+            f" the reference in foveate_kernels/ops/{name}.py"
+        )
+
+    return backward
 
 
 @contextmanager

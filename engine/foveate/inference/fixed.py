@@ -119,7 +119,8 @@ class Forward:
     ) -> tuple[Tensor, Tensor | None]:
         """Rows [batch * n, C], and the score [H, batch * n] where our kernel gives it too."""
         bias = rows.key_bias
-        if self.routes.attention == "foveate" and q.shape == v.shape and q.shape[2] in HEAD_DIMS:
+        known = q.shape[2] in HEAD_DIMS and v.shape[2] in HEAD_DIMS
+        if self.routes.attention == "foveate" and known:
             score = reducer.score if isinstance(reducer, Prune) else None
             out = varlen_attention(
                 q,
