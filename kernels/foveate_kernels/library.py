@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-__all__ = ["interpret", "register", "tracing"]
+__all__ = ["launching", "register", "tracing"]
 
 _LIBRARY = torch.library.Library("foveate", "FRAGMENT")
 _tracing = False  # a context variable would keep torch.compile from taking an operator whole
-_IMPLEMENTATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+_LAUNCHERS: dict[str, Callable[..., Any]] = {}
+_OTHERS: dict[str, dict[str, Callable[..., Any]]] = {"CPU": {}, "Meta": {}}  # by dispatch key
 
 
 def register(
@@ -41,7 +42,8 @@ def register(
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, cpu, "CPU")
     _LIBRARY.impl(name, _on_its_device(cuda), "CUDA")
-    _IMPLEMENTATIONS[name] = cpu, cuda
+    _LAUNCHERS[name] = cuda
+    _OTHERS["CPU"][name], _OTHERS["Meta"][name] = cpu, fake
     torch.library.register_fake(f"foveate::{name}", fake, lib=_LIBRARY)
     torch.library.register_autograd(f"foveate::{name}", _no_backward(name), lib=_LIBRARY)
     op = getattr(torch.ops.foveate, name).default
@@ -84,7 +86,14 @@ def _on_its_device(launch: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def interpret(on: bool = True) -> None:
-    """Send CPU tensors to the kernels, in a process under ``TRITON_INTERPRET=1``, or back."""
-    for name, (cpu, cuda) in _IMPLEMENTATIONS.items():
-        _LIBRARY.impl(name, cuda if on else cpu, "CPU", allow_override=True)
+@contextmanager
+def launching(key: Literal["CPU", "Meta"]) -> Iterator[None]:
+    """Send tensors of the CPU to the kernels, in a process under ``TRITON_INTERPRET=1``; or those
+    without data, to see what is launched."""
+    for name, launch in _LAUNCHERS.items():
+        _LIBRARY.impl(name, launch, key, allow_override=True)
+    try:
+        yield
+    finally:
+        for name, other in _OTHERS[key].items():
+            _LIBRARY.impl(name, other, key, allow_override=True)

@@ -42,9 +42,8 @@ def routes(request: pytest.FixtureRequest) -> Routes:
 
 @pytest.fixture
 def interpreted() -> Iterator[None]:
-    library.interpret()
-    yield
-    library.interpret(False)
+    with library.launching("CPU"):
+        yield
 
 
 def model(config: ViTConfig = CONFIG) -> ViT:
