@@ -167,7 +167,8 @@ def overwritten(ttgir: str) -> bool:
     pending = max(map(int, re.findall(r"pendings = (\d+)", ttgir)), default=0)
     if not buffers or not pending:
         return False
-    ahead = ttgir.count("async_copy_global_to_local") // len(buffers) - 1  # and one in the loop
+    copies = len(re.findall(r"async(?:_tma)?_copy_global_to_local", ttgir))
+    ahead = copies // len(buffers) - 1  # and one in the loop
     return min(buffers) < ahead + pending
 
 

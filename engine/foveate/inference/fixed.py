@@ -138,9 +138,12 @@ class Forward:
         return attend(q, k, v, mask).transpose(1, 2).flatten(0, 1).flatten(1), None
 
     def _gelu(self, h: Tensor, rows: Rows, block: Block) -> Tensor:
-        fc1 = block.mlp.fc1
-        if self.routes.gelu == "foveate" and self.vit.config.activation == "gelu":
+        fc1, activation = block.mlp.fc1, self.vit.config.activation
+        if self.routes.gelu == "foveate" and activation == "gelu":
             return packed_linear(h, fc1.weight, fc1.bias, rows.cu_seqlens[-1:], gelu=True)
+        if activation == "gelu-tanh" and h.is_cuda:
+            # cuBLAS applies this one before it writes. On a CPU the same call takes the exact GELU.
+            return torch._addmm_activation(fc1.bias, h, fc1.weight.T, use_gelu=True)
         return block.mlp.act(fc1(h))
 
     def _norm(
