@@ -63,7 +63,7 @@ def tile_for(x: Tensor, weight: Tensor) -> Tile:
 
 
 def takes_descriptors(tile: Tile, x: Tensor, weight: Tensor) -> bool:
-    """Whether the copy engine can fetch tiles of these: Hopper's, or that of Blackwell's servers."""
+    """Whether a copy engine can fetch tiles of these: that of Hopper, or of Blackwell's servers."""
     if tile is _PLAIN or x.device.type == "cpu" or x.data_ptr() % 16 or weight.data_ptr() % 16:
         return False
     return _generation(driver.active.get_current_device()) in (9, 10)
