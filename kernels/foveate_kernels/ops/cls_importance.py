@@ -83,7 +83,7 @@ def cls_importance_kernel(
     bias_ptr,  # [T]
     cu_ptr,  # [B + 1]
     out_ptr,  # [H, T]
-    stride_qt,
+    stride_qt,  # of q, k and v in units: of eights the compiler sees rows begin at 16 bytes
     stride_qh,
     stride_kt,
     stride_kh,
@@ -95,6 +95,7 @@ def cls_importance_kernel(
     E: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     VALUE_NORM: tl.constexpr,
+    UNIT: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
@@ -106,18 +107,18 @@ def cls_importance_kernel(
     if n <= 0:
         return
     cols = tl.arange(0, BLOCK_D)
-    q = tl.load(q_ptr + start * stride_qt + head * stride_qh + cols, mask=cols < D, other=0.0).to(
-        tl.float32
-    )
-    k_ptr += start * stride_kt + head * stride_kh
-    v_ptr += start * stride_vt + head * stride_vh
+    q_ptr += start * (stride_qt * UNIT) + head * (stride_qh * UNIT)
+    k_ptr += start * (stride_kt * UNIT) + head * (stride_kh * UNIT)
+    v_ptr += start * (stride_vt * UNIT) + head * (stride_vh * UNIT)
+    q = tl.load(q_ptr + cols, mask=cols < D, other=0.0).to(tl.float32)
     out_ptr += head.to(tl.int64) * stride_oh + start
     top = -1e38  # finite: a first tile without any key must not give inf - inf
     total = 0.0
     for low in range(0, n, BLOCK_N):
         rows = low + tl.arange(0, BLOCK_N)
         tile = (rows < n)[:, None] & (cols < D)[None, :]
-        k = tl.load(k_ptr + rows[:, None] * stride_kt + cols[None, :], mask=tile, other=0.0)
+        k_at = rows[:, None] * (stride_kt * UNIT) + cols[None, :]
+        k = tl.load(k_ptr + k_at, mask=tile, other=0.0)
         logits = tl.sum(k.to(tl.float32) * q[None, :], 1) * scale
         if HAS_BIAS:
             logits += tl.load(bias_ptr + start + rows, mask=rows < n, other=0.0)
@@ -134,8 +135,8 @@ def cls_importance_kernel(
         if VALUE_NORM:
             v_cols = tl.arange(0, BLOCK_E)
             tile = (rows < n)[:, None] & (v_cols < E)[None, :]
-            v = tl.load(v_ptr + rows[:, None] * stride_vt + v_cols[None, :], mask=tile, other=0.0)
-            v = v.to(tl.float32)
+            v_at = rows[:, None] * (stride_vt * UNIT) + v_cols[None, :]
+            v = tl.load(v_ptr + v_at, mask=tile, other=0.0).to(tl.float32)
             score *= tl.sqrt(tl.sum(v * v, 1))
         tl.store(out_ptr + rows, score, mask=rows < n)
 
@@ -153,6 +154,8 @@ def launch(
     _check(q, k, v, cu_seqlens, max_seqlen, key_bias)
     out = _empty(q)
     images, heads, dim = cu_seqlens.shape[0] - 1, q.shape[1], q.shape[2]
+    strides = [stride for x in (q, k, v) for stride in x.stride()[:2]]
+    unit = 1 if any(stride % 8 for stride in strides) else 8
     if images == 0 or q.shape[0] == 0:
         return out
     cls_importance_kernel[(images, heads)](
@@ -162,15 +165,14 @@ def launch(
         key_bias,
         cu_seqlens,
         out,
-        *q.stride()[:2],
-        *k.stride()[:2],
-        *v.stride()[:2],
+        *(stride // unit for stride in strides),
         out.stride(0),
         scale,
         D=dim,
         E=v.shape[2],
         HAS_BIAS=key_bias is not None,
         VALUE_NORM=value_norm,
+        UNIT=unit,
         BLOCK_N=128,
         BLOCK_D=triton.next_power_of_2(dim),
         BLOCK_E=triton.next_power_of_2(v.shape[2]),
