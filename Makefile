@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TIMM := .timm/.ready
+TRITON37 := .triton37/.ready
 PYTEST := $(BIN)/python -m pytest --durations=15 --durations-min=5
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses=4 --dist=loadfile
 
@@ -26,6 +27,11 @@ $(TIMM): $(READY)
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .timm \
 		timm==1.0.31 torchvision==0.28.0 && touch $@
 
+# What PyTorch's CUDA builds bring; kernels are compiled with it, too.
+$(TRITON37): $(READY)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .triton37 \
+		triton==3.7.1 && touch $@
+
 demo: $(READY) ## Serve the demo model, send it a burst, compare with fixed levels (about 3 minutes)
 	$(BIN)/foveate demo
 
@@ -34,7 +40,7 @@ demo: $(READY) ## Serve the demo model, send it a burst, compare with fixed leve
 # for its tests share things.
 # Alone: what starts a server (the mark "alone"). Without a processor a server gives up, and a latency
 # table measured beside other work would be wrong for good.
-test: $(READY) $(TIMM) ## Run the tests: kernels in Triton's interpreter, the rest on the real server
+test: $(READY) $(TIMM) $(TRITON37) ## Run the tests: kernels in Triton's interpreter, the rest on the real server
 	TRITON_INTERPRET=1 $(SIDE_BY_SIDE) tests/interpreter
 	$(SIDE_BY_SIDE) -m "not alone"
 	$(PYTEST) -m alone

@@ -21,7 +21,7 @@ DOCS = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
 KNOWN = {*COUNTERS, *GAUGES, *OF_ADAPTER, *PACKAGES}
 
 
-@pytest.mark.parametrize("document", ["README.md", *DOCS])
+@pytest.mark.parametrize("document", ["README.md", "kernels/README.md", *DOCS])
 def test_tables_are_those_of_the_results(document: str) -> None:
     text = (ROOT / document).read_text()
     assert tables.render(text) == text

@@ -24,7 +24,11 @@ from foveate_loadtest.html import number
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURE = ROOT / "docs" / "images" / "evidence.svg"
-DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+DOCUMENTS = (
+    "README.md",
+    "kernels/README.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+)
 
 
 def render(text: str, results: Path = RESULTS) -> str:
@@ -523,7 +527,7 @@ def gpu_peers(part: str, contenders: Mapping[str, str]) -> Callable[[Mapping[str
     """Microseconds of each of the contenders, by their titles."""
 
     def microseconds(who: str) -> Column:
-        return lambda row: f"{1e3 * row[1][who]['ms']:.1f}"
+        return lambda row: f"{1e3 * row[1][who]['ms']:.1f}" if "ms" in row[1].get(who, {}) else "–"
 
     columns: Columns = [
         ("µs", lambda row: row[0].removeprefix(f"{part} ")),
@@ -531,8 +535,13 @@ def gpu_peers(part: str, contenders: Mapping[str, str]) -> Callable[[Mapping[str
     ]
 
     def table(data: Mapping[str, Any]) -> str:
-        rows = (item for item in data["rows"].items() if item[0].startswith(f"{part} "))
-        return _told(_table(rows, columns), _gpu(data), "gpu peers")
+        rows = [item for item in data["rows"].items() if item[0].startswith(f"{part} ")]
+        missing = [
+            f"{title}: not measured yet. "
+            for title, who in contenders.items()
+            if not any(who in row for _, row in rows)
+        ]
+        return _told(_table(rows, columns), "".join(missing) + _gpu(data), "gpu peers")
 
     return table
 
@@ -544,6 +553,7 @@ gpu_attention = gpu_peers(
         "ours, none": "attention",
         "SDPA": "sdpa",
         "packed FlashAttention-2": "flash-attention 2",
+        "packed FlexAttention, a bias": "flex-attention with bias",
     },
 )
 gpu_selection = gpu_peers(

@@ -17,20 +17,41 @@ from pathlib import Path
 from typing import Any
 
 import triton
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-__all__ = ["SHARED_LIMIT", "TARGETS", "Usage", "compile_only", "has_fp8", "overwritten", "usage"]
+from foveate_kernels.library import launching
+
+__all__ = [
+    "SHARED_LIMIT",
+    "TARGETS",
+    "Usage",
+    "compile_only",
+    "distinct",
+    "has_fp8",
+    "overwritten",
+    "usage",
+]
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_89": GPUTarget("cuda", 89, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
     "sm_100": GPUTarget("cuda", 100, 32),
+    "sm_120": GPUTarget("cuda", 120, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 # Bytes of shared memory a program may have; more compiles, and fails at launch.
-SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
+SHARED_LIMIT = {
+    "sm_80": 166_912,
+    "sm_89": 101_376,
+    "sm_90": 232_448,
+    "sm_100": 232_448,
+    "sm_120": 101_376,
+    "gfx942": 65_536,
+}
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _TENSOR_CORE = re.compile(r"\b(wgmma|tcgen05|v_mfma|mma)[._]")
 
@@ -59,24 +80,53 @@ class Usage:
 class _NoDevice:
     """The least a driver must say for the compiler to run."""
 
-    def __init__(self, target: GPUTarget) -> None:
-        self._target = target
+    def __init__(self, target: GPUTarget, name: str) -> None:
+        self._target, self._name = target, name
 
     def get_current_target(self) -> GPUTarget:
         return self._target
 
     def get_current_device(self) -> str:
-        return str(self._target)  # kernels are cached by device
+        return self._name  # kernels are cached by it
 
     def get_current_stream(self, device: str) -> int:
         return 0
 
 
 @contextmanager
+def _device(target: GPUTarget, name: str) -> Iterator[None]:
+    before = driver._active
+    driver.set_active(_NoDevice(target, name))
+    try:
+        yield
+    finally:
+        driver._active = before
+
+
+@contextmanager
+def distinct(arch: str) -> Iterator[set[tuple[str, str]]]:
+    """Which kernels operators would compile for ``arch``: yields the set they are added to, by name
+    and by what they are specialised on. Operators take tensors on ``meta``; nothing is compiled."""
+    found: set[tuple[str, str]] = set()
+
+    def note(*, key: str, fn: Any, **_: Any) -> bool:
+        found.add((fn.name.rpartition(".")[2], key))
+        return True  # do not compile it
+
+    with (
+        _device(TARGETS[arch], f"{arch}, to count"),
+        launching("Meta"),
+        knobs.runtime.scope(),
+    ):
+        knobs.runtime.jit_cache_hook = note
+        yield found
+
+
+@contextmanager
 def compile_only(arch: str) -> Iterator[list[Any]]:
     """Compile launches for ``arch``, one of :data:`TARGETS`; yields the list they are added to."""
     compiled: list[Any] = []
-    run, before = JITFunction.run, driver._active
+    run = JITFunction.run
 
     def compile_(
         self: JITFunction[Any], *args: Any, grid: Any, warmup: bool, **options: Any
@@ -86,12 +136,11 @@ def compile_only(arch: str) -> Iterator[list[Any]]:
         return kernel
 
     JITFunction.run = compile_
-    driver.set_active(_NoDevice(TARGETS[arch]))
     try:
-        yield compiled
+        with _device(TARGETS[arch], arch):
+            yield compiled
     finally:
         JITFunction.run = run
-        driver._active = before
 
 
 def usage(kernel: Any) -> Usage:
@@ -133,7 +182,8 @@ def overwritten(ttgir: str) -> bool:
     pending = max(map(int, re.findall(r"pendings = (\d+)", ttgir)), default=0)
     if not buffers or not pending:
         return False
-    ahead = ttgir.count("async_copy_global_to_local") // len(buffers) - 1  # and one in the loop
+    copies = len(re.findall(r"async(?:_tma)?_copy_global_to_local", ttgir))
+    ahead = copies // len(buffers) - 1  # and one in the loop
     return min(buffers) < ahead + pending
 
 

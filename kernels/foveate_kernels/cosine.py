@@ -33,7 +33,7 @@ def tiles(x: Tensor) -> dict[str, int]:
     }
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["images"])
 def inverse_norm_kernel(
     x_ptr,  # [T, C]
     cu_ptr,  # [B + 1]

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-__all__ = ["interpret", "register", "tracing"]
+__all__ = ["launching", "register", "tracing"]
 
 _LIBRARY = torch.library.Library("foveate", "FRAGMENT")
 _tracing = False  # a context variable would keep torch.compile from taking an operator whole
-_IMPLEMENTATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+_LAUNCHERS: dict[str, Callable[..., Any]] = {}
+_OTHERS: dict[str, dict[str, Callable[..., Any]]] = {"CPU": {}, "Meta": {}}  # by dispatch key
 
 
 def register(
@@ -33,17 +34,32 @@ def register(
     reference, ``cuda`` the launcher; ``fake`` allocates what they return and computes nothing.
     ``static`` is called instead within :func:`tracing`: PyTorch's own operations, on images that
     all have ``max_seqlen`` rows. A tracer sees no custom operator, and every shape is a constant.
+
+    No operator has a backward, and it says so to whoever asks for one: without, gradients would
+    silently be None on a GPU. In inference mode this costs nothing.
     """
     name = schema.split("(")[0]
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, cpu, "CPU")
     _LIBRARY.impl(name, _on_its_device(cuda), "CUDA")
-    _IMPLEMENTATIONS[name] = cpu, cuda
+    _LAUNCHERS[name] = cuda
+    _OTHERS["CPU"][name], _OTHERS["Meta"][name] = cpu, fake
     torch.library.register_fake(f"foveate::{name}", fake, lib=_LIBRARY)
+    torch.library.register_autograd(f"foveate::{name}", _no_backward(name), lib=_LIBRARY)
     op = getattr(torch.ops.foveate, name).default
     if static is None:
         return op
     return lambda *args: static(*args) if _tracing else op(*args)
+
+
+def _no_backward(name: str) -> Callable[..., Any]:
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise NotImplementedError(
+            f"foveate::{name} has no backward: call it under torch.inference_mode(), or train with"
+            f" the reference in foveate_kernels/ops/{name}.py"
+        )
+
+    return backward
 
 
 @contextmanager
@@ -70,7 +86,14 @@ def _on_its_device(launch: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def interpret(on: bool = True) -> None:
-    """Send CPU tensors to the kernels, in a process under ``TRITON_INTERPRET=1``, or back."""
-    for name, (cpu, cuda) in _IMPLEMENTATIONS.items():
-        _LIBRARY.impl(name, cuda if on else cpu, "CPU", allow_override=True)
+@contextmanager
+def launching(key: Literal["CPU", "Meta"]) -> Iterator[None]:
+    """Send tensors of the CPU to the kernels, in a process under ``TRITON_INTERPRET=1``; or those
+    without data, to see what is launched."""
+    for name, launch in _LAUNCHERS.items():
+        _LIBRARY.impl(name, launch, key, allow_override=True)
+    try:
+        yield
+    finally:
+        for name, other in _OTHERS[key].items():
+            _LIBRARY.impl(name, other, key, allow_override=True)

@@ -1,11 +1,12 @@
 """One tile of a linear layer, for :mod:`packed_linear`.
 
-Rows and columns past the end read the last one again rather than a mask: loads stay whole, and
-nothing beyond the given rows is touched.
+Without descriptors, rows and columns past the end read the last one again rather than a mask: loads
+stay whole, and nothing beyond the given rows is touched.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,10 +14,20 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.driver import driver
 
 from foveate_kernels.checks import check, check_one_device
 
-__all__ = ["MULTIPROCESSORS", "Tile", "check_linear", "linear_tile", "tile_for"]
+__all__ = [
+    "MULTIPROCESSORS",
+    "Tile",
+    "check_linear",
+    "linear_tile",
+    "linear_write",
+    "takes_descriptors",
+    "tile_at",
+    "tile_for",
+]
 
 MULTIPROCESSORS = 132  # of an H100 or H200; other GPUs compute the same, spread less evenly
 
@@ -51,6 +62,19 @@ def tile_for(x: Tensor, weight: Tensor) -> Tile:
     return _TILES[-1]
 
 
+def takes_descriptors(tile: Tile, x: Tensor, weight: Tensor) -> bool:
+    """Whether a copy engine can fetch tiles of these: that of Hopper, or of Blackwell's servers."""
+    if tile is _PLAIN or x.device.type == "cpu" or x.data_ptr() % 16 or weight.data_ptr() % 16:
+        return False
+    return _generation(driver.active.get_current_device()) in (9, 10)
+
+
+@functools.cache
+def _generation(device: int | str) -> int:
+    target = driver.active.get_current_target()
+    return int(target.arch) // 10 if target.backend == "cuda" else 0
+
+
 @triton.jit
 def gelu(y):
     """``y / 2 * (1 + erf(y / sqrt(2)))`` within 1e-6, about what float32 loses in writing it so.
@@ -78,6 +102,30 @@ def gelu(y):
 
 
 @triton.jit
+def tile_at(tile, down, across, GROUP: tl.constexpr = 8):
+    """Of ``down`` x ``across`` tiles, where number ``tile`` is. GROUP tiles of rows take turns, so
+    that the columns they share are still in L2."""
+    group = tile // (GROUP * across)
+    inside = tile % (GROUP * across)
+    height = tl.minimum(down - group * GROUP, GROUP)
+    return group * GROUP + inside % height, inside // height
+
+
+@triton.jit
+def linear_write(out, bias_ptr, out_ptr, stride_ot, row, col, rows, N, GELU: tl.constexpr):
+    """Write what a tile has summed up, plus bias and through GELU if asked, where it is inside."""
+    m = tl.arange(0, out.shape[0])
+    n = tl.arange(0, out.shape[1])
+    out += tl.load(bias_ptr + col + n, mask=n < N - col, other=0.0).to(tl.float32)[None, :]
+    if GELU:
+        out = gelu(out)
+    out_ptr += row.to(tl.int64) * stride_ot + col
+    inside = (m < rows - row)[:, None] & (n < N - col)[None, :]
+    out_ptr += m[:, None] * stride_ot + n[None, :]
+    tl.store(out_ptr, out.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def linear_tile(
     x_ptr,  # [rows, K]
     weight_ptr,  # [N, K]
@@ -95,17 +143,11 @@ def linear_tile(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr = 8,
 ):
     """Write tile number ``tile`` of ``x @ weight.T + bias``, through GELU if asked."""
-    # GROUP tiles of rows take turns, so that the columns they share are still in L2.
-    down = tl.cdiv(rows, BLOCK_M)
-    across = tl.cdiv(N, BLOCK_N)
-    group = tile // (GROUP * across)
-    inside = tile % (GROUP * across)
-    height = tl.minimum(down - group * GROUP, GROUP)
-    row = (group * GROUP + inside % height) * BLOCK_M
-    col = inside // height * BLOCK_N
+    row, col = tile_at(tile, tl.cdiv(rows, BLOCK_M), tl.cdiv(N, BLOCK_N))
+    row *= BLOCK_M
+    col *= BLOCK_N
 
     m = tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
@@ -126,13 +168,7 @@ def linear_tile(
         x_ptr += BLOCK_K
         weight_ptr += BLOCK_K
 
-    out += tl.load(bias_ptr + col + n, mask=n < N - col, other=0.0).to(tl.float32)[None, :]
-    if GELU:
-        out = gelu(out)
-    out_ptr += row.to(tl.int64) * stride_ot + col
-    inside_out = (m < rows - row)[:, None] & (n < N - col)[None, :]
-    out_ptr += m[:, None] * stride_ot + n[None, :]
-    tl.store(out_ptr, out.to(out_ptr.dtype.element_ty), mask=inside_out)
+    linear_write(out, bias_ptr, out_ptr, stride_ot, row, col, rows, N, GELU)
 
 
 def check_linear(x: Tensor, weight: Tensor, bias: Tensor, dtypes: Sequence[torch.dtype]) -> None:

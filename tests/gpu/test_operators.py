@@ -29,6 +29,21 @@ def test_kernel_equals_float64(op: str) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("rows", [1, 197, 1576])
+def test_the_gelu_of_cublas_is_that_of_tanh(rows: int) -> None:
+    """As ``foveate.inference.fixed`` assumes of a product that ends with it."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (
+        torch.randn(*shape, generator=generator).half().cuda()
+        for shape in ((rows, 384), (1536, 384), (1536,))
+    )
+    found = torch._addmm_activation(bias, x, weight.T / 16, use_gelu=True)
+    sums = x.double() @ weight.double().T / 16 + bias.double()
+    expected = torch.nn.functional.gelu(sums, approximate="tanh")
+    torch.testing.assert_close(found.double(), expected, rtol=2e-3, atol=2e-3)
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_plans_of_ragged_batches_are_carried_out_as_on_the_cpu(dtype: torch.dtype) -> None:
     """Choices on the GPU, carried out there and, in float64, on the CPU."""

@@ -29,6 +29,27 @@ def test_kernel_equals_float64(
     close(out, exact, "score", dtype)
 
 
+@pytest.mark.parametrize(("dim", "v_dim"), [(72, 72), (80, 80), (24, 64), (9, 13)])
+def test_every_width_also_where_values_have_another(
+    dim: int, v_dim: int, pack: Any, guard: Any, close: Any
+) -> None:
+    generator = torch.Generator().manual_seed(dim)
+    cu_seqlens, longest = pack([70, 0, 17])
+    packed = guard(torch.randn(87, 2, 2 * dim + v_dim, generator=generator))
+    qkv = packed.split([dim, dim, v_dim], 2)
+    out = launch(*qkv, cu_seqlens, longest, dim**-0.5, None, True)
+    exact = reference(*(x.double() for x in qkv), cu_seqlens, longest, dim**-0.5, None, True)
+    close(out, exact, "score", torch.float32)
+
+
+def test_large_logits_give_probabilities(pack: Any, guard: Any) -> None:
+    cu_seqlens, longest = pack([190, 3])
+    qkv = guard(torch.randn(193, 3, 1, 16, generator=torch.Generator().manual_seed(4)) * 500)
+    out = launch(*qkv.unbind(1), cu_seqlens, longest, 1.0, None, False)
+    assert (out <= 1).all()
+    torch.testing.assert_close(out[0, :190].sum(), torch.tensor(1.0), rtol=1e-5, atol=0)
+
+
 def test_spare_rows_are_not_written(pack: Any) -> None:
     cu_seqlens, longest = pack([5, 6])
     q = torch.randn(20, 1, 16)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from foveate.inference.fixed import Forward, Routes
+from foveate.inference.fixed import PLAIN, Forward, Routes
 from foveate.inference.fp8 import in_fp8
 from foveate.levels.schedule import Schedule
-from foveate.model.vit import ViT, ViTConfig
+from foveate.model.vit import BlockShape, ViT, ViTConfig
 from foveate_kernels import library
 from foveate_kernels.ops import select_tokens
 from foveate_kernels.packed import uniform
@@ -42,14 +43,13 @@ def routes(request: pytest.FixtureRequest) -> Routes:
 
 @pytest.fixture
 def interpreted() -> Iterator[None]:
-    library.interpret()
-    yield
-    library.interpret(False)
+    with library.launching("CPU"):
+        yield
 
 
-def model() -> ViT:
+def model(config: ViTConfig = CONFIG) -> ViT:
     torch.manual_seed(0)
-    vit = ViT(CONFIG).eval().requires_grad_(False)
+    vit = ViT(config).eval().requires_grad_(False)
     for parameter in vit.parameters():
         parameter.normal_(std=0.2)
     return vit
@@ -59,6 +59,37 @@ def test_interpreting_takes_the_kernels(interpreted: None) -> None:
     """A spare row tells: the reference calls it dropped, the kernel leaves it as it was."""
     plan = select_tokens(torch.rand(5), uniform(1, 4), 4, keep=2)
     assert plan.dest[4] == 2**31 - 1
+
+
+# Heads as wide as those of SigLIP so400m and of ViT-H, and some that were pruned.
+WIDTHS = {
+    "72": replace(CONFIG, dim=144, heads=2),
+    "80": replace(CONFIG, dim=160, heads=2),
+    "pruned": replace(
+        CONFIG,
+        blocks=(
+            BlockShape(heads=2, qk_dim=16, v_dim=40, mlp_dim=64),
+            BlockShape(heads=1, qk_dim=24, v_dim=16, mlp_dim=32),
+            BlockShape(heads=2, qk_dim=16, v_dim=16, mlp_dim=48),
+        ),
+    ),
+}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("width", list(WIDTHS))
+def test_heads_of_any_width_take_our_attention(
+    width: str, interpreted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = WIDTHS[width]
+    cls_of_values = [{**item, "score": "cls-value"} for item in PRUNE]
+    schedule = Schedule.parse(cls_of_values, config)
+    pixels = torch.randint(0, 256, (2, 32, 48, 3), dtype=torch.uint8)
+    present = torch.arange(3, dtype=torch.int32)
+    expected, _ = Forward(schedule, model(config), None, routes=PLAIN)(pixels, present)
+    monkeypatch.setattr("foveate.inference.fixed.attend", None)  # PyTorch's is not called
+    scores, _ = Forward(schedule, model(config), None, routes=Routes())(pixels, present)
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()

@@ -48,7 +48,7 @@ def test_kernel_equals_float64(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("dim", [16, 72, 128])
+@pytest.mark.parametrize("dim", [16, 72, 80, 128])
 def test_every_head_and_every_width_of_tiles(
     dim: int, dtype: torch.dtype, pack: Any, guard: Any, close_to: Any
 ) -> None:
@@ -57,6 +57,22 @@ def test_every_head_and_every_width_of_tiles(
     qkv = guard(torch.randn(87, 3, 3, dim, generator=generator).to(dtype))
     bias = guard(torch.rand(87, generator=generator))
     close_to(*both(qkv, cu_seqlens, longest, dim**-0.5, bias, *CLS), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("dim", "v_dim"), [(24, 64), (64, 40), (16, 80)])
+def test_values_may_be_wider_or_narrower(
+    dim: int, v_dim: int, dtype: torch.dtype, pack: Any, guard: Any, close_to: Any
+) -> None:
+    generator = torch.Generator().manual_seed(dim)
+    cu_seqlens, longest = pack([70, 0, 17])
+    packed = guard(torch.randn(87, 3 * (2 * dim + v_dim), generator=generator).to(dtype))
+    q, k, v = packed.split([3 * dim, 3 * dim, 3 * v_dim], 1)
+    qkv = [x.unflatten(1, (3, -1)) for x in (q, k, v)]
+    bias = guard(torch.rand(87, generator=generator))
+    for value_norm in (False, True):
+        rest = (cu_seqlens, longest, dim**-0.5, bias, True, True, value_norm)
+        close_to(launch(*qkv, *rest), reference(*(x.double() for x in qkv), *rest), dtype)
 
 
 def test_the_bound_may_be_above_the_longest_and_changes_the_tiles(
@@ -86,6 +102,23 @@ def test_logits_far_apart_do_not_overflow(pack: Any, guard: Any, close: Any) -> 
     close(out, exact[0], "output", torch.float32)
     close(lse, exact[1], "score", torch.float32)
     assert cls.isfinite().all()
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_large_logits_give_probabilities(exact: bool, pack: Any) -> None:
+    """Of about a million, where float32 knows sixteenths. Logits that are exact give exact sums;
+    of others none is above 1."""
+    cu_seqlens, longest = pack([90, 3])
+    qkv = torch.zeros(93, 3, 1, 16)
+    qkv[:, 0, :, 0] = 1000.0
+    qkv[:, 1, :, 0] = 1000.0 - torch.arange(93)[:, None] % 3 / 1024  # logits differ by 0, 1 and 2
+    if not exact:
+        qkv += torch.randn(qkv.shape, generator=torch.Generator().manual_seed(5))
+    _, _, cls = launch(*qkv.unbind(1), cu_seqlens, longest, 1.0, None, *CLS)
+    assert (cls <= 1).all()
+    if exact:
+        sums = torch.stack([cls[0, :90].sum(), cls[0, 90:].sum()])
+        torch.testing.assert_close(sums, torch.ones(2), rtol=1e-6, atol=0)
 
 
 def test_an_image_does_not_feel_its_neighbours(pack: Any) -> None:

@@ -20,7 +20,7 @@ from foveate_benchmarks.kernels import kernel_budgets
 from foveate_kernels.compile_only import compile_only, usage
 
 ROOT = Path(__file__).parent.parent.parent
-ARCHS = ("sm_80", "sm_90", "sm_100")
+ARCHS = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
 
 
 @pytest.fixture(scope="module")

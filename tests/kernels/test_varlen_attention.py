@@ -62,6 +62,27 @@ def test_it_is_softmax_of_scaled_products_times_v(
         torch.testing.assert_close(cls[:, rows].double(), weights[:, 0] * norm, atol=0, rtol=1e-5)
 
 
+@pytest.mark.parametrize("more", [False, True])
+def test_values_of_another_width_are_as_if_padded(more: bool) -> None:
+    q, k, v = packed()
+    wide = torch.cat([v, v.flip(2) / 2], 2)
+    asked = dict.fromkeys(("return_lse", "return_cls", "value_norm"), more)
+    out, _, cls = varlen_attention(q, k, wide, ENDS, 17, **asked)
+    padded = [torch.nn.functional.pad(x, (0, 16)) for x in (q, k)]
+    right, _, right_cls = varlen_attention(*padded, wide, ENDS, 17, scale=0.25, **asked)
+    assert out.shape == (23, 4, 32)
+    torch.testing.assert_close(out, right)
+    if more:
+        torch.testing.assert_close(cls, right_cls)
+
+
+def test_large_logits_give_probabilities() -> None:
+    q, k, v = (500 * x for x in packed())
+    cls = varlen_attention(q, k, v, ENDS, 17, scale=1.0, return_cls=True).cls
+    assert cls is not None
+    torch.testing.assert_close(cls[:, 6:].sum(1), torch.ones(4), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("value_norm", [False, True])
 def test_its_cls_is_cls_importance(value_norm: bool) -> None:
     q, k, v = packed()
@@ -116,7 +137,8 @@ def test_the_compiler_sees_the_operator(more: bool) -> None:
         found = varlen_attention(q, k, v, ends, 17, key_bias=bias, **asked)
         return [x / 2 for x in found if x is not None]
 
-    args = (*packed(), ENDS, torch.linspace(-1, 1, 23))
+    q, k, v = packed()
+    args = (q, k, torch.cat([v, v], 2), ENDS, torch.linspace(-1, 1, 23))
     compiled = torch.compile(half, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*args), half(*args), rtol=0, atol=0)
     op = torch.ops.foveate.varlen_attention.default
@@ -129,6 +151,8 @@ def test_the_compiler_sees_the_operator(more: bool) -> None:
         ({0: torch.zeros(23, 64)}, r"q.shape=\[23, 64\]: expected \[\*, \*, \*\]"),
         ({0: torch.zeros(23, 4, 16).double()}, "q.dtype=torch.float64: expected torch.float16"),
         ({1: torch.zeros(23, 4, 24)}, r"k.shape=\[23, 4, 24\]: expected \[23, 4, 16\]"),
+        ({2: torch.zeros(23, 2, 16)}, r"v.shape=\[23, 2, 16\]: expected \[23, 4, \*\]"),
+        ({2: torch.zeros(23, 4, 12)}, r"v.shape=\[23, 4, 12\]: expected a head_dim of 16, 24"),
         ({2: torch.zeros(23, 4, 16).half()}, "v.dtype=torch.float16: expected torch.float32"),
         ({0: torch.zeros(23, 16, 4).mT}, "q.stride=.*: expected 1 in the last dimension"),
         ({2: torch.zeros(23, 4, 20)[..., :16]}, r"v.stride=\(80, 20, 1\): expected multiples of 8"),

@@ -1,8 +1,9 @@
 """Part ``peers``: attention and selection against what PyTorch offers, at the lengths of levels.
 
 Everybody runs in a CUDA graph of many calls, on inputs that together exceed the L2. Attention of
-ours takes a bias for each key; FlashAttention's packed form takes none, and SDPA none here.
-Selection is ``select_tokens`` and ``compact_tokens`` against the same in PyTorch's operators.
+ours takes a bias for each key, and so does FlexAttention, where a mask of blocks keeps images
+apart; FlashAttention's packed form takes none, and SDPA none here. Selection is ``select_tokens``
+and ``compact_tokens`` against the same in PyTorch's operators.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from foveate_benchmarks.gpu.clock import Clock
 from foveate_benchmarks.gpu.rows import Rows, table, tried
@@ -33,6 +35,7 @@ STAGES = {
 }
 TINY = {"deit-s": (2, 32, 2)}
 ATTENTION = "attention with bias"
+FLEX = "flex-attention with bias"
 FLASH = "flash-attention 2"
 SELECTION = "selection"
 
@@ -60,16 +63,17 @@ def _attention(clock: Clock, heads: int, dim: int, batch: int, n: int) -> dict[s
     contenders: dict[str, tuple[Run, tuple[Any, ...]]] = {
         ATTENTION: (partial(_ours, n=n), (qkv, cu_seqlens, bias)),
         "attention": (partial(_ours, n=n), (qkv, cu_seqlens, None)),
+        FLEX: (_flex(clock, batch, n), (qkv, bias)),
         "sdpa": (_sdpa, (qkv.view(batch, n, 3, heads, dim),)),
     }
     if clock.cuda and find_spec("torch.nn.attention.varlen"):
         contenders[FLASH] = (partial(_flash, n=n), (qkv, cu_seqlens))
-    plain = _ours(qkv, cu_seqlens, None, n=n)
+    biased, plain = (_ours(qkv, cu_seqlens, given, n=n) for given in (bias, None))
 
     def timed(name: str) -> dict[str, float]:
         run, args = contenders[name]
-        if name != ATTENTION:
-            torch.testing.assert_close(run(*args), plain, rtol=2e-2, atol=2e-2)
+        right = biased if name in (ATTENTION, FLEX) else plain
+        torch.testing.assert_close(run(*args), right, rtol=2e-2, atol=2e-2)
         return _rotated(clock, run, args)
 
     return {name: tried(partial(timed, name)) for name in contenders}
@@ -78,6 +82,30 @@ def _attention(clock: Clock, heads: int, dim: int, batch: int, n: int) -> dict[s
 def _ours(qkv: Tensor, cu_seqlens: Tensor, bias: Tensor | None, n: int) -> Tensor:
     q, k, v = qkv.unbind(1)
     return varlen_attention(q, k, v, cu_seqlens, n, key_bias=bias).out
+
+
+def _flex(clock: Clock, batch: int, n: int) -> Run:
+    """FlexAttention on packed rows, compiled where there is a GPU."""
+    image = torch.arange(batch, device=clock.device).repeat_interleave(n)
+
+    def same_image(b: Tensor, h: Tensor, row: Tensor, key: Tensor) -> Tensor:
+        return image[row] == image[key]
+
+    total = batch * n
+    mask: BlockMask = create_block_mask(same_image, None, None, total, total, device=clock.device)
+
+    def run(qkv: Tensor, bias: Tensor) -> Tensor:
+        def add_bias(score: Tensor, b: Tensor, h: Tensor, row: Tensor, key: Tensor) -> Tensor:
+            return score + bias[key]
+
+        q, k, v = qkv.permute(1, 2, 0, 3).unsqueeze(1)
+        out = flex_attention(q, k, v, score_mod=add_bias, block_mask=mask)
+        return out[0].transpose(0, 1)
+
+    if not clock.cuda:
+        return run
+    torch._dynamo.reset()  # or it would run uncompiled from the eighth shape on
+    return cast(Run, torch.compile(run, dynamic=False, fullgraph=True))
 
 
 def _flash(qkv: Tensor, cu_seqlens: Tensor, n: int) -> Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from foveate_benchmarks.kernels.case import SHAPES, Case, lengths, rand
+from foveate_benchmarks.kernels.varlen_attention import WIDE
 
 
 def cases(device: str) -> Iterator[Case]:
-    for shape in SHAPES:
+    for shape in (*SHAPES, *WIDE[:2]):
         q, k, v = rand(shape.rows, 3, shape.heads, shape.head_dim, device=device).unbind(1)
         for value_norm in (False, True):
             read = 2 * (k.numel() + v.numel() * value_norm)

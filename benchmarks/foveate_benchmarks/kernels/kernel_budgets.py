@@ -5,7 +5,9 @@
 A breach is a kernel that takes more registers or shared memory than ``kernel_budgets.json`` grants,
 spills where it did not, needs more shared memory than the GPU has, has lost its matrix
 instructions, or overwrites tiles that it still multiplies. ``--update`` grants what it takes now.
-gfx942 is reported only. Kernels that round to FP8 are left out for GPUs that cannot.
+gfx942 is reported only. Kernels that round to FP8 are left out for GPUs that cannot. Budgets are
+those of one version of Triton: with another, kernels are held to the rest. ``--brief`` compiles the
+largest case of each operator and no other.
 
 An update of everything without a breach also keeps a digest of what the compiler was given. While
 that agrees, compiling again cannot find anything new, and ``make test`` does not.
@@ -34,13 +36,16 @@ SOURCES = (Path(foveate_kernels.__file__).parent, Path(__file__).parent)  # kern
 BUDGETED = ("registers", "shared", "spills", "arrivals")
 
 
-def compiled(op: str, arch: str) -> Iterator[tuple[str, Usage, bool]]:
-    """Every different kernel of an operator: key, usage, whether it must use matrix units."""
+def compiled(op: str, arch: str, brief: bool = False) -> Iterator[tuple[str, Usage, bool]]:
+    """Every different kernel of an operator, or those of its largest case: key, usage, whether it
+    must use matrix units."""
     launch = importlib.import_module(f"foveate_kernels.ops.{op}").launch
     seen: set[str] = set()
-    for case in importlib.import_module(f"foveate_benchmarks.kernels.{op}").cases("meta"):
-        if case.fp8 and not has_fp8(arch):
-            continue
+    cases = list(importlib.import_module(f"foveate_benchmarks.kernels.{op}").cases("meta"))
+    cases = [case for case in cases if has_fp8(arch) or not case.fp8]
+    if brief and cases:
+        cases = [max(cases, key=lambda case: (case.flops, case.bytes))]
+    for case in cases:
         with compile_only(arch) as kernels:
             launch(*case.args)
         launched = [(kernel.hash, usage(kernel)) for kernel in kernels]
@@ -96,17 +101,19 @@ def changed() -> bool:
 def main(
     arch: Annotated[list[str] | None, typer.Option(help="Repeat for several; default all")] = None,
     op: Annotated[list[str] | None, typer.Option(help="Repeat for several; default all")] = None,
+    brief: Annotated[bool, typer.Option(help="Only the largest case of each operator")] = False,
     update: bool = False,
 ) -> None:
     stored = json.loads(BUDGETS.read_text()) if BUDGETS.exists() else {"budgets": {}}
-    if not update and stored.get("triton") != triton.__version__:
+    granted = update or stored.get("triton") == triton.__version__
+    if not granted:
         print(f"budgets are of triton {stored.get('triton')}, this is {triton.__version__}")
     failed = 0
     for name in arch or TARGETS:
         gated = name != "gfx942"
         budgets = stored["budgets"].setdefault(name, {})
         for operator in op or OPS:
-            kernels = list(compiled(operator, name))
+            kernels = list(compiled(operator, name, brief))
             if update:
                 stale = [key for key in budgets if key.startswith(f"{operator}: ")]
                 for key in stale:
@@ -115,7 +122,8 @@ def main(
                 taken = {key_: asdict(found)[key_] or 0 for key_ in BUDGETED}
                 if update and gated:
                     budgets[key] = taken
-                wrong = breaches(name, found, must_multiply, budgets.get(key)) if gated else []
+                budget = budgets.get(key) if granted else {}
+                wrong = breaches(name, found, must_multiply, budget) if gated else []
                 failed += bool(wrong)
                 numbers = "  ".join(f"{k} {v}" for k, v in taken.items())
                 print(f"{name:7} {key:60} {numbers}  {found.tensor_core or ''}", *wrong, sep="  ")
@@ -123,7 +131,7 @@ def main(
             stored["budgets"].pop(name)
     if update:
         stored |= {"triton": triton.__version__, "digest": None}
-        if not (arch or op or failed):
+        if not (arch or op or brief or failed):
             stored["digest"] = digest(stored["budgets"])
         BUDGETS.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")
     if failed:

@@ -18,6 +18,13 @@ ASKED = {
     " cls norm": (False, False, True, True),
 }
 PRUNED = tuple(Shape(f"deit-b b32 n{n}", 32, n, 12, 768) for n in (52, 72, 100))
+WIDE = (  # heads of 72, 80 and 128
+    Shape("so400m/384 b8 n729", 8, 729, 16, 1152),
+    Shape("vit-h b8 n257", 8, 257, 16, 1280),
+    Shape("heads of 128 b8 n197", 8, 197, 8, 1024),
+)
+SLIM = Shape("deit-b, slim, b32 n197", 32, 197, 8, 256)  # queries and keys narrower than values
+SLIM_VALUES = 64
 
 
 def cases(device: str) -> Iterator[Case]:
@@ -25,22 +32,34 @@ def cases(device: str) -> Iterator[Case]:
         for asked in ASKED:
             yield _case(shape, asked, torch.float16, device)
         yield _case(shape, "", torch.bfloat16, device)
+    for shape in WIDE:
+        yield _case(shape, " bias cls", torch.float16, device)
+        yield _case(shape, "", torch.bfloat16, device)
+    for asked in (" bias cls", " cls norm"):
+        yield _case(SLIM, asked, torch.float16, device, SLIM_VALUES)
+    yield _case(WIDE[-1], "", torch.float32, device)
     for shape in SHAPES[:2]:  # both widths of tiles without matrix units
         yield _case(shape, " bias cls", torch.float32, device)
 
 
-def _case(shape: Shape, asked: str, dtype: torch.dtype, device: str) -> Case:
+def _case(
+    shape: Shape, asked: str, dtype: torch.dtype, device: str, v_dim: int | None = None
+) -> Case:
     biased, return_lse, return_cls, value_norm = ASKED[asked]
     heads, dim, rows = shape.heads, shape.head_dim, shape.rows
-    q, k, v = rand(rows, 3, heads, dim, device=device, dtype=dtype).unbind(1)
+    v_dim = v_dim or dim
+    packed = rand(rows, heads * (2 * dim + v_dim), device=device, dtype=dtype)
+    widths = [heads * d for d in (dim, dim, v_dim)]
+    q, k, v = (x.unflatten(1, (heads, -1)) for x in packed.split(widths, 1))
     bias = rand(rows, device=device, dtype=torch.float32) if biased else None
     cu_seqlens = lengths(shape, device)
     args = (q, k, v, cu_seqlens, shape.tokens, dim**-0.5, bias, return_lse, return_cls, value_norm)
     return Case(
         f"{shape.name} {DTYPES[dtype]}{asked}",
         args,
-        flops=4.0 * rows * shape.tokens * heads * dim,
-        bytes=4 * q.numel() * q.itemsize + 4 * rows * (biased + heads * (return_lse + return_cls)),
+        flops=2.0 * rows * shape.tokens * heads * (dim + v_dim),
+        bytes=2 * (q.numel() + v.numel()) * q.itemsize
+        + 4 * rows * (biased + heads * (return_lse + return_cls)),
         tensor_core=dtype != torch.float32,
         peers=_peers(q, k, v, cu_seqlens, shape) if device == "cuda" and not asked else {},
     )

@@ -129,7 +129,7 @@ class Forward:
         score = reducer.score if isinstance(reducer, Prune) else None
         if bias is None and score not in ("cls", "cls-value"):
             maker = self.routes.plain_attention.get(rows.n, maker)
-        if maker == "foveate" and q.shape == v.shape and q.shape[2] in HEAD_DIMS:
+        if maker == "foveate" and q.shape[2] in HEAD_DIMS and v.shape[2] in HEAD_DIMS:
             out = varlen_attention(
                 q,
                 k,
@@ -147,11 +147,14 @@ class Forward:
 
     def _gelu(self, h: Any, rows: Rows, block: Block) -> Any:
         """What fc2 takes of what fc1 takes."""
-        fc1 = block.mlp.fc1
+        fc1, activation = block.mlp.fc1, self.vit.config.activation
         if isinstance(block.mlp.fc2, Fp8Linear):
-            return Fp8Rows(*quantize_rows(fc1(h), self.vit.config.activation))
-        if self.routes.gelu == "foveate" and self.vit.config.activation == "gelu":
+            return Fp8Rows(*quantize_rows(fc1(h), activation))
+        if self.routes.gelu == "foveate" and activation == "gelu":
             return packed_linear(h, fc1.weight, fc1.bias, rows.cu_seqlens[-1:], gelu=True)
+        if activation == "gelu-tanh" and h.is_cuda:
+            # cuBLAS applies this one before it writes. On a CPU the same call takes the exact GELU.
+            return torch._addmm_activation(fc1.bias, h, fc1.weight.T, use_gelu=True)
         return block.mlp.act(fc1(h))
 
     def _norm(

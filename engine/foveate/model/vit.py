@@ -177,8 +177,8 @@ class PatchEmbed(nn.Module):
 def pad_heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Zeros behind the shorter of q, k [..., d] and v [..., e]: they change no product.
 
-    Our kernels demand d = e, and without it fused attention takes twice as long on a CPU. The scale
-    of the logits remains that of d.
+    Without them PyTorch's fused attention takes twice as long on a CPU. The scale of the logits
+    remains that of d.
     """
     d, e = q.shape[-1], v.shape[-1]
     if d < e:

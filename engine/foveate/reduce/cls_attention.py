@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from foveate.model.vit import pad_heads
 from foveate.reduce.rows import Rows, Seen
 from foveate_kernels.ops import cls_importance
 
@@ -22,10 +21,11 @@ def cls_attention(rows: Rows, seen: Seen, *, value_norm: bool) -> Tensor:
     if seen.cls is not None:
         return seen.cls
     return cls_importance(
-        *pad_heads(seen.q, seen.k, seen.v),
+        seen.q,
+        seen.k,
+        seen.v,
         rows.cu_seqlens,
         rows.n,
-        scale=seen.q.shape[2] ** -0.5,
         key_bias=rows.key_bias,
         value_norm=value_norm,
     )

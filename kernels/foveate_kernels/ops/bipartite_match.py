@@ -120,7 +120,7 @@ def bipartite_match_kernel(
     tl.store(mate_ptr + start + a, mate, mask=2 * a < n)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["r"])
 def bipartite_rank_kernel(
     score_ptr,  # [T], as above
     mate_ptr,  # [T]
@@ -176,7 +176,7 @@ def launch(
         C=metric.shape[1],
         **blocks,
     )
-    block = max(triton.next_power_of_2(half), 16)
+    block = max(triton.next_power_of_2(half), 128)  # a row to each thread at the least
     bipartite_rank_kernel[(images,)](
         score,
         mate,

@@ -35,7 +35,7 @@ def reference(
     wide = torch.promote_types(q.dtype, torch.float32)
     parts = []
     for images, rows, n in blocks(cu_seqlens, max_seqlen):
-        shape = images.stop - images.start, n, *q.shape[1:]
+        shape = images.stop - images.start, n, q.shape[1], -1
         q_, k_, v_ = (x[rows].to(wide).view(shape).transpose(1, 2) for x in (q, k, v))
         logits = (q_[:, :, :1] * k_).sum(-1) * scale  # [b, H, n]
         if key_bias is not None:
@@ -79,11 +79,11 @@ def static(
 def cls_importance_kernel(
     q_ptr,  # [T, H, D]
     k_ptr,  # [T, H, D]
-    v_ptr,  # [T, H, D]
+    v_ptr,  # [T, H, E]
     bias_ptr,  # [T]
     cu_ptr,  # [B + 1]
     out_ptr,  # [H, T]
-    stride_qt,
+    stride_qt,  # of q, k and v in units: of eights the compiler sees rows begin at 16 bytes
     stride_qh,
     stride_kt,
     stride_kh,
@@ -92,10 +92,13 @@ def cls_importance_kernel(
     stride_oh,
     scale,
     D: tl.constexpr,
+    E: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     VALUE_NORM: tl.constexpr,
+    UNIT: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    BLOCK_E: tl.constexpr,
 ):
     image = tl.program_id(0)
     head = tl.program_id(1)
@@ -104,18 +107,18 @@ def cls_importance_kernel(
     if n <= 0:
         return
     cols = tl.arange(0, BLOCK_D)
-    q = tl.load(q_ptr + start * stride_qt + head * stride_qh + cols, mask=cols < D, other=0.0).to(
-        tl.float32
-    )
-    k_ptr += start * stride_kt + head * stride_kh
-    v_ptr += start * stride_vt + head * stride_vh
+    q_ptr += start * (stride_qt * UNIT) + head * (stride_qh * UNIT)
+    k_ptr += start * (stride_kt * UNIT) + head * (stride_kh * UNIT)
+    v_ptr += start * (stride_vt * UNIT) + head * (stride_vh * UNIT)
+    q = tl.load(q_ptr + cols, mask=cols < D, other=0.0).to(tl.float32)
     out_ptr += head.to(tl.int64) * stride_oh + start
     top = -1e38  # finite: a first tile without any key must not give inf - inf
     total = 0.0
     for low in range(0, n, BLOCK_N):
         rows = low + tl.arange(0, BLOCK_N)
         tile = (rows < n)[:, None] & (cols < D)[None, :]
-        k = tl.load(k_ptr + rows[:, None] * stride_kt + cols[None, :], mask=tile, other=0.0)
+        k_at = rows[:, None] * (stride_kt * UNIT) + cols[None, :]
+        k = tl.load(k_ptr + k_at, mask=tile, other=0.0)
         logits = tl.sum(k.to(tl.float32) * q[None, :], 1) * scale
         if HAS_BIAS:
             logits += tl.load(bias_ptr + start + rows, mask=rows < n, other=0.0)
@@ -130,9 +133,10 @@ def cls_importance_kernel(
         logits = tl.load(out_ptr + rows, mask=rows < n, other=0.0)
         score = tl.exp(logits - top) / total
         if VALUE_NORM:
-            tile = (rows < n)[:, None] & (cols < D)[None, :]
-            v = tl.load(v_ptr + rows[:, None] * stride_vt + cols[None, :], mask=tile, other=0.0)
-            v = v.to(tl.float32)
+            v_cols = tl.arange(0, BLOCK_E)
+            tile = (rows < n)[:, None] & (v_cols < E)[None, :]
+            v_at = rows[:, None] * (stride_vt * UNIT) + v_cols[None, :]
+            v = tl.load(v_ptr + v_at, mask=tile, other=0.0).to(tl.float32)
             score *= tl.sqrt(tl.sum(v * v, 1))
         tl.store(out_ptr + rows, score, mask=rows < n)
 
@@ -150,6 +154,8 @@ def launch(
     _check(q, k, v, cu_seqlens, max_seqlen, key_bias)
     out = _empty(q)
     images, heads, dim = cu_seqlens.shape[0] - 1, q.shape[1], q.shape[2]
+    strides = [stride for x in (q, k, v) for stride in x.stride()[:2]]
+    unit = 1 if any(stride % 8 for stride in strides) else 8
     if images == 0 or q.shape[0] == 0:
         return out
     cls_importance_kernel[(images, heads)](
@@ -159,16 +165,17 @@ def launch(
         key_bias,
         cu_seqlens,
         out,
-        *q.stride()[:2],
-        *k.stride()[:2],
-        *v.stride()[:2],
+        *(stride // unit for stride in strides),
         out.stride(0),
         scale,
         D=dim,
+        E=v.shape[2],
         HAS_BIAS=key_bias is not None,
         VALUE_NORM=value_norm,
+        UNIT=unit,
         BLOCK_N=128,
         BLOCK_D=triton.next_power_of_2(dim),
+        BLOCK_E=triton.next_power_of_2(v.shape[2]),
         num_warps=4,
     )
     return out
@@ -188,8 +195,9 @@ def cls_importance(
     """Attention of each image's first row to each of its rows, weighted by value norms on demand.
 
     Args:
-        q, k, v: [T, H, D] float16, bfloat16 or float32, strides free but the last; D <= 128. Only
-            the rows at ``cu_seqlens[:-1]`` of ``q`` are read; ``v`` only for ``value_norm``.
+        q, k: [T, H, D] float16, bfloat16 or float32, strides free but the last; D <= 128. Only
+            the rows at ``cu_seqlens[:-1]`` of ``q`` are read.
+        v: [T, H, E] likewise, read only for ``value_norm``; E may differ from D.
         cu_seqlens: [B + 1] int32.
         max_seqlen: upper bound of an image's rows.
         scale: of the logits; D ** -0.5 unless given.
@@ -218,9 +226,10 @@ def _check(
 ) -> None:
     check("q", q, (None, None, None), dtypes)
     check("k", k, q.shape, (q.dtype,))
-    check("v", v, q.shape, (q.dtype,))
-    if not 1 <= q.shape[2] <= 128:
-        raise ValueError(f"q.shape={list(q.shape)}: expected a head_dim of 1 to 128")
+    check("v", v, (*q.shape[:2], None), (q.dtype,))
+    for name, x in (("q", q), ("v", v)):
+        if not 1 <= x.shape[2] <= 128:
+            raise ValueError(f"{name}.shape={list(x.shape)}: expected a head_dim of 1 to 128")
     if key_bias is not None:
         check("key_bias", key_bias, (q.shape[0],), (torch.float32,))
     check_lengths(cu_seqlens, q.shape[0], max_seqlen)

@@ -152,7 +152,7 @@ def launch(x: Tensor, dest: Tensor, cu_seqlens: Tensor, max_seqlen: int, prefix:
         kept_count,
         prefix,
         FOLDED=FOLDED,
-        BLOCK=min(max(triton.next_power_of_2(max_seqlen), 32), 1024),
+        BLOCK=min(max(triton.next_power_of_2(max_seqlen), 128), 1024),
         num_warps=4,
     )
     blocks = tiles(x)

@@ -83,7 +83,7 @@ def static(
     return out, torch.arange(images + 1, dtype=torch.int32) * left, sums.view(-1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["capacity"])  # it depends on T
 def merge_groups_kernel(
     x_ptr,  # [T, C]
     dest_ptr,  # [T]
@@ -199,7 +199,7 @@ def launch(
         capacity,
         C=dim,
         HAS_SIZES=sizes is not None,
-        BLOCK_B=triton.next_power_of_2(images),
+        BLOCK_B=max(64, triton.next_power_of_2(images)),
         BLOCK_G=64,
         BLOCK_T=32,
         BLOCK_C=block_c,

@@ -14,10 +14,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from foveate_kernels.checks import FLOATS, check, check_one_device
 from foveate_kernels.library import register
-from foveate_kernels.matmul import MULTIPROCESSORS, check_linear, linear_tile, tile_for
+from foveate_kernels.matmul import (
+    MULTIPROCESSORS,
+    check_linear,
+    linear_tile,
+    linear_write,
+    takes_descriptors,
+    tile_at,
+    tile_for,
+)
 
 __all__ = ["packed_linear"]
 
@@ -72,6 +81,41 @@ def packed_linear_kernel(
         )
 
 
+@triton.jit(do_not_specialize_on_alignment=["rows_ptr"])
+def packed_linear_descriptor_kernel(
+    x_desc,  # [T, K], in tiles of [BLOCK_M, BLOCK_K]
+    weight_desc,  # [N, K], in tiles of [BLOCK_N, BLOCK_K]
+    bias_ptr,  # [N]
+    rows_ptr,  # [1]
+    out_ptr,  # [T, N]
+    stride_ot,
+    N,
+    K,
+    GELU: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    rows = tl.load(rows_ptr)
+    down = tl.cdiv(rows, BLOCK_M)
+    across = tl.cdiv(N, BLOCK_N)
+    # One loop over tiles and their depth: the next tile is fetched while this one is written.
+    for tile in tl.range(tl.program_id(0), down * across, tl.num_programs(0), flatten=True):
+        row, col = tile_at(tile, down, across)
+        row *= BLOCK_M
+        col *= BLOCK_N
+        out = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for low in range(0, K, BLOCK_K):
+            x = x_desc.load([row, low])
+            weight = weight_desc.load([col, low])
+            out = tl.dot(x, weight.T, out)
+        # One half after the other: a whole tile in the layout of stores would leave no registers.
+        halves = tl.permute(tl.reshape(out, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1))
+        left, right = tl.split(halves)
+        linear_write(left, bias_ptr, out_ptr, stride_ot, row, col, rows, N, GELU)
+        linear_write(right, bias_ptr, out_ptr, stride_ot, row, col + BLOCK_N // 2, rows, N, GELU)
+
+
 def launch(x: Tensor, weight: Tensor, bias: Tensor, rows: Tensor, gelu: bool) -> Tensor:
     _check(x, weight, bias, rows, FLOATS)
     out = _empty(x, weight)
@@ -80,6 +124,24 @@ def launch(x: Tensor, weight: Tensor, bias: Tensor, rows: Tensor, gelu: bool) ->
         return out
     tile = tile_for(x, weight)
     programs = min(MULTIPROCESSORS * tile.resident, tile.cover(total, cols))
+    if takes_descriptors(tile, x, weight):
+        packed_linear_descriptor_kernel[(programs,)](
+            TensorDescriptor.from_tensor(x, [tile.rows, tile.depth]),
+            TensorDescriptor.from_tensor(weight, [tile.cols, tile.depth]),
+            bias,
+            rows,
+            out,
+            out.stride(0),
+            cols,
+            inner,
+            GELU=gelu,
+            BLOCK_M=tile.rows,
+            BLOCK_N=tile.cols,
+            BLOCK_K=tile.depth,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
+        return out
     packed_linear_kernel[(programs,)](
         x,
         weight,
@@ -115,8 +177,8 @@ def packed_linear(
         gelu: pass what is written through exact GELU.
 
     Returns:
-        [T, N] in the dtype of ``x``. On a GPU spare rows are neither read nor written; elsewhere
-        they hold whatever follows from ``x``.
+        [T, N] in the dtype of ``x``. On a GPU spare rows are not written, and what they hold in
+        ``x`` is of no account; elsewhere they hold whatever follows from ``x``.
 
     Raises:
         ValueError: an argument is not as above; the message names it, its value and the limit.

@@ -119,9 +119,10 @@ def _mean(scores: Tensor) -> Tensor:
     return total / scores.shape[0]
 
 
-@triton.jit(  # counts and sizes vary by level and batch: one compilation for all
-    do_not_specialize=["stride_h", "numerator", "denominator", "low", "high", "prefix"]
-)
+_COUNTS = ["stride_h", "heads", "numerator", "denominator", "low", "high", "prefix"]
+
+
+@triton.jit(do_not_specialize=[*_COUNTS, "folds", "gone"])  # one compilation for levels and batches
 def select_tokens_kernel(
     scores_ptr,  # [H, T]
     cu_ptr,  # [B + 1]
@@ -139,11 +140,11 @@ def select_tokens_kernel(
     low,
     high,
     prefix,
+    folds,  # 1: rows that go become one package
+    gone,  # where they go
     HAS_KEEP: tl.constexpr,
     HAS_THRESHOLD: tl.constexpr,
     HAS_SUFFIX: tl.constexpr,
-    PACKAGE: tl.constexpr,
-    GONE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     image = tl.program_id(0)
@@ -174,16 +175,13 @@ def select_tokens_kernel(
     k = tl.maximum(tl.minimum(k, candidates), 0)
 
     stays = top_mask(sortable(weight), candidate, k) | (position < prefix)
+    last = n - suffix  # from here on rows are no candidates: they stay, if not in a new package
     packaged = suffix
-    if PACKAGE:
-        if k < candidates:
-            packaged = 1
-        else:
-            stays = stays | (position >= n - suffix)
-    else:
-        stays = stays | (position >= n - suffix)
-    stays = stays & inside
-    dest = tl.where(stays, tl.cumsum(stays.to(tl.int32), 0) - 1, GONE)
+    if (folds != 0) & (k < candidates):
+        last = n
+        packaged = 1
+    stays = (stays | (position >= last)) & inside
+    dest = tl.where(stays, tl.cumsum(stays.to(tl.int32), 0) - 1, gone)
     tl.store(dest_ptr + start + position, dest, mask=inside)
     tl.store(weight_ptr + start + position, weight, mask=inside)
     tl.store(packaged_ptr + image, packaged)
@@ -207,7 +205,7 @@ def launch(
     _check(scores, cu_seqlens, max_seqlen, keep, suffix)
     dest, count, packaged, weight = _empty(scores, cu_seqlens)
     if count.shape[0] > 0:
-        block = triton.next_power_of_2(max(max_seqlen, 16))
+        block = triton.next_power_of_2(max(max_seqlen, 128))  # a row to each thread at the least
         select_tokens_kernel[(count.shape[0],)](
             scores,
             cu_seqlens,
@@ -225,11 +223,11 @@ def launch(
             low,
             high,
             prefix,
+            int(fate == "package"),
+            DROPPED if fate == "drop" else FOLDED,
             HAS_KEEP=keep is not None,
             HAS_THRESHOLD=threshold is not None,
             HAS_SUFFIX=suffix is not None,
-            PACKAGE=fate == "package",
-            GONE=DROPPED if fate == "drop" else FOLDED,
             BLOCK=block,
             num_warps=4 if block <= 512 else 8,
         )

@@ -32,7 +32,7 @@ LOWEST = tl.constexpr(-1e38)  # finite: a first tile without any key must not gi
 class Attention(NamedTuple):
     """What :func:`varlen_attention` returns.
 
-    out: [T, H, D] in the dtype of q, contiguous.
+    out: [T, H, E] in the dtype of q, contiguous.
     lse: [H, T] float32, log of the sum of the exponentials of a row's logits; None unless asked.
     cls: [H, T] float32, attention of the image's first row to each row; None unless asked.
     """
@@ -59,7 +59,7 @@ def reference(
     _check(
         (*FLOATS, torch.float64), q, k, v, cu_seqlens, max_seqlen, key_bias, return_cls, value_norm
     )
-    outputs = out, lse, cls = _empty(q, return_lse, return_cls)
+    outputs = out, lse, cls = _empty(q, v, return_lse, return_cls)
     wide = torch.promote_types(q.dtype, torch.float32)
     fused = q.dtype == torch.float32 and not return_lse and not return_cls
     for low, high in pairwise(cu_seqlens.tolist()):
@@ -77,11 +77,10 @@ def reference(
         logits = queries @ keys.mT * scale
         if bias is not None:
             logits += bias
-        sums = logits.logsumexp(-1)
-        weights = (logits - sums.unsqueeze(-1)).exp()
+        weights = logits.softmax(-1)
         out[low:high] = (weights @ values).transpose(0, 1)
         if return_lse:
-            lse[:, low:high] = sums
+            lse[:, low:high] = logits.logsumexp(-1)
         if return_cls:
             norm = values.norm(dim=-1) if value_norm else 1.0
             cls[:, low:high] = weights[:, 0] * norm
@@ -92,10 +91,10 @@ def reference(
 def varlen_attention_kernel(
     q_ptr,  # [T, H, D]
     k_ptr,  # [T, H, D]
-    v_ptr,  # [T, H, D]
+    v_ptr,  # [T, H, E]
     bias_ptr,  # [T]
     cu_ptr,  # [B + 1]
-    out_ptr,  # [T, H, D]
+    out_ptr,  # [T, H, E]
     lse_ptr,  # [H, T]
     cls_ptr,  # [H, T]
     stride_qt,  # of q, k and v in eights: whatever D, the compiler sees rows begin at 16 bytes
@@ -109,6 +108,7 @@ def varlen_attention_kernel(
     stride_ch,
     scale,
     D: tl.constexpr,
+    E: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     RETURN_LSE: tl.constexpr,
     RETURN_CLS: tl.constexpr,
@@ -116,6 +116,7 @@ def varlen_attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    BLOCK_E: tl.constexpr,
 ):
     tile = tl.program_id(0)
     head = tl.program_id(1).to(tl.int64)
@@ -129,12 +130,13 @@ def varlen_attention_kernel(
     k_ptr += start * (stride_kt * 8) + head * (stride_kh * 8)
     v_ptr += start * (stride_vt * 8) + head * (stride_vh * 8)
     cols = tl.arange(0, BLOCK_D)
+    v_cols = tl.arange(0, BLOCK_E)
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     q_tile = (rows < n)[:, None] & (cols < D)[None, :]
     q = tl.load(q_ptr + rows[:, None] * (stride_qt * 8) + cols[None, :], mask=q_tile, other=0.0)
     top = tl.full([BLOCK_M], LOWEST, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
-    acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    acc = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)
     for low in range(0, n, BLOCK_N):
         keys = low + tl.arange(0, BLOCK_N)
         k_tile = (keys < n)[:, None] & (cols < D)[None, :]
@@ -150,22 +152,26 @@ def varlen_attention_kernel(
         weights = tl.exp2(logits - new_top[:, None])
         shrink = tl.exp2(top - new_top)
         total = total * shrink + tl.sum(weights, 1)
-        v = tl.load(v_ptr + keys[:, None] * (stride_vt * 8) + cols[None, :], mask=k_tile, other=0.0)
+        v_tile = (keys < n)[:, None] & (v_cols < E)[None, :]
+        v_at = keys[:, None] * (stride_vt * 8) + v_cols[None, :]
+        v = tl.load(v_ptr + v_at, mask=v_tile, other=0.0)
         acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
         top = new_top
-    out_ptr += start * stride_ot + head * D
+    out_ptr += start * stride_ot + head * E
     out = acc / total[:, None]
-    tl.store(out_ptr + rows[:, None] * stride_ot + cols[None, :], out, mask=q_tile)
-    lse = top + tl.log2(total)
+    out_tile = (rows < n)[:, None] & (v_cols < E)[None, :]
+    tl.store(out_ptr + rows[:, None] * stride_ot + v_cols[None, :], out, mask=out_tile)
     if RETURN_LSE:
-        tl.store(lse_ptr + head * stride_lh + start + rows, lse / LOG2E, mask=rows < n)
+        lse = (top + tl.log2(total)) / LOG2E
+        tl.store(lse_ptr + head * stride_lh + start + rows, lse, mask=rows < n)
     if RETURN_CLS:
         # One row times the keys once more: to keep its logits in the loop above would put a branch
         # between the matrix instructions, and ptxas then runs them one at a time.
         if tile == 0:
             cls_ptr += head * stride_ch + start
             first = tl.load(q_ptr + cols, mask=cols < D, other=0.0).to(tl.float32)
-            first_lse = tl.sum(tl.where(rows == 0, lse, 0.0), 0)
+            first_top = tl.sum(tl.where(rows == 0, top, 0.0), 0)
+            share = 1.0 / tl.sum(tl.where(rows == 0, total, 0.0), 0)
             for low in range(0, n, BLOCK_N):
                 keys = low + tl.arange(0, BLOCK_N)
                 k_tile = (keys < n)[:, None] & (cols < D)[None, :]
@@ -175,13 +181,13 @@ def varlen_attention_kernel(
                 logit = tl.sum(k.to(tl.float32) * first[None, :], 1) * (scale * LOG2E)
                 if HAS_BIAS:
                     logit += tl.load(bias_ptr + start + keys, mask=keys < n, other=0.0) * LOG2E
-                score = tl.exp2(logit - first_lse)
+                # Less the largest logit, and then divided: their log-sum-exp is rounded, which
+                # large logits feel. Summed up another way, a logit may be above the largest.
+                score = tl.exp2(tl.minimum(logit - first_top, 0.0)) * share
                 if VALUE_NORM:
-                    v = tl.load(
-                        v_ptr + keys[:, None] * (stride_vt * 8) + cols[None, :],
-                        mask=k_tile,
-                        other=0.0,
-                    ).to(tl.float32)
+                    v_tile = (keys < n)[:, None] & (v_cols < E)[None, :]
+                    v_at = keys[:, None] * (stride_vt * 8) + v_cols[None, :]
+                    v = tl.load(v_ptr + v_at, mask=v_tile, other=0.0).to(tl.float32)
                     score *= tl.sqrt(tl.sum(v * v, 1))
                 tl.store(cls_ptr + keys, score, mask=keys < n)
 
@@ -209,12 +215,12 @@ def launch(
     value_norm: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check(FLOATS, q, k, v, cu_seqlens, max_seqlen, key_bias, return_cls, value_norm)
-    outputs = out, lse, cls = _empty(q, return_lse, return_cls)
-    rows, heads, dim = q.shape
+    outputs = out, lse, cls = _empty(q, v, return_lse, return_cls)
+    (rows, heads, dim), v_dim = q.shape, v.shape[2]
     images = cu_seqlens.shape[0] - 1
     if images == 0 or rows == 0:
         return outputs
-    tiles = _tiles(q.dtype, dim, max_seqlen)
+    tiles = _tiles(q.dtype, max(dim, v_dim), max_seqlen)
     varlen_attention_kernel[(triton.cdiv(max_seqlen, tiles["BLOCK_M"]), heads, images)](
         q,
         k,
@@ -230,11 +236,13 @@ def launch(
         cls.stride(0),
         scale,
         D=dim,
+        E=v_dim,
         HAS_BIAS=key_bias is not None,
         RETURN_LSE=return_lse,
         RETURN_CLS=return_cls,
         VALUE_NORM=value_norm,
         BLOCK_D=triton.next_power_of_2(dim),
+        BLOCK_E=triton.next_power_of_2(v_dim),
         **tiles,
     )
     return outputs
@@ -256,8 +264,9 @@ def varlen_attention(
     """Attention of each row to the rows of its image: softmax(scale q kᵀ + key_bias) v.
 
     Args:
-        q, k, v: [T, H, D] float16, bfloat16 or float32, D a multiple of 8 from 16 to 128. Strides
+        q, k: [T, H, D] float16, bfloat16 or float32, D a multiple of 8 from 16 to 128. Strides
             are multiples of 8, the last is 1: views of a packed [T, 3, H, D] do.
+        v: [T, H, E] likewise; E may differ from D, as in models whose heads were pruned.
         cu_seqlens: [B + 1] int32.
         max_seqlen: upper bound of an image's rows.
         scale: of the logits; D ** -0.5 unless given.
@@ -293,9 +302,12 @@ def _check(
 ) -> None:
     check("q", q, (None, None, None), dtypes)
     check("k", k, q.shape, (q.dtype,))
-    check("v", v, q.shape, (q.dtype,))
-    if q.shape[2] not in HEAD_DIMS:
-        raise ValueError(f"q.shape={list(q.shape)}: expected a head_dim of 16, 24, 32, ... 128")
+    check("v", v, (*q.shape[:2], None), (q.dtype,))
+    for name, x in (("q", q), ("v", v)):
+        if x.shape[2] not in HEAD_DIMS:
+            raise ValueError(
+                f"{name}.shape={list(x.shape)}: expected a head_dim of 16, 24, 32, ... 128"
+            )
     for name, x in (("q", q), ("k", k), ("v", v)):
         if any(x.shape[i] > 1 and x.stride(i) % 8 for i in (0, 1)):
             raise ValueError(f"{name}.stride={x.stride()}: expected multiples of 8, then 1")
@@ -312,12 +324,14 @@ def _check(
     check_one_device(q=q, k=k, v=v, cu_seqlens=cu_seqlens, key_bias=key_bias)
 
 
-def _empty(q: Tensor, return_lse: bool, return_cls: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _empty(
+    q: Tensor, v: Tensor, return_lse: bool, return_cls: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     wide = torch.promote_types(q.dtype, torch.float32)
     rows, heads, _ = q.shape
     lse = q.new_empty((heads, rows) if return_lse else (0, 0), dtype=wide)
     cls = q.new_empty((heads, rows) if return_cls else (0, 0), dtype=wide)
-    return q.new_empty(q.shape), lse, cls
+    return q.new_empty(v.shape), lse, cls
 
 
 def _fake(
@@ -332,7 +346,7 @@ def _fake(
     return_cls: bool,
     value_norm: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty(q, return_lse, return_cls)
+    return _empty(q, v, return_lse, return_cls)
 
 
 _op = register(

@@ -166,7 +166,7 @@ def vwt_assign_kernel(
     tl.store(word_ptr + to, best_word, mask=in_rows)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total", "words", "splits"])
 def best_split_kernel(
     score_ptr,  # [S, T]
     split_word_ptr,  # [S, T]
