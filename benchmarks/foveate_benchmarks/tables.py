@@ -672,6 +672,37 @@ def fp8(data: Mapping[str, Any]) -> str:
     return _told(_table(data["levels"], columns), about, "ladders.fp8")
 
 
+def gpu_host_path(data: Mapping[str, Any]) -> str:
+    batches: Columns = (
+        ("a batch of one-image requests", lambda row: row[0]),
+        ("host, ms", lambda row: f"{row[1]:.3f}"),
+    )
+    served: Columns = (
+        ("requests under way", lambda row: row[0]),
+        ("images/s, one batch at a time", lambda row: f"{row[1]['images_per_s']:.0f}"),
+        ("images/s, two under way", lambda row: f"{row[2]['images_per_s']:.0f}"),
+        ("the same, ratio by turn", lambda row: _range(row[3], 2)),
+        (
+            "model process, µs an image",
+            lambda row: " / ".join(
+                f"{each['model_process_us_per_image']:.0f}" for each in row[1:3]
+            ),
+        ),
+    )
+    rows = []
+    for load in data["loads"]:
+        one, two = (f"{who}, {load}" for who in ("one batch at a time", "two batches under way"))
+        turns = zip(data["turns"][one], data["turns"][two], strict=True)
+        ratios = [b["images_per_s"] / a["images_per_s"] for a, b in turns]
+        rows.append((load, data["served"][one], data["served"][two], ratios))
+    bars = ", ".join(name for name, met in data["bars"].items() if not met) or "none"
+    return (
+        f"{_table([*data['host_ms'].items()], batches)}\n\n{_table(rows, served)}\n\n"
+        f"Bars missed: {bars}. {data['processor']}, {data['cpus']} CPUs for server, model "
+        "and client; `python -m foveate_benchmarks.serving.gpu_host_path`."
+    )
+
+
 def start_up(data: Mapping[str, Any]) -> str:
     columns: Columns = (
         ("start", lambda row: row[0]),
@@ -686,8 +717,8 @@ def start_up(data: Mapping[str, Any]) -> str:
     )
 
 
-def _range(values: Sequence[float]) -> str:
-    return f"{min(values):.1f}–{max(values):.1f}"
+def _range(values: Sequence[float], digits: int = 1) -> str:
+    return f"{min(values):.{digits}f}–{max(values):.{digits}f}"
 
 
 _TABLES = {
@@ -705,6 +736,7 @@ _TABLES = {
     **{name: ("cpu_peers", table) for name, table in cpu.TABLES.items()},
     "precision": ("precision", precision),
     "fp8": ("fp8", fp8),
+    "gpu-host-path": ("gpu_host_path", gpu_host_path),
     "start-up": ("start_up", start_up),
     "burst": ("burst", burst),
     "control": ("control", control),

@@ -41,6 +41,7 @@ class EmulatedEngine(GraphEngine):
     ) -> None:
         super().__init__(prepared, torch.device("cpu"), max_batch, torch.float32)
         self._overlaps, self._looks = overlaps, looks
+        self.threads = 2  # of one, the CPU time would be measured, and a pass takes none
         self._busy_until = 0.0
         self._scores.host[:, 0] = 1.0
         for level, variant, size in self._passes:

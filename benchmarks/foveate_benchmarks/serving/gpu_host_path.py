@@ -29,12 +29,14 @@ import typer
 
 from foveate.images.preprocess import Preprocess
 from foveate.importers.entry import Placement, new_entry
+from foveate.inference.latency import processor
 from foveate.inference.prepared import PreparedLadder
 from foveate.levels.ladder import Ladder, Level, Quality
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViTConfig, save_vit
 from foveate.reduce.prune import Prune
 from foveate.settings import state_dir
+from foveate.usable_cpus import usable_cpus
 from foveate_benchmarks.gpu.models import random_vit
 from foveate_benchmarks.results import conclude
 from foveate_benchmarks.serving.emulated_gpu import EmulatedEngine
@@ -77,7 +79,7 @@ def main(quick: bool = False) -> None:
                 with emulated(repository, overlap, PASS_S, IMAGE_S) as (address, stub):
                     for images, under_way in LOADS:
                         who = "two batches under way" if overlap else "one batch at a time"
-                        key = f"{who}, {under_way} requests of {images}"
+                        key = f"{who}, {_load_name(images, under_way)}"
                         found = _load(address, stub, images, under_way, seconds)
                         served.setdefault(key, []).append(found)
                         print(f"{key}: {found}", flush=True)
@@ -92,7 +94,21 @@ def main(quick: bool = False) -> None:
         )
         for batch, bar in BARS_MS.items()
     }
-    conclude("gpu_host_path", checks, not quick, host_ms=host_ms, served=best, turns=served)
+    conclude(
+        "gpu_host_path",
+        checks,
+        not quick,
+        processor=processor(),
+        cpus=usable_cpus(),
+        loads=[_load_name(*load) for load in LOADS],
+        host_ms=host_ms,
+        served=best,
+        turns=served,
+    )
+
+
+def _load_name(images: int, under_way: int) -> str:
+    return f"{under_way} of {images} image{'s' * (images > 1)}"
 
 
 def _host(prepared: PreparedLadder, rounds: int) -> dict[str, float]:
