@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate_benchmarks.gpu.asked import Asked
 from foveate_benchmarks.gpu.clock import Clock
 from foveate_benchmarks.gpu.rows import Rows, table, tried
 from foveate_kernels.ops import compact_tokens, select_tokens, varlen_attention
@@ -40,7 +41,7 @@ Run = Callable[..., object]
 
 
 @torch.inference_mode()
-def measure(rows: Rows, clock: Clock, name: None) -> None:
+def measure(rows: Rows, clock: Clock, asked: Asked) -> None:
     torch.manual_seed(0)
     for model, (heads, dim, batch) in (TINY if clock.quick else MODELS).items():
         for n in (17, 29) if clock.quick else LENGTHS:
@@ -128,7 +129,7 @@ def _torch_select(scores: Tensor, x: Tensor, cu_seqlens: Tensor, n: int, keep: i
     return torch.cat([kept, package], 1).flatten(0, 1)
 
 
-def report(rows: Rows, name: None) -> dict[str, bool]:
+def report(rows: Rows, asked: Asked) -> dict[str, bool]:
     bars: dict[str, bool] = {}
     lines = []
     for key, row in rows.items():
