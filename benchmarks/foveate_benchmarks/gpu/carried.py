@@ -56,7 +56,7 @@ UNUSED = (
     "bin",
 )
 WITH_SYMBOLS = ("ml_dtypes/*.so", "rapidjson.*.so", "_brotli.*.so")  # for debuggers, most of them
-LIMIT_S = 40  # to lay it out
+LIMIT_S = 35  # to lay it out
 ARCHIVE, LIBPYTHON = "site.tar.xz", f"libpython{PYTHON}.so.1.0"
 DRIVER = ("/usr/local/nvidia/lib64", "/usr/lib/wsl/lib")  # where a driver may be mounted
 

@@ -9,7 +9,7 @@ import psutil
 
 __all__ = ["end"]
 
-_GONE_S = 5.0
+_GONE_S = 1.0
 
 
 def end(pid: int, grace_s: float = 0.0) -> None:

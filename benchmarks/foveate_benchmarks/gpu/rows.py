@@ -1,4 +1,4 @@
-"""The results of one part of ``foveate_benchmarks.gpu``: a JSON file that is whole after every row."""
+"""The results of a part of ``foveate_benchmarks.gpu``: a JSON file, whole after every row."""
 
 from __future__ import annotations
 
@@ -166,7 +166,9 @@ def _errors(row: Any) -> Iterator[str]:
 
 def _described(error: Exception) -> dict[str, Any]:
     last = traceback.extract_tb(error.__traceback__)[-1]
-    text = f"{type(error).__name__}: {error}"[:1000]
+    text = f"{type(error).__name__}: {error}"
+    if len(text) > 2500:  # a log says at its end what happened
+        text = f"{text[:500]} … {text[-2000:]}"
     return {"error": text, "at": f"{Path(last.filename).name}:{last.lineno}"}
 
 
