@@ -34,13 +34,13 @@ DOCUMENTS = (
 def render(text: str, results: Path = RESULTS) -> str:
     """``text`` with its tables made anew."""
     for name, (file, table) in _TABLES.items():
-        path = results / f"{file}.json"
-        if f"<!-- {name} -->" not in text or not path.exists():  # not measured yet
+        paths = sorted(results.glob(f"{file}.json"))  # of several devices, perhaps
+        if f"<!-- {name} -->" not in text or not paths:  # not measured yet
             continue
-        data = json.loads(path.read_text())
+        made = "\n\n".join(table(json.loads(path.read_text())) for path in paths)
         before, start, rest = text.partition(f"<!-- {name} -->")
         _, end, after = rest.partition(f"<!-- /{name} -->")
-        text = f"{before}{start}\n{table(data)}\n{end}{after}"
+        text = f"{before}{start}\n{made}\n{end}{after}"
     return text
 
 
@@ -484,7 +484,8 @@ def ablation(data: Mapping[str, Any]) -> str:
     return _table(data["ablation"], columns)
 
 
-def gpu_model(data: Mapping[str, Any]) -> str:
+def gpu_model(title: str, model: str) -> Callable[[Mapping[str, Any]], str]:
+    """Milliseconds, images a second and energy of every level and peer that was measured."""
     titles = {
         "dense eager": "timm, call by call",
         "dense graph": "timm, CUDA graph",
@@ -496,31 +497,100 @@ def gpu_model(data: Mapping[str, Any]) -> str:
         "vwt-intra foveate": "**vwt-intra, half the patches**",
         "tome": "ToMe, our kernels",
     }
-    columns: list[tuple[str, Column]] = [("DeiT-B, fp16", titles.__getitem__)]
 
-    def best(batch: int, key: str, form: str) -> Column:
-        def cell(name: str) -> str:
-            rows = [r for k, r in data["rows"].items() if k.startswith(f"b{batch} {name}")]
-            timed = [row for row in rows if "ms" in row]
-            return format(min(timed, key=lambda row: row["ms"])[key], form) if timed else "–"
+    def table(data: Mapping[str, Any]) -> str:
+        def timed(name: str, batch: int) -> list[Mapping[str, Any]]:
+            rows = (row for key, row in data["rows"].items() if key.startswith(f"b{batch} {name}"))
+            return [row for row in rows if "ms" in row]
 
-        return cell
+        def best(batch: int, key: str, form: str) -> Column:
+            def cell(name: str) -> str:
+                rows = timed(name, batch)
+                return format(min(rows, key=lambda row: row["ms"])[key], form) if rows else "–"
 
-    def millijoules(batch: int) -> Column:
-        def cell(name: str) -> str:
-            row = data["rows"].get(f"b{batch} {name.removesuffix(' foveate')} energy", {})
-            joules = row.get("joules_per_image") if name.endswith(" foveate") else None
-            return "–" if joules is None else f"{1e3 * joules:.0f}"
+            return cell
 
-        return cell
+        def millijoules(batch: int) -> Column:
+            def cell(name: str) -> str:
+                row = data["rows"].get(f"b{batch} {name.removesuffix(' foveate')} energy", {})
+                joules = row.get("joules_per_image") if name.endswith(" foveate") else None
+                return "–" if joules is None else f"{1e3 * joules:.0f}"
 
-    for batch in sorted({int(key.split()[0][1:]) for key in data["rows"]}):
-        columns += [
-            (f"batch {batch}, ms", best(batch, "ms", ".3f")),
-            ("images/s", best(batch, "images_per_s", ".0f")),
-            ("mJ/image", millijoules(batch)),
-        ]
-    return _told(_table(titles, columns), _gpu(data), "gpu model deit-b")
+            return cell
+
+        batches = sorted({int(key.split()[0][1:]) for key in data["rows"]})
+        columns: list[tuple[str, Column]] = [(f"{title}, fp16", titles.__getitem__)]
+        for batch in batches:
+            columns += [
+                (f"batch {batch}, ms", best(batch, "ms", ".3f")),
+                ("images/s", best(batch, "images_per_s", ".0f")),
+            ]
+            if any(
+                key.startswith(f"b{batch} ") and key.endswith(" energy") for key in data["rows"]
+            ):
+                columns.append(("mJ/image", millijoules(batch)))
+        measured = [name for name in titles if any(timed(name, batch) for batch in batches)]
+        return _told(_table(measured, columns), _gpu(data), f"gpu model {model}")
+
+    return table
+
+
+def gpu_served(data: Mapping[str, Any]) -> str:
+    rows = [(key, row) for key, row in data["rows"].items() if "images_per_s" in row]
+
+    def number(name: str, form: str) -> Column:
+        return lambda item: "–" if item[1].get(name) is None else format(item[1][name], form)
+
+    columns: Columns = [
+        ("images a request, level", lambda item: item[0].removeprefix("b")),
+        ("images/s", number("images_per_s", ".0f")),
+        ("p50, ms", number("p50_ms", ".1f")),
+        ("p99, ms", number("p99_ms", ".1f")),
+        ("in flight", number("requests_in_flight", "d")),
+        ("mean batch", number("mean_batch", ".1f")),
+        ("model process busy", number("model_process_busy", ".2f")),
+        ("GPU busy", number("gpu_busy", ".2f")),
+    ]
+    burst = data["rows"].get("burst", {})
+    told = _gpu(data)
+    if "attainment" in burst:
+        phases = ", ".join(f"{rate:.0f}/s for {seconds:g} s" for seconds, rate in burst["phases"])
+        told += (
+            f". Burst, adaptive: {phases}; {100 * burst['attainment']:.1f} % within "
+            f"{burst['slo_ms']:g} ms, {burst['rejected']} of {burst['requests']} rejected"
+        )
+        told += f"; the run is invalid: {burst['problem']}" if burst["problem"] else ""
+    return _told(_table(rows, columns), told, "gpu served")
+
+
+def gpu_scores(data: Mapping[str, Any]) -> str:
+    start = "scores "
+    rows = [
+        item for item in data["rows"].items() if item[0].startswith(start) and "most_off" in item[1]
+    ]
+    columns: Columns = [
+        ("scores beside float32 on the CPU", lambda item: item[0].removeprefix(start)),
+        ("logits off, median", lambda item: f"{item[1]['median_off']:.1e}"),
+        ("most", lambda item: f"{item[1]['most_off']:.1e}"),
+        ("same class", lambda item: _percent(item[1]["same_class"], 0)),
+    ]
+    return _told(_table(rows, columns), _gpu(data), "gpu served")
+
+
+def gpu_products(data: Mapping[str, Any]) -> str:
+    rows = [
+        (key, who, timed)
+        for key, row in data["rows"].items()
+        for who, timed in row.items()
+        if isinstance(timed, dict) and "ms" in timed
+    ]
+    columns: Columns = [
+        ("rows × inner × outer", lambda item: item[0].replace("x", "×")),
+        ("by", lambda item: item[1]),
+        ("µs", lambda item: f"{1e3 * item[2]['ms']:.1f}"),
+        ("off", lambda item: f"{item[2]['off']:.1e}"),
+    ]
+    return _told(_table(rows, columns), _gpu(data), "gpu products")
 
 
 def gpu_peers(part: str, contenders: Mapping[str, str]) -> Callable[[Mapping[str, Any]], str]:
@@ -615,9 +685,11 @@ def _missing(data: Mapping[str, Any]) -> str:
 
 
 def _gpu(data: Mapping[str, Any]) -> str:
-    facts, commit = data["identity"], _short(data["hardware"]["environment"]["commit"])
+    facts, commit = data["identity"], data["hardware"]["environment"]["commit"]
     versions = ", ".join(f"{key} {facts[key]}" for key in ("driver", "torch", "triton"))
-    return f"{facts['name']}, {versions}, commit {commit}"
+    # A copy of a checkout has no commit; its sources have a fingerprint.
+    code = f"source {facts['source']}" if commit == "unknown" else f"commit {_short(commit)}"
+    return f"{facts['name']}, {versions}, {code}"
 
 
 def _where(data: Mapping[str, Any]) -> str:
@@ -754,10 +826,14 @@ _TABLES = {
     "selector": ("selector", selector),
     "ablation": ("selector", ablation),
     "console": ("console", console),
-    "gpu-model": ("gpu-model-deit-b", gpu_model),
-    "gpu-attention": ("gpu-peers", gpu_attention),
-    "gpu-selection": ("gpu-peers", gpu_selection),
-    "gpu-parity": ("gpu-parity", gpu_parity),
+    "gpu-model": ("gpu/*/model-deit-b", gpu_model("DeiT-B", "deit-b")),
+    "gpu-model-large": ("gpu/*/model-vit-l-384", gpu_model("ViT-L/384", "vit-l-384")),
+    "gpu-attention": ("gpu/*/peers", gpu_attention),
+    "gpu-selection": ("gpu/*/peers", gpu_selection),
+    "gpu-parity": ("gpu/*/parity", gpu_parity),
+    "gpu-served": ("gpu/*/served", gpu_served),
+    "gpu-scores": ("gpu/*/served", gpu_scores),
+    "gpu-products": ("gpu/*/products", gpu_products),
 }
 
 if __name__ == "__main__":

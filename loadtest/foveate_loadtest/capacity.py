@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,7 +19,7 @@ from foveate_loadtest.ladder_facts import LadderFacts
 from foveate_loadtest.payloads import Parameters, grpc_payload, tensors
 from foveate_loadtest.senders import infer_method, max_batch
 
-__all__ = ["measure_capacities", "measure_capacity"]
+__all__ = ["closed_loop", "measure_capacities", "measure_capacity"]
 
 _IMAGES = 64
 _BATCHES = 3  # in flight, of the largest size: one runs, one waits, one is under way
@@ -51,7 +53,8 @@ def measure_capacity(
         except grpc.RpcError as error:
             raise TargetError(f"{grpc_url}: {error.code().name}: {error.details()}") from error
         infer = infer_method(channel)
-        return max(_closed_loop(infer, payloads, in_flight, seconds) for _ in range(runs))
+        loops = (closed_loop(infer, payloads, in_flight, seconds) for _ in range(runs))
+        return max(len(latencies) for latencies in loops) / seconds
 
 
 def measure_capacities(
@@ -69,25 +72,34 @@ def measure_capacities(
     return Capacities(exact=exact, cheapest=cheapest)
 
 
-def _closed_loop(infer: Any, payloads: list[bytes], in_flight: int, seconds: float) -> float:
+def closed_loop(
+    infer: Any, payloads: Sequence[bytes], in_flight: int, seconds: float
+) -> list[float]:
+    """Seconds that each answer took within ``seconds``, after a warm-up of half a second.
+
+    ``infer`` see :func:`infer_method`; ``payloads`` are sent in turn, ``in_flight`` at a time.
+    Raises :class:`TargetError` if more than 5 % are refused.
+    """
     slots = threading.Semaphore(in_flight)
     start = time.perf_counter() + _WARM_UP
     end = start + seconds
-    answers: list[float] = []
+    answers: list[tuple[float, float]] = []  # when it came, what it took
     refusals: list[str] = []
 
-    def done(call: Any) -> None:
+    def done(sent: float, call: Any) -> None:
         slots.release()
         if call.code() is grpc.StatusCode.OK:
-            answers.append(time.perf_counter())
+            now = time.perf_counter()
+            answers.append((now, now - sent))
         else:
             refusals.append(f"{call.code().name}: {call.details()}")
 
     for payload in itertools.cycle(payloads):
         slots.acquire()
-        if time.perf_counter() > end:
+        now = time.perf_counter()
+        if now > end:
             break
-        infer.future(payload, timeout=_TIMEOUT).add_done_callback(done)
+        infer.future(payload, timeout=_TIMEOUT).add_done_callback(partial(done, now))
     for _ in range(in_flight - 1):
         slots.acquire()
     if len(refusals) > _MAX_REFUSED * (len(refusals) + len(answers)):
@@ -96,4 +108,4 @@ def _closed_loop(infer: Any, payloads: list[bytes], in_flight: int, seconds: flo
             hint = "; capacity is measured with pinned requests, which the server limits: start it "
             hint += "with --no-pin-cap, or give the rate in requests/s"
         raise TargetError(f"{len(refusals)} requests rejected while measuring: {refusals[0]}{hint}")
-    return sum(start <= answer <= end for answer in answers) / seconds
+    return [took for came, took in answers if start <= came <= end]

@@ -21,18 +21,21 @@ from foveate_benchmarks.gpu.rows import OutOfTime, Rows
 ROOT = Path(__file__).parents[2]
 
 
-def dry_run(out: Path, *part: str) -> dict[str, dict[str, Any]]:
-    """Rows of a dry run that ended well."""
-    options = ["--device", "cpu", "--quick", "--out", str(out)]
-    run = subprocess.run(
-        [sys.executable, "-m", "foveate_benchmarks.gpu", *part, *options],
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "foveate_benchmarks.gpu", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def dry_run(out: Path, *part: str, options: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    """Rows of a dry run that ended well."""
+    run = start(*part, "--device", "cpu", "--quick", "--out", str(out), *options)
     assert run.returncode == 0, run.stdout + run.stderr
-    data = json.loads((out / f"gpu-{'-'.join(part)}.json").read_text())
+    data = json.loads((out / "cpu" / f"{'-'.join(part)}.json").read_text())
     assert data["running"] is None
     rows: dict[str, dict[str, Any]] = data["rows"]
     return rows
@@ -57,6 +60,47 @@ def test_model_times_every_level_by_every_route_and_its_peers(tmp_path: Path) ->
         for route in ("torch", "attention", "gelu", "norm", "attention gelu norm"):
             assert rows[f"b2 {level} foveate {route}"]["images_per_s"] > 0
     assert {"b1 dense eager", "b1 tome torch"} <= rows.keys()
+
+
+def test_a_part_of_a_part_can_be_asked_for(tmp_path: Path) -> None:
+    options = ("--batches=2", "--routes=served,dense eager", "--no-energy")
+    rows = dry_run(tmp_path, "model", "deit-s", options=options)
+    timed = {key for key, row in rows.items() if "ms" in row}
+    levels = ("dense", "keep 0.7", "keep 0.5", "vwt-intra")
+    assert timed == {
+        "b2 dense eager",
+        *(f"b2 {level} foveate attention norm" for level in levels),
+    }
+    assert not [key for key in rows if key.endswith("energy")]
+    rows = dry_run(tmp_path, "ops", options=("--op=vwt_assign", "--op=match_kept"))
+    assert {key.split(":")[0] for key in rows} == {"vwt_assign", "match_kept"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ops", "--batches=2"),
+        ("model", "deit-s", "--op=vwt_assign"),
+        ("model", "deit-s", "--batches=x"),
+    ],
+)
+def test_what_a_part_does_not_know_is_refused(arguments: tuple[str, ...]) -> None:
+    run = start(*arguments, "--device=cpu", "--quick")
+    assert run.returncode == 2
+    assert arguments[-1].partition("=")[0] in run.stderr
+
+
+def test_products_compare_all_that_is_offered(tmp_path: Path) -> None:
+    rows = dry_run(tmp_path, "products")
+    fp8 = [row for key, row in rows.items() if key.startswith("fp8 ")]
+    gelu = [row for key, row in rows.items() if key.startswith("gelu ")]
+    assert len(fp8) == 4
+    for row in fp8:
+        assert row["bf16"]["off"] < 1e-6 < row["row-wise"]["off"] < 0.05
+        assert 1e-6 < row["per tensor"]["off"] < 0.05
+    for row in gelu:
+        assert row["packed_linear"]["off"] < 1e-6
+        assert row["fused gelu of tanh"]["off"] < 1e-2
 
 
 def test_peers_time_attention_and_selection_and_the_next_run_nothing(tmp_path: Path) -> None:
@@ -137,12 +181,15 @@ def test_a_row_that_raises_crashes_or_hangs_costs_no_other(
     assert rows["last"] == {"ms": 2.0}
 
 
-def test_rows_of_other_code_are_forgotten(tmp_path: Path) -> None:
+def test_rows_of_other_code_are_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     until = time.monotonic() + 60
-    Rows(path, {"identity": {"name": "one GPU"}}, until).run("row", lambda: {"ms": 1.0})
-    assert "row" in Rows(path, {"identity": {"name": "one GPU"}}, until)
-    assert "row" not in Rows(path, {"identity": {"name": "another"}}, until)
+    Rows(path, {"identity": {"torch": "one"}}, until).run("row", lambda: {"ms": 1.0})
+    assert "row" in Rows(path, {"identity": {"torch": "one"}}, until)
+    before = path.read_text()
+    assert "row" not in Rows(path, {"identity": {"torch": "another"}}, until)
+    [aside] = tmp_path.glob("rows-*.json")
+    assert aside.read_text() == before
 
 
 def test_no_row_starts_after_its_time(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import platform
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from statistics import median, quantiles
 from typing import Any, TypeVar
@@ -21,6 +23,7 @@ __all__ = ["Clock", "Timing"]
 T = TypeVar("T")
 Timing = dict[str, float]  # ms: median; spread: quartiles apart, over the median
 ROUNDS = 20
+WATCH_S = 0.1
 SAMPLE_MS = 2.0  # a sample repeats what is shorter
 
 
@@ -96,10 +99,7 @@ class Clock:
         """Energy of one run, by the GPU's own counter over at least ``seconds``."""
         import pynvml
 
-        pynvml.nvmlInit()
-        # By its name: NVML does not know of CUDA_VISIBLE_DEVICES.
-        uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
-        gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+        gpu = _nvml_handle()
         repeats = self._repeats(run)
         self.wait()
         before, start = pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu), time.monotonic()
@@ -111,6 +111,24 @@ class Clock:
             runs += repeats
         after = pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)
         return float(after - before) / 1e3 / runs
+
+    @contextmanager
+    def watching(self) -> Iterator[list[float]]:
+        """Shares of the time that the GPU was busy, by its own counter, until the context ends.
+
+        None come where there is no such counter.
+        """
+        shares: list[float] = []
+        ended = threading.Event()
+        thread = threading.Thread(target=_watch, args=(shares, ended), daemon=True)
+        if self.cuda:
+            thread.start()
+        try:
+            yield shares
+        finally:
+            ended.set()
+            if self.cuda:
+                thread.join()
 
     def kernels(self, run: Callable[[], object]) -> dict[str, float]:
         """Microseconds on the GPU of one run, by name of the kernel."""
@@ -199,6 +217,26 @@ class Clock:
         end_event.record()
         end_event.synchronize()
         return float(start_event.elapsed_time(end_event)) / repeats
+
+
+def _nvml_handle() -> Any:
+    """By its name: NVML does not know of CUDA_VISIBLE_DEVICES."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+    return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+
+
+def _watch(shares: list[float], ended: threading.Event) -> None:
+    try:
+        import pynvml
+
+        gpu = _nvml_handle()
+        while not ended.wait(WATCH_S):
+            shares.append(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100)
+    except Exception as error:  # the library or the counter may be missing
+        print(f"how busy the GPU is cannot be read: {error}")
 
 
 def _timing(samples: Sequence[float]) -> Timing:

@@ -22,9 +22,10 @@ from torch import Tensor
 from foveate.inference.fixed import Forward
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViT
+from foveate_benchmarks.gpu.asked import Asked
 from foveate_benchmarks.gpu.clock import Clock
 from foveate_benchmarks.gpu.contenders import Dense, FlashForward, maker, normalised
-from foveate_benchmarks.gpu.models import ROUTES, Spec, random_vit, spec, tome
+from foveate_benchmarks.gpu.models import ROUTES, SERVED, Spec, random_vit, spec, tome
 from foveate_benchmarks.gpu.rows import Rows, table
 
 __all__ = ["measure", "report"]
@@ -42,29 +43,43 @@ Run = Callable[[], object]
 
 
 @torch.inference_mode()
-def measure(rows: Rows, clock: Clock, name: str) -> None:
+def measure(rows: Rows, clock: Clock, asked: Asked) -> None:
     rows.data["dense peer"] = maker()
-    model = spec(name, clock.quick)
+    model = _spec(asked, clock.quick)
     vit = random_vit(model.config, clock.device, torch.float16 if clock.cuda else torch.float32)
-    for batch in (1, 2) if clock.quick else BATCHES:
-        _time(rows, clock, model, vit, batch)
+    batches = asked.batches or ((1, 2) if clock.quick else BATCHES)
+    for batch in batches:
+        _time(rows, clock, model, vit, batch, asked)
         for level in model.levels():
             if (route := fastest(rows, batch, level)) is not None:
                 given = (clock, model, vit, batch, level, route)
                 rows.run(f"b{batch} {level} selection", partial(_selection, *given))
-                rows.run(f"b{batch} {level} energy", partial(_energy, *given))
-    for batch in COMPILED if clock.cuda else ():
-        rows.run(f"b{batch} {DENSE} compiled", partial(_compiled, clock, vit, batch))
+                if asked.energy:
+                    rows.run(f"b{batch} {level} energy", partial(_energy, *given))
+    for batch in COMPILED if clock.cuda and _wanted(asked, model, f"{DENSE} compiled") else ():
+        if batch in batches:
+            rows.run(f"b{batch} {DENSE} compiled", partial(_compiled, clock, vit, batch))
 
 
-def _time(rows: Rows, clock: Clock, model: Spec, vit: ViT, batch: int) -> None:
+def _wanted(asked: Asked, model: Spec, who: str) -> bool:
+    """``who`` is the key of a row without its batch: a level and a route, or a peer."""
+    level = next((level for level in model.levels() if who.startswith(f"{level} ")), "")
+    route = who.removeprefix(f"{level} ").removeprefix(f"{OURS} ")
+    named = [route, f"{level} {route}"]
+    if route == SERVED:
+        named += ["served", f"{level} served"]
+    return asked.routes is None or any(name.startswith(asked.routes) for name in named)
+
+
+def _time(rows: Rows, clock: Clock, model: Spec, vit: ViT, batch: int, asked: Asked) -> None:
     """Time what has no row yet, together."""
     if f"b{batch} timing" in rows:  # failed before
         return
     pool = torch.cuda.graph_pool_handle() if clock.cuda else None
     runs: dict[str, Run] = {}
     for key, build in _contenders(clock, model, vit, batch, pool):
-        if key not in rows and (run := rows.attempt(key, build)) is not None:
+        wanted = _wanted(asked, model, key.removeprefix(f"b{batch} "))
+        if wanted and key not in rows and (run := rows.attempt(key, build)) is not None:
             runs[key] = run
     timings = rows.attempt(f"b{batch} timing", lambda: clock.in_turn(runs)) if runs else None
     for key, timing in (timings or {}).items():
@@ -173,8 +188,9 @@ def fastest(rows: Rows, batch: int, level: str) -> str | None:
     return min(times, key=times.__getitem__) if times else None
 
 
-def report(rows: Rows, name: str) -> dict[str, bool]:
-    model = spec(name, quick=rows.hardware["identity"]["quick"])
+def report(rows: Rows, asked: Asked) -> dict[str, bool]:
+    name = str(asked.name)
+    model = _spec(asked, rows.hardware["identity"]["quick"])
     bars: dict[str, bool] = {}
     lines: list[tuple[str, ...]] = []
     for batch in sorted({int(key.split()[0][1:]) for key, _ in rows.items()}):
@@ -276,12 +292,17 @@ def _bars(
 def _fastest_of_all(rows: Rows, model: Spec, batch: int) -> str:
     """The route with the least time, relative to PyTorch's, on average over the levels."""
     relative: dict[str, float] = {}
+    keys = [f"b{batch} {level} {OURS} " for level in model.levels()]
     for route in ROUTES:
-        times = [
-            rows[f"b{batch} {level} {OURS} {route}"].get("ms", float("inf"))
-            / rows[f"b{batch} {level} {OURS} torch"].get("ms", float("nan"))
-            for level in model.levels()
-        ]
-        relative[route] = sum(times) / len(times)
+        if all("ms" in rows[f"{key}{who}"] for key in keys for who in (route, "torch")):
+            times = (rows[f"{key}{route}"]["ms"] / rows[f"{key}torch"]["ms"] for key in keys)
+            relative[route] = sum(times) / len(keys)
+    if not relative:
+        return "not measured"
     best = min(relative, key=relative.__getitem__)
     return f"{ROUTES[best]}, {relative[best]:.3f} of the time of PyTorch's"
+
+
+def _spec(asked: Asked, quick: bool) -> Spec:
+    assert asked.name is not None
+    return spec(asked.name, quick)

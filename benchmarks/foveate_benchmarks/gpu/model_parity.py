@@ -29,7 +29,7 @@ from foveate_benchmarks.gpu.models import ROUTES, Spec, counts, pruned, random_v
 from foveate_benchmarks.gpu.rows import Rows, table
 from foveate_kernels.packed import Plan
 
-__all__ = ["measure", "report"]
+__all__ = ["centred", "measure", "report"]
 
 BATCH, REAL = 8, 5  # images a pass has room for, and those of a batch that is not full
 REPLAYS = 20
@@ -70,11 +70,11 @@ def _forced(model: Spec, schedule: Schedule, name: str, clock: Clock) -> dict[st
     """Errors of every route, with the plans of float64."""
     case = _Case(model, schedule, DTYPES[name], clock)
     with _recorded() as plans:
-        exact = _centred(case.exact()[0])
+        exact = centred(case.exact()[0])
     errors: dict[str, float] = {}
     for route, routes in ROUTES.items():
         with _replayed(plans):
-            logits = _centred(case.forward(routes)()[0])
+            logits = centred(case.forward(routes)()[0])
         errors[route] = float((logits - exact).norm() / exact.norm())
     allowed = 2 * errors["torch"] + 1e-4
     wrong = [f"{r}: off by {e:.1e}" for r, e in errors.items() if not e <= allowed]
@@ -192,7 +192,7 @@ def _plans_by(makers: dict[Any, Callable[..., Plan]]) -> Iterator[None]:
             each.stop()
 
 
-def _centred(scores: Tensor) -> Tensor:
+def centred(scores: Tensor) -> Tensor:
     """Logits less their mean, from probabilities: [B, classes] float64."""
     logits = scores.cpu().double().log()
     return logits - logits.mean(1, keepdim=True)

@@ -17,7 +17,7 @@ from foveate.reduce.merge import Merge
 from foveate.reduce.prune import Fate, Prune
 from foveate.reduce.vwt_intra import VwtIntra
 
-__all__ = ["ROUTES", "Spec", "counts", "pruned", "random_vit", "spec", "tome"]
+__all__ = ["ROUTES", "SERVED", "Spec", "counts", "pruned", "random_vit", "spec", "tome"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def _routes() -> Iterator[tuple[str, Routes]]:
 
 
 ROUTES = dict(_routes())
+SERVED = next(name for name, routes in ROUTES.items() if routes == Routes())
 
 
 def spec(name: str, quick: bool) -> Spec:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate_benchmarks.gpu.asked import Asked
 from foveate_benchmarks.gpu.cases import OPS, cases, operator, reference
 from foveate_benchmarks.gpu.clock import Clock
 from foveate_benchmarks.gpu.rows import Rows, table, tried
@@ -23,8 +24,11 @@ __all__ = ["measure", "report"]
 
 
 @torch.inference_mode()
-def measure(rows: Rows, clock: Clock, name: None) -> None:
-    for op in OPS:
+def measure(rows: Rows, clock: Clock, asked: Asked) -> None:
+    """Raises ValueError naming an operator that there is not."""
+    if unknown := set(asked.ops or ()) - {*OPS}:
+        raise ValueError(f"--op {unknown.pop()}: expected one of {', '.join(OPS)}")
+    for op in asked.ops or OPS:
         for case in cases(op, clock.device, clock.quick):
             rows.run(f"{op}: {case.name}", partial(_row, op, case, rows, clock))
 
@@ -49,7 +53,7 @@ def _cold(run: Callable[[], object], clock: Clock) -> dict[str, float]:
     return {"ms": clock.cold(run)}
 
 
-def report(rows: Rows, name: None) -> dict[str, bool]:
+def report(rows: Rows, asked: Asked) -> dict[str, bool]:
     lines = []
     for key, row in rows.items():
         timed = {other: t["ms"] / row["ms"] for other, t in row["others"].items() if "ms" in t}

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from foveate_benchmarks.gpu import model_parity
+from foveate_benchmarks.gpu.asked import Asked
 from foveate_benchmarks.gpu.cases import OPS, argument_names, cases, operator, reference
 from foveate_benchmarks.gpu.choices import CHOICES, REGRET
 from foveate_benchmarks.gpu.clock import Clock
@@ -60,7 +61,7 @@ Arguments = dict[str, Any]
 
 
 @torch.inference_mode()
-def measure(rows: Rows, clock: Clock, name: None) -> None:
+def measure(rows: Rows, clock: Clock, asked: Asked) -> None:
     for op in OPS:
         for key, arguments in variants(op, clock.device, clock.quick):
             step = partial(check, op, arguments, kernel=clock.cuda)
@@ -131,7 +132,7 @@ def check(op: str, arguments: Arguments, *, kernel: bool) -> dict[str, Any]:
     return {"errors": errors, "wrong": wrong}
 
 
-def report(rows: Rows, name: None) -> dict[str, bool]:
+def report(rows: Rows, asked: Asked) -> dict[str, bool]:
     by_op: dict[str, list[dict[str, Any]]] = {}
     for key, row in rows.items():
         if "wrong" in row:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from foveate_benchmarks.gpu.asked import Asked
 from foveate_benchmarks.gpu.clock import Clock
 from foveate_benchmarks.gpu.rows import Rows, table, tried
 from foveate_kernels.ops import compact_tokens, select_tokens, varlen_attention
@@ -43,7 +44,7 @@ Run = Callable[..., object]
 
 
 @torch.inference_mode()
-def measure(rows: Rows, clock: Clock, name: None) -> None:
+def measure(rows: Rows, clock: Clock, asked: Asked) -> None:
     torch.manual_seed(0)
     for model, (heads, dim, batch) in (TINY if clock.quick else MODELS).items():
         for n in (17, 29) if clock.quick else LENGTHS:
@@ -156,7 +157,7 @@ def _torch_select(scores: Tensor, x: Tensor, cu_seqlens: Tensor, n: int, keep: i
     return torch.cat([kept, package], 1).flatten(0, 1)
 
 
-def report(rows: Rows, name: None) -> dict[str, bool]:
+def report(rows: Rows, asked: Asked) -> dict[str, bool]:
     bars: dict[str, bool] = {}
     lines = []
     for key, row in rows.items():

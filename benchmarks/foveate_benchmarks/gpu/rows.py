@@ -1,4 +1,4 @@
-"""The results of one part of ``gpu.py``: a JSON file that is whole after every row."""
+"""The results of a part of ``foveate_benchmarks.gpu``: a JSON file, whole after every row."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OutOfTime(Exception):
 
 
 class Rows:
-    """Rows by key. Those of another commit, GPU or version are forgotten on opening."""
+    """Rows by key. A file of another state of the code, GPU or version is set aside on opening."""
 
     def __init__(self, path: Path, hardware: dict[str, Any], until: float) -> None:
         self._path, self._until = path, until
@@ -37,6 +37,8 @@ class Rows:
             before = json.loads(path.read_text())
             if before["identity"] == identity:
                 self.data = before
+            else:
+                path.rename(path.with_stem(f"{path.stem}-{_digest(before['identity'])}"))
         self.data["hardware"] = hardware
         self._save()
 
@@ -137,6 +139,11 @@ def source_digest() -> str:
     return digest.hexdigest()[:16]
 
 
+def _digest(identity: Mapping[str, Any]) -> str:
+    """Tells files apart that were set aside."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def table(title: str, head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     """Print a table as wide as it is; a log has no edge."""
     from rich.console import Console
@@ -159,7 +166,9 @@ def _errors(row: Any) -> Iterator[str]:
 
 def _described(error: Exception) -> dict[str, Any]:
     last = traceback.extract_tb(error.__traceback__)[-1]
-    text = f"{type(error).__name__}: {error}"[:1000]
+    text = f"{type(error).__name__}: {error}"
+    if len(text) > 2500:  # a log says at its end what happened
+        text = f"{text[:500]} … {text[-2000:]}"
     return {"error": text, "at": f"{Path(last.filename).name}:{last.lineno}"}
 
 

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 __all__ = [
     "SIZE",
@@ -142,6 +141,8 @@ def make_scenes(
 
 
 def _digits(indices: Ints) -> Digits:
+    from sklearn.datasets import load_digits  # takes its time, and other images need none of it
+
     data = load_digits()
     images = (data.images[indices] / 16.0).astype(np.float32)
     labels = data.target[indices].astype(np.int64)

@@ -45,8 +45,10 @@ class LatencyTable:
 
     def parts(self, level: int, batch: int) -> tuple[int, ...]:
         """Sizes of the passes that answer a batch, at most one of the largest size, soonest: the
-        sizes sum up to ``batch`` or, where the last is padded, to more."""
-        return self._quickest(level)[batch][1] if self.padded else (batch,)
+        sizes sum up to ``batch`` or, where the last is padded, to more; none for no image."""
+        if self.padded:
+            return self._quickest(level)[batch][1]
+        return (batch,) if batch else ()
 
     def _quickest(self, level: int) -> tuple[tuple[float, tuple[int, ...]], ...]:
         """Time and parts of each batch from 0 to the largest size."""

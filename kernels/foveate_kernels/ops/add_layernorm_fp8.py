@@ -42,12 +42,17 @@ def add_layernorm_fp8(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``x + residual``, and LayerNorm of it in FP8, each row divided by its scale.
 
-    What is normalised is rounded once, to FP8. Arguments and errors are those of
-    :func:`~foveate_kernels.ops.add_layernorm.add_layernorm`.
+    What is normalised is rounded once, to FP8.
+
+    Args:
+        x, residual, weight, bias, eps: as in :func:`~foveate_kernels.ops.add_layernorm`.
 
     Returns:
         The sum [T, C] in the dtype of ``x``, ``x`` itself if there is no residual; its LayerNorm
         over the scales, [T, C] float8_e4m3fn; the scales, [T] float32.
+
+    Raises:
+        ValueError: an argument is not as above; the message names it, its value and the limit.
     """
     added, normed, scale = _op(x, residual, weight, bias, eps)
     return x if residual is None else added, normed, scale

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
+import torch
 
 from foveate.inference import latency
 from foveate.inference.engine import Engine
@@ -41,3 +42,15 @@ def test_a_model_waits_for_another_that_measures(
     assert not measured
     assert load_or_measure(engine, tmp_path / "new") == table
     assert len(measured) == 1
+
+
+def test_full_batches_are_split_without_an_empty_pass(repository: Path) -> None:
+    engine = ReferenceEngine(PreparedLadder.load(repository / "digits" / "1"), (1, 2))
+    rows = tuple((0.1, 0.2) for _ in engine.levels)
+    table = LatencyTable(
+        device="this", ladder=engine.ladder.digest, batches=engine.batches, seconds=rows
+    )
+    pixels = torch.zeros(4, 96, 96, 3, dtype=torch.uint8)
+    plain = engine.infer(pixels, [0] * 4).scores
+    engine.split_by(table)
+    assert torch.equal(engine.infer(pixels, [0] * 4).scores, plain)
