@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 
-from foveate_benchmarks.serving.gpu_host_path import CONFIG, NAME, emulated, write_entry
+from foveate_benchmarks.gpu.entry import write_entry
+from foveate_benchmarks.serving.gpu_host_path import NAME, SHAPE, emulated
 
 pytestmark = pytest.mark.alone
 PASS_S, IMAGE_S = 0.02, 0.001
@@ -19,7 +20,8 @@ PASS_S, IMAGE_S = 0.02, 0.001
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     repository = tmp_path_factory.mktemp("gpu") / "models"
-    write_entry(repository)
+    repository.mkdir()
+    write_entry(repository, NAME, SHAPE, 64)
     with emulated(repository, True, PASS_S, IMAGE_S, looks=True) as (address, _):
         yield address
 
@@ -31,7 +33,7 @@ def client(address: str) -> tritonclient.grpc.InferenceServerClient:
 
 def pixels(*first: int) -> Any:
     """A request of images, each with its class as the first byte."""
-    shape = (len(first), CONFIG.height, CONFIG.width, 3)
+    shape = (len(first), SHAPE.config.height, SHAPE.config.width, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     images[:, 0, 0, 0] = first
     tensor = tritonclient.grpc.InferInput("PIXELS", list(shape), "UINT8")

@@ -33,7 +33,7 @@ from foveate.usable_cpus import default_threads, usable_cpus
 from foveate_benchmarks.gpu.asked import Asked
 from foveate_benchmarks.gpu.clients import DEADLINE_MS, Load, clients, closed
 from foveate_benchmarks.gpu.clock import Clock
-from foveate_benchmarks.gpu.entry import HOST_ONLY, write_entry
+from foveate_benchmarks.gpu.entry import HOST_ONLY, write_entry, write_host_only
 from foveate_benchmarks.gpu.model_parity import centred
 from foveate_benchmarks.gpu.models import Spec, spec
 from foveate_benchmarks.gpu.rows import Rows, table
@@ -66,7 +66,8 @@ def measure(rows: Rows, clock: Clock, asked: Asked) -> None:
         os.environ["FOVEATE_STATE_DIR"] = str(folder / "state")
         if not clock.cuda:
             os.environ["FOVEATE_EXECUTOR"] = "reference"  # nothing to compile
-        write_entry(folder / "models", NAME, model, MAX_BATCH, clock.cuda)
+        write_entry(folder / "models", NAME, model, MAX_BATCH, 0 if clock.cuda else None)
+        write_host_only(folder / "models", NAME)
         prepared = PreparedLadder.load(folder / "models" / NAME / "1")
         pictures = _pictures(model)
         exact = _Exact(prepared, pictures)

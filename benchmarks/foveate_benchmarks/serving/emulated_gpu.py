@@ -25,8 +25,6 @@ Seconds = Callable[[int, int], float]  # of a pass, by its level and size
 
 class EmulatedEngine(GraphEngine):
     """Answers class 0, when the passes before and its own would have ended.
-
-    Its levels may reduce in blocks, not at the input.
     If it ``looks``, the class is the first byte of the image, and 255 is none: its scores are NaN.
     """
 
@@ -47,7 +45,10 @@ class EmulatedEngine(GraphEngine):
         for level, variant, size in self._passes:
             schedule = self.levels[level].schedule.variants[variant]
             rows = schedule.tokens(self.config)[0]
-            dests = [torch.zeros(size * rows[b], dtype=torch.int32) for b in schedule.blocks]
+            moved = [rows[block] for block in schedule.blocks]
+            if schedule.input is not None:
+                moved.insert(0, self.config.patches)
+            dests = [torch.zeros(size * n, dtype=torch.int32) for n in moved]
             self._passes[level, variant, size] = self._taking(seconds(level, size), dests)
 
     @property

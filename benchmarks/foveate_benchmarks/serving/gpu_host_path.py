@@ -27,17 +27,13 @@ import psutil
 import torch
 import typer
 
-from foveate.images.preprocess import Preprocess
-from foveate.importers.entry import Placement, new_entry
 from foveate.inference.latency import processor
 from foveate.inference.prepared import PreparedLadder
-from foveate.levels.ladder import Ladder, Level, Quality
-from foveate.levels.schedule import Schedule
-from foveate.model.vit import ViTConfig, save_vit
-from foveate.reduce.prune import Prune
+from foveate.model.vit import ViTConfig
 from foveate.settings import state_dir
 from foveate.usable_cpus import usable_cpus
-from foveate_benchmarks.gpu.models import random_vit
+from foveate_benchmarks.gpu.entry import write_entry
+from foveate_benchmarks.gpu.models import Spec
 from foveate_benchmarks.results import conclude
 from foveate_benchmarks.serving.emulated_gpu import EmulatedEngine
 from foveate_cli.host.processes import TritonProcess
@@ -54,14 +50,15 @@ from foveate_loadtest.temporary_server import free_ports
 
 NAME = "vit"
 # Images of DeiT-B; the rest is small, for no pass is computed.
-CONFIG = ViTConfig(
-    height=224, width=224, patch=16, dim=32, depth=12, heads=2, mlp_dim=64, classes=1000
+SHAPE = Spec(
+    ViTConfig(height=224, width=224, patch=16, dim=32, depth=12, heads=2, mlp_dim=64, classes=1000),
+    (3, 6, 9),
+    0,
 )
-KEEPS = {"dense": None, "keep 0.7": 137, "keep 0.5": 98, "keep 0.3": 59}
 BATCHES = (1, 8, 32, 64)
 BARS_MS = {8: 0.25, 32: 0.6}
 MAX_BATCH = 64
-LEVELS = len(KEEPS)
+LEVELS = len(SHAPE.levels())
 # Of a server: images a request, requests under way.
 LOADS = ((1, 16), (1, 96), (4, 16), (8, 8), (32, 4))
 PASS_S, IMAGE_S = 0.0004, 0.00008
@@ -71,7 +68,8 @@ def main(quick: bool = False) -> None:
     seconds, turns, rounds = (0.5, 1, 30) if quick else (3.0, 3, 300)
     with tempfile.TemporaryDirectory() as scratch:
         repository = Path(scratch) / "models"
-        write_entry(repository)
+        repository.mkdir()
+        write_entry(repository, NAME, SHAPE, MAX_BATCH)
         host_ms = _host(PreparedLadder.load(repository / NAME / "1"), rounds)
         served: dict[str, list[dict[str, float]]] = {}
         for turn in range(turns):
@@ -117,7 +115,7 @@ def _host(prepared: PreparedLadder, rounds: int) -> dict[str, float]:
     engine = EmulatedEngine(prepared, MAX_BATCH, lambda level, size: 0.0)
     found = {}
     for batch in BATCHES:
-        shape = (1, CONFIG.height, CONFIG.width, 3)
+        shape = (1, SHAPE.config.height, SHAPE.config.width, 3)
         requests = [torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(batch)]
         for levels in (1, LEVELS):
             own, times = [i % levels for i in range(batch)], []
@@ -128,34 +126,6 @@ def _host(prepared: PreparedLadder, rounds: int) -> dict[str, float]:
             found[f"{batch} images, {levels} level{'s' * (levels > 1)}"] = 1e3 * median(times)
     print(found)
     return found
-
-
-def write_entry(repository: Path) -> None:
-    """A model with a ladder of pruned levels, random and small."""
-    repository.mkdir()
-    vit = random_vit(CONFIG, "cpu", torch.float32)
-    labels = [f"class {i}" for i in range(CONFIG.classes)]
-    with new_entry(repository, NAME) as entry:
-        entry.describe(CONFIG, labels, Preprocess.parse({}), {}, Placement(max_batch=MAX_BATCH))
-        save_vit(vit, entry.version / "model.safetensors")
-        levels = [_level(name, keep) for name, keep in KEEPS.items()]
-        size = CONFIG.height, CONFIG.width
-        ladder = Ladder(model=NAME, image_size=size, tokens=CONFIG.tokens, levels=tuple(levels))
-        ladder.save(entry.version / "ladder.json")
-
-
-def _level(name: str, keep: int | None) -> Level:
-    blocks = {} if keep is None else {3: Prune(block=3, keep=keep, fate="package")}
-    schedule = Schedule(blocks=blocks)
-    return Level(
-        name=name,
-        reducers=tuple(schedule.dump()),
-        weights="model.safetensors",
-        vocabulary=None,
-        tokens=tuple(schedule.tokens(CONFIG)[1]),
-        macs=schedule.macs(CONFIG),
-        quality=Quality(top1=None, agreement=1.0, n=1),
-    )
 
 
 @contextlib.contextmanager
@@ -221,7 +191,7 @@ def _load(
 ) -> dict[str, float]:
     """A closed loop of level 0."""
     pixels = np.random.default_rng(0).integers(
-        0, 256, (images, CONFIG.height, CONFIG.width, 3), dtype=np.uint8
+        0, 256, (images, SHAPE.config.height, SHAPE.config.width, 3), dtype=np.uint8
     )
     payload = grpc_payload(NAME, Tensor("PIXELS", pixels), {"level": "0"})
     slots, answers = threading.Semaphore(under_way), 0

@@ -21,8 +21,9 @@ from foveate.control.governor import PLAIN, Observation, Wish
 from foveate.inference.engine import Engine
 from foveate.inference.prepared import PreparedLadder
 from foveate.settings import ModelSettings
+from foveate_benchmarks.gpu.entry import write_entry
 from foveate_benchmarks.serving.emulated_gpu import EmulatedEngine
-from foveate_benchmarks.serving.gpu_host_path import CONFIG, NAME, write_entry
+from foveate_benchmarks.serving.gpu_host_path import NAME, SHAPE
 
 PASS_S = 0.02
 
@@ -30,7 +31,8 @@ PASS_S = 0.02
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedLadder:
     repository = tmp_path_factory.mktemp("classifier") / "models"
-    write_entry(repository)
+    repository.mkdir()
+    write_entry(repository, NAME, SHAPE, 64)
     return PreparedLadder.load(repository / NAME / "1")
 
 
@@ -87,7 +89,7 @@ def classifier(
 
 
 def request(*first: int, wish: Wish = PLAIN) -> Request:
-    pixels = torch.zeros(len(first), CONFIG.height, CONFIG.width, 3, dtype=torch.uint8)
+    pixels = torch.zeros(len(first), SHAPE.config.height, SHAPE.config.width, 3, dtype=torch.uint8)
     pixels[:, 0, 0, 0] = torch.tensor(first, dtype=torch.uint8)
     return Request(pixels, wish)
 
