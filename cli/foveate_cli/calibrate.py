@@ -85,7 +85,8 @@ def calibrate(
         int | None,
         typer.Option(
             help="Largest batch to serve, 1..128.",
-            show_default="up to 32, by measured times: a quarter of the SLO at the cheapest level",
+            show_default="up to 32, on a GPU 64, by measured times: a quarter of the SLO at the "
+            "cheapest level",
         ),
     ] = None,
     device: Device = "cpu",

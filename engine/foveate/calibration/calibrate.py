@@ -21,7 +21,7 @@ from foveate.calibration.contest import hold_contests
 from foveate.calibration.explore import explore
 from foveate.calibration.front import climb, front
 from foveate.calibration.journal import Journal
-from foveate.calibration.max_batch import SIZES, MaxBatch, choose_max_batch
+from foveate.calibration.max_batch import GPU_SIZES, SIZES, MaxBatch, choose_max_batch
 from foveate.calibration.measurements import DENSE, Bench
 from foveate.calibration.result import Calibration, Trial
 from foveate.calibration.seeds import find_seeds
@@ -158,7 +158,8 @@ def calibrate(
         shutil.copy2(scratch / words, folder / words)
     progress("time the ladder", 0, 1)
     asked = settings.max_batch
-    engine = bench.engine(levels[1:], batch_sizes(asked) if asked else SIZES)
+    sizes = SIZES if runtime.graphs is None else GPU_SIZES
+    engine = bench.engine(levels[1:], batch_sizes(asked) if asked else sizes)
     latency = measure(engine, clock=clock)
     max_batch = (
         MaxBatch(asked, "as asked for") if asked else choose_max_batch(latency, settings.slo_ms)

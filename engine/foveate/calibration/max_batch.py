@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from foveate.inference.engine import batch_sizes
 from foveate.levels.latency_table import LatencyTable
 
-__all__ = ["SIZES", "MaxBatch", "batch_ms", "choose_max_batch"]
+__all__ = ["GPU_SIZES", "SIZES", "MaxBatch", "batch_ms", "choose_max_batch"]
 
 SIZES = batch_sizes(32)  # to choose from
+GPU_SIZES = batch_sizes(64)  # a GPU is not full before
 _SHARE = 1 / 4  # of the SLO
 
 
