@@ -108,7 +108,8 @@ def _engine(repository: Path, model: str, settings: ModelSettings) -> str:
     runtime = Runtime.choose(settings.executor, precision, settings.threads)
     if runtime.compiled:
         return f"OpenVINO {version('openvino')}, {runtime.precision}"
-    return f"PyTorch {version('torch')}, fp32; pip install 'foveate[cpu]' for OpenVINO, which is quicker"
+    remedy = "pip install 'foveate[cpu]' for OpenVINO, which is quicker"
+    return f"PyTorch {version('torch')}, fp32; {remedy}"
 
 
 def _models(options: ServeOptions) -> Iterator[Finding]:
