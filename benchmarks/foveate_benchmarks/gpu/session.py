@@ -97,7 +97,8 @@ def main(
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Without a GPU")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do every step anew")] = False,
     libpython: Annotated[
-        Path | None, typer.Option(help="Of pack: for machines without their own")
+        Path | None,
+        typer.Option(help="Of pack: for machines without their own", exists=True, dir_okay=False),
     ] = None,
 ) -> None:
     if action == Action.PACK:
