@@ -55,4 +55,4 @@ long: $(READY) ## Long measurements; writes benchmarks/results/*.json
 	$(BIN)/python -m foveate_benchmarks
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .state build dist
+	rm -rf $(VENV) .timm .triton37 .mypy_cache .pytest_cache .ruff_cache .hypothesis .state build dist

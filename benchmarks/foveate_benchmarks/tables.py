@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -746,7 +747,7 @@ def fp8(data: Mapping[str, Any]) -> str:
 
 def gpu_host_path(data: Mapping[str, Any]) -> str:
     batches: Columns = (
-        ("a batch of one-image requests", lambda row: row[0]),
+        ("a batch of one-image requests", lambda row: re.sub("^1 images", "1 image", row[0])),
         ("host, ms", lambda row: f"{row[1]:.3f}"),
     )
     served: Columns = (

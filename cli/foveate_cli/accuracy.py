@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from foveate.repository import choose_model
+from foveate.repository import choose_model, precision_of
 from foveate_cli.options import (
     REPOSITORY,
     Device,
@@ -20,7 +20,6 @@ from foveate_cli.options import (
     Json,
     Name,
     Precision,
-    PrecisionName,
     Repository,
     Threads,
 )
@@ -54,7 +53,7 @@ def accuracy(
     device: Device = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
     executor: Executor = ExecutorName.AUTO,
-    precision: Precision = PrecisionName.AUTO,
+    precision: Precision = None,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
@@ -72,7 +71,7 @@ def accuracy(
             data,
             device=device,
             executor=executor.value,
-            precision=precision.value,
+            precision=precision_of(repository, model, precision),
             batch=batch,
             threads=threads,
             workers=threads,

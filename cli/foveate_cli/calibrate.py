@@ -14,7 +14,7 @@ from rich.table import Table
 
 from foveate.calibration.settings import Settings
 from foveate.errors import InputError
-from foveate.repository import choose_model, read_max_batch, set_max_batch
+from foveate.repository import choose_model, precision_of, read_max_batch, set_max_batch
 from foveate_cli.options import (
     REPOSITORY,
     Data,
@@ -24,7 +24,6 @@ from foveate_cli.options import (
     Json,
     Name,
     Precision,
-    PrecisionName,
     Repository,
     Threads,
 )
@@ -91,7 +90,7 @@ def calibrate(
     ] = None,
     device: Device = "cpu",
     executor: Executor = ExecutorName.AUTO,
-    precision: Precision = PrecisionName.AUTO,
+    precision: Precision = None,
     threads: Threads = 1,
     report: Annotated[
         Path | None,
@@ -136,7 +135,8 @@ def calibrate(
 
     tune_allocator()
     chosen = choose_device(device)
-    runtime = Runtime.choose(executor.value, precision.value, threads, chosen)
+    asked = precision_of(repository, model, precision)
+    runtime = Runtime.choose(executor.value, asked, threads, chosen)
     folder, state = repository / model / "1", state_dir()
     if selector is None and (folder / _SELECTOR).exists():
         selector = _SELECTOR

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from foveate.errors import FoveateError, ServerError
-from foveate.repository import check_repository, gpus_named
+from foveate.repository import check_repository, classifiers, gpus_named, precision_of
 from foveate.settings import ModelSettings, state_dir
 from foveate.usable_cpus import usable_cpus
 from foveate_adapter.settings import Settings
@@ -70,7 +70,7 @@ def examine(options: ServeOptions) -> Iterator[Finding]:
     yield _tried("state folder", lambda: _writable(state_dir()))
     yield from _environment(options)
     yield _tried("repository", lambda: ", ".join(check_repository(options.repository)))
-    yield from _gpus(options.repository)
+    yield from _models(options)
 
 
 def _writable(folder: Path) -> str:
@@ -96,27 +96,33 @@ def _environment(options: ServeOptions) -> Iterator[Finding]:
     yield Finding("environment", Verdict.OK, ", ".join(given) or "no FOVEATE_ variable is set")
     shown = settings.model_dump(exclude={"run_dir", "state_dir", "threads"}, exclude_none=True)
     yield Finding("settings", Verdict.OK, ", ".join(f"{key}={shown[key]}" for key in shown))
-    yield _tried("engine", lambda: _engine(settings))
     threads = f"{settings.threads} of {usable_cpus()} usable CPUs"
     yield Finding("threads", Verdict.OK, threads)
 
 
-def _engine(settings: ModelSettings) -> str:
-    """What runs levels on this CPU."""
+def _engine(repository: Path, model: str, settings: ModelSettings) -> str:
+    """What runs the levels of a model on this CPU."""
     from foveate.inference.runtime import Runtime
 
-    runtime = Runtime.choose(settings.executor, settings.precision, settings.threads)
+    precision = precision_of(repository, model)
+    runtime = Runtime.choose(settings.executor, precision, settings.threads)
     if runtime.compiled:
         return f"OpenVINO {version('openvino')}, {runtime.precision}"
-    return f"PyTorch {version('torch')}; pip install 'foveate[cpu]' for OpenVINO, which is quicker"
+    remedy = "pip install 'foveate[cpu]' for OpenVINO, which is quicker"
+    return f"PyTorch {version('torch')}, fp32; {remedy}"
 
 
-def _gpus(repository: Path) -> Iterator[Finding]:
+def _models(options: ServeOptions) -> Iterator[Finding]:
     """Whether this machine has what the models are to run on."""
+    repository = options.repository
     try:
-        named = gpus_named(repository)
-    except FoveateError:  # the repository cannot be used, which is a finding of its own
+        settings = model_settings(options)
+        models, named = classifiers(repository), gpus_named(repository)
+    except FoveateError:  # environment or repository cannot be used, which is a finding of its own
         return
+    for model in models:
+        if model not in named:
+            yield _tried(f"engine of {model}", partial(_engine, repository, model, settings))
     for model, numbers in named.items():
         subject = f"GPU of {model}"
         if len(numbers) != 1:

@@ -43,7 +43,7 @@ Device = Annotated[
 
 
 class PrecisionName(StrEnum):
-    """As in :data:`foveate.inference.precision.Precision`, which would import torch."""
+    """As in :data:`foveate.settings.Precision`."""
 
     AUTO = "auto"
     FP32 = "fp32"
@@ -67,10 +67,11 @@ Executor = Annotated[
     ),
 ]
 Precision = Annotated[
-    PrecisionName,
+    PrecisionName | None,
     typer.Option(
         help="Of products of matrices; use the one you serve. auto: on a GPU fp16, or bf16 where "
-        "fp16 answers otherwise than fp32; on a CPU bf16 where it has AMX-BF16 or AVX512-BF16."
+        "fp16 answers otherwise than fp32; on a CPU bf16 where it has AMX-BF16 or AVX512-BF16.",
+        show_default="as served: the parameter in config.pbtxt, else FOVEATE_PRECISION",
     ),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; use as many as for serving.")]

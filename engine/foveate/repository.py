@@ -7,6 +7,7 @@ part of a repository: they are generated in another folder for a server started 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from foveate.atomic_file import replacing
 from foveate.errors import ServerError, WeightsError
 from foveate.levels.ladder import Ladder
+from foveate.settings import ModelSettings, Precision
 
 __all__ = [
     "CONTROL_SUFFIX",
@@ -21,8 +23,10 @@ __all__ = [
     "SUFFIXES",
     "check_repository",
     "choose_model",
+    "classifiers",
     "gpus_named",
     "model_names",
+    "precision_of",
     "read_max_batch",
     "set_max_batch",
     "write_control_models",
@@ -38,6 +42,7 @@ _STEP = re.compile(r'\bmodel_name\s*:\s*"([^"]+)"')
 _COMPONENT = re.compile(
     r'"component"[\s,]*value\s*:?\s*\{\s*string_value\s*:\s*"(classify|decode|control)"'
 )
+_PRECISION = re.compile(r'"precision"[\s,]*value\s*:?\s*\{\s*string_value\s*:\s*"([^"]*)"')
 _COMMENT = re.compile(r"#.*")
 _GPUS = re.compile(r"\bgpus[\s:]*\[?([\d,\s]+)")
 _MAX_BATCH = re.compile(rb"^[ \t]*max_batch_size[ \t]*:[ \t]*(\d+)\b", re.MULTILINE)
@@ -91,7 +96,7 @@ def write_control_models(repository: Path, folder: Path) -> tuple[str, ...]:
 
     Raises :class:`ServerError` if it cannot be written.
     """
-    names = _classifiers(repository, _components(repository))
+    names = classifiers(repository)
     controls = tuple(f"{name}{CONTROL_SUFFIX}" for name in names)
     for name in controls:
         try:
@@ -102,15 +107,35 @@ def write_control_models(repository: Path, folder: Path) -> tuple[str, ...]:
     return controls
 
 
+def classifiers(repository: Path) -> list[str]:
+    """Names of the classifiers. Raises :class:`ServerError` if there is none."""
+    return _classifiers(repository, _components(repository))
+
+
 def choose_model(repository: Path, name: str | None) -> str:
     """``name``, or the only classifier. Raises :class:`ServerError` listing the classifiers."""
-    models = _classifiers(repository, _components(repository))
+    models = classifiers(repository)
     if name is None and len(models) == 1:
         return models[0]
     if name in models:
         return name
     problem = "several models" if name is None else f"no model {name!r}"
     raise ServerError(f"{repository}: {problem}; choose one of {', '.join(models)}")
+
+
+def precision_of(repository: Path, name: str, given: str | None = None) -> Precision:
+    """What the products of a model are asked to be computed in: ``given``, else what its
+    ``config.pbtxt`` states, else ``FOVEATE_PRECISION``.
+
+    Raises :class:`~foveate.errors.FoveateError` naming key and value.
+    """
+    text = _COMMENT.sub("", (repository / name / "config.pbtxt").read_text())
+    stated = _PRECISION.search(text)
+    own = given or (stated and stated[1])
+    variables = {"FOVEATE_RUN_DIR": "/"}
+    if (variable := os.environ.get("FOVEATE_PRECISION")) is not None:
+        variables["FOVEATE_PRECISION"] = variable
+    return ModelSettings.read(variables, precision=own).precision
 
 
 def gpus_named(repository: Path) -> dict[str, tuple[int, ...]]:

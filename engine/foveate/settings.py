@@ -14,7 +14,9 @@ from pydantic_core import PydanticCustomError
 from foveate.errors import FoveateError
 from foveate.usable_cpus import default_threads, usable_cpus
 
-__all__ = ["ModelSettings", "default_state_dir", "state_dir"]
+__all__ = ["ModelSettings", "Precision", "default_state_dir", "state_dir"]
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _PREFIX, _ADAPTER = "FOVEATE_", "FOVEATE_ADAPTER_"
 # Kubernetes sets these for a service named foveate.
@@ -44,7 +46,7 @@ class ModelSettings(BaseModel):
         default_factory=default_state_dir,
         description="folder kept between runs: measured latencies, laid-out server, admin key",
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+    precision: Precision = Field(
         default="auto",
         description="of products of matrices; auto: on a GPU fp16, or bf16 where fp16 answers "
         "otherwise than fp32; on a CPU bf16 where it has AMX-BF16 or AVX512-BF16; the parameter "

@@ -79,6 +79,7 @@ def test_steps_are_rehearsed_and_those_that_are_done_are_not_repeated(tmp_path: 
     tests, products = (read(folder / f"{part}.json")["rows"] for part in ("tests", "products"))
     assert any("test_it_answers_as_the_cpu_does" in key for key in tests)
     assert all("seconds" in row for row in tests.values())
+    assert str(ROOT) not in (folder / "tests.json").read_text()  # it is to be published
     assert len(products) > 4
     found = read(folder / "races.json")["rows"]
     assert all("compute-sanitizer" in found[op]["skipped"] for op in races.OPS)
@@ -86,6 +87,14 @@ def test_steps_are_rehearsed_and_those_that_are_done_are_not_repeated(tmp_path: 
     assert rehearse(tmp_path, "b,d,f").count("done before") == 3
     assert (folder / "products.json").stat().st_mtime_ns == stamp
     assert read(of_another) == OF_ANOTHER
+
+
+@pytest.mark.parametrize("module", ["foveate_benchmarks.gpu", "foveate_benchmarks.gpu.session"])
+def test_help_says_what_is_measured(module: str) -> None:
+    command = [sys.executable, "-m", module, "--help"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"    python -m {module} " in text
+    assert "Run again, " in text
 
 
 def test_a_tool_that_finds_a_race_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,36 @@ def test_doctor_says_of_a_gpu_that_is_not_there(
     assert ("KIND_CPU" if gpus else "gpus: [ 0 ]") in failures["GPU of digits"]
 
 
+def test_doctor_says_what_runs_each_model(repository: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(repository, tmp_path / "models")
+    with (own / "digits" / "config.pbtxt").open("a") as config:
+        config.write('parameters { key: "precision" value { string_value: "fp32" } }\n')
+
+    def engine(folder: Path, **variables: str) -> dict[str, str]:
+        done = foveate("doctor", "--json", f"--repository={folder}", **variables)
+        findings = {finding["subject"]: finding for finding in json.loads(done.stdout)}
+        return findings["engine of digits"]
+
+    half = {"FOVEATE_PRECISION": "fp16"}  # which only a GPU has
+    assert "a CPU computes in bf16 or fp32" in engine(repository, **half)["detail"]
+    assert engine(own, **half)["verdict"] == "ok"
+    assert "fp32" in engine(own, **half)["detail"]
+
+
+def test_commands_compute_as_the_model_is_served(repository: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(repository, tmp_path / "models")
+    with (own / "digits" / "config.pbtxt").open("a") as config:
+        config.write('parameters { key: "precision" value { string_value: "fp16" } }\n')
+    for command in (
+        ("calibrate",),
+        ("bench", "accuracy", f"--data={tmp_path}"),
+        ("train-selector", "--budget-ms=1"),
+    ):
+        done = foveate(*command, f"--repository={own}")
+        assert done.returncode == 1
+        assert "precision='fp16': a CPU computes in bf16 or fp32" in done.stderr
+
+
 def test_health_is_a_real_inference_of_every_model(server: Any, repository: Path) -> None:
     def health(address: str) -> subprocess.CompletedProcess[str]:
         return foveate("health", f"--repository={repository}", f"--url=http://{address}")

@@ -1,5 +1,5 @@
 """``max_batch_size`` of an entry is one number in up to five files that people also edit; GPUs are
-named in one of them."""
+named, and precisions stated, in one of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from foveate.errors import ServerError
-from foveate.repository import SUFFIXES, gpus_named, read_max_batch, set_max_batch
+from foveate.errors import FoveateError, ServerError
+from foveate.repository import (
+    SUFFIXES,
+    gpus_named,
+    precision_of,
+    read_max_batch,
+    set_max_batch,
+)
 
 CLASSIFIER = b"""\
 # max_batch_size: 4 was too few \xe9\r
@@ -83,3 +89,33 @@ def test_gpus_are_read_from_the_instance_group(
     text = f'backend: "foveate"\n{group}\n{component}\n'
     (tmp_path / "own" / "config.pbtxt").write_text(text)
     assert gpus_named(tmp_path) == found
+
+
+def test_a_precision_is_the_given_one_or_the_models_own_or_the_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "own" / "config.pbtxt"
+    config.parent.mkdir()
+    config.write_text('# parameters { key: "precision" value { string_value: "fp16" } }\n')
+    monkeypatch.delenv("FOVEATE_PRECISION", raising=False)
+    monkeypatch.setenv("FOVEATE_THREADS", "9999")  # none of its business
+    assert precision_of(tmp_path, "own") == "auto"
+    monkeypatch.setenv("FOVEATE_PRECISION", "bf16")
+    assert precision_of(tmp_path, "own") == "bf16"
+    config.write_text('parameters: { key: "precision", value: { string_value: "fp32" } }\n')
+    assert precision_of(tmp_path, "own") == "fp32"
+    assert precision_of(tmp_path, "own", "auto") == "auto"
+
+
+def test_a_precision_that_there_is_not_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "own" / "config.pbtxt"
+    config.parent.mkdir()
+    config.write_text("")
+    monkeypatch.setenv("FOVEATE_PRECISION", "half")
+    with pytest.raises(FoveateError, match="FOVEATE_PRECISION='half'"):
+        precision_of(tmp_path, "own")
+    config.write_text('parameters { key: "precision" value { string_value: "int4" } }\n')
+    with pytest.raises(FoveateError, match="parameter precision='int4'"):
+        precision_of(tmp_path, "own")

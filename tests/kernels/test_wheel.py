@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,22 @@ def test_it_imports_torch_triton_and_itself() -> None:
     assert found - sys.stdlib_module_names - {"foveate_kernels"} == needed == {"torch", "triton"}
 
 
+def test_its_license_is_that_of_the_project() -> None:
+    """A copy: an archive of ``kernels`` alone would have a link to nowhere."""
+    assert not (KERNELS / "LICENSE").is_symlink()
+    assert (KERNELS / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
 def test_its_wheel_runs_without_foveate(tmp_path: Path) -> None:
-    """Installed into a folder of its own; ``-S`` keeps this checkout out of the search path."""
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=KERNELS, check=True)
+    """Built from an archive of the sources, installed into a folder of its own; ``-S`` keeps this
+    checkout out of the search path."""
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path), "-t"]
+    subprocess.run([*build, "sdist"], cwd=KERNELS, check=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as sources:
+        sources.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / archive.name.removesuffix(".tar.gz")
+    subprocess.run([*build, "wheel"], cwd=unpacked, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name == f"foveate_kernels-{foveate_kernels.__version__}-py3-none-any.whl"
     site = tmp_path / "site"

@@ -194,9 +194,12 @@ def test_folder_without_models_is_refused(
     assert str(tmp_path) in refused_serve(f"--repository={tmp_path}")
 
 
-def test_model_that_fails_to_load_is_told(start_server: Callable[..., Any], broken: Path) -> None:
+@pytest.mark.parametrize("images", [-8, 0])
+def test_model_that_fails_to_load_is_told(
+    start_server: Callable[..., Any], broken: Path, images: int
+) -> None:
     config = broken / "digits" / "config.pbtxt"
-    config.write_text(config.read_text().replace("max_batch_size: 16", "max_batch_size: -8"))
+    config.write_text(config.read_text().replace("max_batch_size: 16", f"max_batch_size: {images}"))
     served = start_server(repository=broken)
     assert served.process.wait(120) == 1
     *_, error = served.log.split("error: tritonserver ended")

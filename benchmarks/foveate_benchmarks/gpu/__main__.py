@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -188,6 +189,13 @@ def work(part: Part, asked: Asked, device: Device, quick: bool, path: Path, unti
     return 0 if complete and not failed and all(rows.bars.values()) else 1
 
 
+def run_command(main: Callable[..., None], text: str) -> None:
+    """``main`` as a command line, whose help begins with ``text``, line by line."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(help="\b\n" + text.replace("\n\n", "\n\n\b\n"))(main)
+    app()
+
+
 def _numbers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in text.split(","))
@@ -196,6 +204,4 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

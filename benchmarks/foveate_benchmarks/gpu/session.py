@@ -10,7 +10,7 @@ a. ``served``: the real server, its levels, a burst, and what one model process 
 b. ``tests``: ``pytest tests/gpu``
 c. ``model``: DeiT-B and ViT-L/384 in large batches, the served route and the best dense peers
 d. ``products``: matrix products in 8 bits, and with GELU
-e. ``ops``: operators that have no rows of an H100
+e. ``ops``: operators that have few rows of an H100, or none
 f. ``races``: racecheck on what matches or merges
 
 A step that does not end in its time is ended with all that it started, and costs no other; all
@@ -37,7 +37,7 @@ import typer
 
 from foveate.atomic_file import replacing
 from foveate_benchmarks.gpu import carried
-from foveate_benchmarks.gpu.__main__ import Device, results_folder
+from foveate_benchmarks.gpu.__main__ import Device, results_folder, run_command
 from foveate_benchmarks.gpu.processes import end
 from foveate_benchmarks.gpu.rows import source_digest
 
@@ -97,7 +97,8 @@ def main(
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Without a GPU")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do every step anew")] = False,
     libpython: Annotated[
-        Path | None, typer.Option(help="Of pack: for machines without their own")
+        Path | None,
+        typer.Option(help="Of pack: for machines without their own", exists=True, dir_okay=False),
     ] = None,
 ) -> None:
     if action == Action.PACK:
@@ -166,6 +167,4 @@ def _run(step: Step, options: Sequence[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -55,7 +55,9 @@ def _row(item: pytest.Item, nextitem: pytest.Item | None) -> dict[str, Any]:
     if failed := outcomes.get("failed"):
         return {"error": failed.longreprtext[-1000:].strip(), "seconds": seconds}
     if skipped := outcomes.get("skipped"):
-        return {"skipped": str(skipped.longrepr), "seconds": seconds}
+        assert isinstance(skipped.longrepr, tuple)
+        _, _, reason = skipped.longrepr  # without file and line
+        return {"skipped": reason, "seconds": seconds}
     return {"passed": True, "seconds": seconds}
 
 

@@ -33,7 +33,7 @@ from foveate.backend.classifier import (
     parse_wish,
 )
 from foveate.backend.finisher import Finisher
-from foveate.backend.selftest import check_instances, check_tensors
+from foveate.backend.selftest import check_batches, check_instances, check_tensors
 from foveate.backend.telemetry import COUNTERS, GAUGES, Telemetry
 from foveate.control.governor import Wish
 from foveate.control.policy_receiver import Control
@@ -76,6 +76,7 @@ class TritonPythonModel:
             self._telemetry = open_telemetry(args)
             self._answer = partial(publish, control=self._control)
             return
+        check_batches(config)
         telemetry = open_telemetry(args)
         self._classifier = Classifier(
             name,

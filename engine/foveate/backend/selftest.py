@@ -11,7 +11,7 @@ from torch.utils.dlpack import from_dlpack
 
 from foveate.errors import ServerError
 
-__all__ = ["check_instances", "check_tensors"]
+__all__ = ["check_batches", "check_instances", "check_tensors"]
 
 
 def check_instances(config: Mapping[str, Any]) -> None:
@@ -28,6 +28,15 @@ def check_instances(config: Mapping[str, Any]) -> None:
             f"instance_group count={count}, over all GPUs: expected 1; name one GPU in gpus, "
             "and run more servers to scale"
         )
+
+
+def check_batches(config: Mapping[str, Any]) -> None:
+    """Require batches: without them tensors come without the dimension that counts images.
+
+    Raises :class:`ServerError` naming the size.
+    """
+    if (images := int(config["max_batch_size"])) < 1:
+        raise ServerError(f"config.pbtxt: max_batch_size={images}: expected 1 or more")
 
 
 def check_tensors(pb_utils: Any) -> None:

@@ -6,7 +6,6 @@ import copy
 import logging
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,10 +13,9 @@ from torch import Tensor
 from foveate.inference.fixed import PLAIN, Forward, Routes
 from foveate.levels.schedule import Schedule
 from foveate.model.vit import ViT
+from foveate.settings import Precision
 
 __all__ = ["Precision", "difference", "gpu_dtype", "picture"]
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _log = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from foveate.inference.runtime import Runtime
 from foveate.model.vit import ViT, ViTConfig, load_vit, save_vit
 from foveate.reduce.selector_file import load_selectors, save_selectors
 from foveate.reduce.selector_network import Selector
+from foveate.repository import precision_of
 from foveate.selector.blocktable import BlockTable, measure_block, read_block_table
 from foveate.selector.budget import fit_counts, geometric
 from foveate.selector.decision import Fate
@@ -187,7 +188,9 @@ def block_table(options: Options, vit: ViT) -> BlockTable:
     """The table that was given, or one measured as levels are served; on a CPU with one thread."""
     if options.table is not None:
         return read_block_table(options.table, 1 + vit.config.patches)
-    return measure_block(vit, options.batch, Runtime.choose(device=choose_device(options.device)))
+    precision = precision_of(options.repository, options.model)
+    device = choose_device(options.device)
+    return measure_block(vit, options.batch, Runtime.choose(precision=precision, device=device))
 
 
 def _counts(options: Options, problem: Problem, config: ViTConfig) -> dict[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foveate.backend.selftest import check_instances
+from foveate.backend.selftest import check_batches, check_instances
 from foveate.errors import ServerError
 
 
@@ -28,3 +28,9 @@ def test_several_instances_are_refused(groups: list[dict[str, object]], count: i
 )
 def test_one_instance_is_fine(group: dict[str, object]) -> None:
     check_instances({"instance_group": [group]})
+
+
+def test_a_model_without_batches_is_refused() -> None:
+    check_batches({"max_batch_size": 1})
+    with pytest.raises(ServerError, match="max_batch_size=0: expected 1 or more"):
+        check_batches({"max_batch_size": 0})
