@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from foveate.repository import choose_model, precision_of
+from foveate.repository import choose_model, device_of, precision_of
 from foveate_cli.options import (
     REPOSITORY,
     Device,
@@ -50,7 +50,7 @@ def accuracy(
         list[int] | None,
         typer.Option(min=0, help="Level index; repeatable.", show_default="all"),
     ] = None,
-    device: Device = "cpu",
+    device: Device = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
     executor: Executor = ExecutorName.AUTO,
     precision: Precision = None,
@@ -69,7 +69,7 @@ def accuracy(
         rows = measure(
             repository / model,
             data,
-            device=device,
+            device=device_of(repository, model, device),
             executor=executor.value,
             precision=precision_of(repository, model, precision),
             batch=batch,

@@ -14,7 +14,13 @@ from rich.table import Table
 
 from foveate.calibration.settings import Settings
 from foveate.errors import InputError
-from foveate.repository import choose_model, precision_of, read_max_batch, set_max_batch
+from foveate.repository import (
+    choose_model,
+    device_of,
+    precision_of,
+    read_max_batch,
+    set_max_batch,
+)
 from foveate_cli.options import (
     REPOSITORY,
     Data,
@@ -88,7 +94,7 @@ def calibrate(
             "cheapest level",
         ),
     ] = None,
-    device: Device = "cpu",
+    device: Device = None,
     executor: Executor = ExecutorName.AUTO,
     precision: Precision = None,
     threads: Threads = 1,
@@ -134,7 +140,7 @@ def calibrate(
     from foveate.settings import state_dir
 
     tune_allocator()
-    chosen = choose_device(device)
+    chosen = choose_device(device_of(repository, model, device))
     asked = precision_of(repository, model, precision)
     runtime = Runtime.choose(executor.value, asked, threads, chosen)
     folder, state = repository / model / "1", state_dir()

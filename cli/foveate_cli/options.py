@@ -38,7 +38,12 @@ Data = Annotated[
 
 
 Device = Annotated[
-    str, typer.Option(help="cpu, or cuda:N for GPU N; use the one you serve on.", metavar="DEVICE")
+    str | None,
+    typer.Option(
+        help="cpu, or cuda:N for GPU N; use the one you serve on.",
+        metavar="DEVICE",
+        show_default="what config.pbtxt says",
+    ),
 ]
 
 

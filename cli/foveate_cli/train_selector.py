@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from foveate.repository import choose_model
+from foveate.repository import choose_model, device_of
 from foveate_cli.options import REPOSITORY, Data, Device, Json, Name, Repository
 from foveate_cli.progress import bars
 
@@ -59,7 +59,7 @@ def train_selector(
         Path | None,
         typer.Option(help="Block times of another device: CSV with columns tokens,ms."),
     ] = None,
-    device: Device = "cpu",
+    device: Device = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size to time the device at.")] = 8,
     images: Annotated[
         int, typer.Option(min=16, help="Maximum images to train on; a tenth is for validation.")
@@ -83,9 +83,10 @@ def train_selector(
     from foveate.selector.job import Options, run
 
     tune_allocator()
+    model = choose_model(repository, name)
     options = Options(
         repository=repository,
-        model=choose_model(repository, name),
+        model=model,
         budget_ms=budget_ms,
         data=data,
         blocks=blocks,
@@ -96,7 +97,8 @@ def train_selector(
         fate=fate,
         per_head=per_head,
         table=table,
-        device=device,
+        # A table is of another device: nothing is timed here.
+        device=device or "cpu" if table else device_of(repository, model, device),
         batch=batch,
         images=images,
         steps=steps,

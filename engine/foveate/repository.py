@@ -24,6 +24,7 @@ __all__ = [
     "check_repository",
     "choose_model",
     "classifiers",
+    "device_of",
     "gpus_named",
     "model_names",
     "precision_of",
@@ -136,6 +137,13 @@ def precision_of(repository: Path, name: str, given: str | None = None) -> Preci
     if (variable := os.environ.get("FOVEATE_PRECISION")) is not None:
         variables["FOVEATE_PRECISION"] = variable
     return ModelSettings.read(variables, precision=own).precision
+
+
+def device_of(repository: Path, name: str, given: str | None = None) -> str:
+    """What a model runs on: ``given``, else the GPU its ``config.pbtxt`` names, else ``cpu``."""
+    numbers = gpus_named(repository).get(name)
+    served = "cpu" if numbers is None else f"cuda:{numbers[0] if numbers else 0}"
+    return given or served
 
 
 def gpus_named(repository: Path) -> dict[str, tuple[int, ...]]:

@@ -10,6 +10,7 @@ import pytest
 from foveate.errors import FoveateError, ServerError
 from foveate.repository import (
     SUFFIXES,
+    device_of,
     gpus_named,
     precision_of,
     read_max_batch,
@@ -72,23 +73,25 @@ def test_what_is_not_one_line_is_refused_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(
-    ("group", "found"),
+    ("group", "found", "device"),
     [
-        ("instance_group [ { kind: KIND_CPU count: 1 } ]  # not KIND_GPU gpus: [ 1 ]", {}),
-        ("instance_group [ { kind: KIND_GPU count: 1 gpus: [ 2 ] } ]", {"own": (2,)}),
-        ("instance_group {\n kind : KIND_GPU\n gpus : 0\n}", {"own": (0,)}),
-        ("instance_group [ { kind: KIND_GPU gpus: [ 0, 1 ] } ]", {"own": (0, 1)}),
-        ("instance_group [ { kind: KIND_GPU } ]", {"own": ()}),
+        ("instance_group [ { kind: KIND_CPU count: 1 } ]  # not KIND_GPU gpus: [ 1 ]", {}, "cpu"),
+        ("instance_group [ { kind: KIND_GPU count: 1 gpus: [ 2 ] } ]", {"own": (2,)}, "cuda:2"),
+        ("instance_group {\n kind : KIND_GPU\n gpus : 0\n}", {"own": (0,)}, "cuda:0"),
+        ("instance_group [ { kind: KIND_GPU gpus: [ 0, 1 ] } ]", {"own": (0, 1)}, "cuda:0"),
+        ("instance_group [ { kind: KIND_GPU } ]", {"own": ()}, "cuda:0"),
     ],
 )
 def test_gpus_are_read_from_the_instance_group(
-    tmp_path: Path, group: str, found: dict[str, tuple[int, ...]]
+    tmp_path: Path, group: str, found: dict[str, tuple[int, ...]], device: str
 ) -> None:
     (tmp_path / "own").mkdir()
     component = 'parameters { key: "component" value { string_value: "classify" } }'
     text = f'backend: "foveate"\n{group}\n{component}\n'
     (tmp_path / "own" / "config.pbtxt").write_text(text)
     assert gpus_named(tmp_path) == found
+    assert device_of(tmp_path, "own") == device
+    assert device_of(tmp_path, "own", "cuda:7") == "cuda:7"
 
 
 def test_a_precision_is_the_given_one_or_the_models_own_or_the_variables(
