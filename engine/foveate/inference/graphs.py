@@ -29,7 +29,7 @@ from foveate.images.folder import Progress
 from foveate.inference.attention_route import timed_routes
 from foveate.inference.capture import captured
 from foveate.inference.embed import Embedding
-from foveate.inference.engine import PRECISIONS, Answers, Engine, Part, batch_sizes
+from foveate.inference.engine import PRECISIONS, Answers, Engine, Part, batch_sizes, check_levels
 from foveate.inference.fixed import Forward, Routes
 from foveate.inference.fp8 import has_fp8, in_fp8
 from foveate.inference.mirror import Mirror
@@ -215,6 +215,9 @@ class GraphEngine(Engine):
 
         def wait() -> Answers:
             try:
+                if self.device.type == "cuda":
+                    # In the thread that waits: CUDA would begin there on the first GPU of all.
+                    torch.cuda.set_device(self.device)
                 if done is not None:
                     done.synchronize()
                 maps = self._maps.host[rows].clone() if token_map else None
@@ -228,6 +231,7 @@ class GraphEngine(Engine):
         self, pixels: Tensor | Sequence[Tensor], levels: Sequence[int], *, token_map: bool = False
     ) -> Answers:
         batch = pixels if isinstance(pixels, Tensor) else torch.cat([*pixels])
+        check_levels(levels, len(batch))  # of all: a part takes no more of them than it has images
         answers = []
         for first in range(0, max(1, len(batch)), self._max_batch):
             part = slice(first, first + self._max_batch)
@@ -264,7 +268,7 @@ class GraphEngine(Engine):
     def _trace(self, part: Part, dests: Sequence[Tensor]) -> None:
         """Write the token maps of a pass, before the next one overwrites ``dests``."""
         count = len(part.images)
-        maps = trace(self.schedule(part), self.config, dests, count).to(self.device)
+        maps = trace(self.schedule(part), self.config, dests, count, self.device)
         self._maps.device.index_copy_(0, self._order[:count], maps)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +12,7 @@ from torch import Tensor
 from foveate.inference.engine import Engine
 from foveate.inference.fixed import Routes
 from foveate.inference.graphs import GraphEngine
+from foveate.inference.token_map import trace
 
 LEVELS = range(9)
 CPU = torch.device("cpu")
@@ -72,6 +76,34 @@ def test_a_batch_that_cannot_begin_leaves_room_for_the_next(
 
 def _no_memory(*_: object) -> None:
     raise RuntimeError("no memory")
+
+
+@pytest.mark.parametrize("levels", [7, 9, 12])
+def test_each_image_of_a_large_batch_needs_a_level(
+    graphs: GraphEngine, pixels: Tensor, levels: int
+) -> None:
+    with pytest.raises(ValueError, match=f"levels: {levels}, expected one for each of 8 images"):
+        graphs.infer(pixels, [0] * levels)
+
+
+def test_a_level_that_moves_nothing_has_its_token_map_where_it_computes(engine: Engine) -> None:
+    """Copied there from the CPU, it would wait for what was launched before."""
+    assert trace(engine.levels[0].schedule, engine.config, [], 3, torch.device("meta")).is_meta
+
+
+def test_a_thread_that_waits_uses_the_gpu_that_computes(
+    graphs: GraphEngine, pixels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = torch.device("cuda", 1)
+    chosen: list[tuple[int, torch.device]] = []
+    wait = graphs.launch([pixels[:1]], [0])
+    monkeypatch.setattr(graphs, "device", gpu)
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda device: chosen.append((threading.get_ident(), device))
+    )
+    with ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(wait).result().scores) == 1
+        assert chosen == [(pool.submit(threading.get_ident).result(), gpu)]
 
 
 def test_levels_mix_and_large_batches_are_split(
