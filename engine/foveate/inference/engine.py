@@ -139,7 +139,7 @@ class Engine(ABC):
         """Of the level and variant."""
         return self.levels[part.level].schedule.variants[part.variant]
 
-    def parts(self, images: Sequence[Tensor], levels: Sequence[int]) -> Iterator[Part]:
+    def parts(self, images: Tensor | Sequence[Tensor], levels: Sequence[int]) -> Iterator[Part]:
         """The passes that answer images [H, W, 3], each at its level."""
         check_levels(levels, len(images))
         groups: dict[tuple[int, int], list[int]] = {}
@@ -150,7 +150,9 @@ class Engine(ABC):
                 yield Part(level, variant, size, places[:size])
                 places = places[size:]
 
-    def _variants(self, images: Sequence[Tensor], levels: Sequence[int]) -> list[tuple[int, int]]:
+    def _variants(
+        self, images: Tensor | Sequence[Tensor], levels: Sequence[int]
+    ) -> list[tuple[int, int]]:
         """The level and variant of each image."""
         chosen = [(level, 0) for level in levels]
         for level in {*levels}:

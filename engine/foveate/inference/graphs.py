@@ -3,7 +3,8 @@
 Replaying a graph launches a whole forward pass at once; launched one by one, its kernels would keep
 the processor busy for longer than the GPU. What the processor does for a batch:
 
-1. copies the images behind one another into pinned memory, from where the GPU fetches them;
+1. copies the images behind one another into pinned memory, from where the GPU fetches them; for an
+   adaptive level, waits until it has looked at them;
 2. writes an order for each pass: which of the images it takes;
 3. launches the passes, which gather their images and put their scores where they belong;
 4. has the scores of the whole batch copied back, and waits once.
@@ -18,7 +19,6 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from queue import SimpleQueue
 from typing import Any
 
@@ -188,16 +188,16 @@ class GraphEngine(Engine):
                     f"pixels: {batch.dtype} {[*batch.shape]}, expected uint8 [B, {shape[0]}, "
                     f"{shape[1]}, 3]"
                 )
-        images = [*chain.from_iterable(batch.unbind() for batch in pixels)]
-        if len(images) > self._max_batch:
-            raise ValueError(f"images: {len(images)}, expected at most {self._max_batch}")
-        parts = [*self.parts(images, levels)]
+        images = sum(map(len, pixels))
+        if images > self._max_batch:
+            raise ValueError(f"images: {images}, expected at most {self._max_batch}")
+        check_levels(levels, images)
         place = self._free.get()
         try:
-            rows = slice(place * self._max_batch, place * self._max_batch + len(images))
+            rows = slice(place * self._max_batch, place * self._max_batch + images)
             torch.cat([batch.flatten(1) for batch in pixels], out=self._pixels.host[rows])
+            parts = self._fetch(rows, levels)
             self._write_orders(place, parts)
-            self._fetch(rows)
             with torch.cuda.stream(self._computes):
                 self._orders.push(place)
                 for number, part in enumerate(parts):
@@ -250,12 +250,19 @@ class GraphEngine(Engine):
         if lines:
             self._orders.host[place, : len(lines)] = torch.tensor(lines)
 
-    def _fetch(self, rows: slice) -> None:
-        """Have the GPU copy images in, beside what it computes."""
+    def _fetch(self, rows: slice, levels: Sequence[int]) -> list[Part]:
+        """Have the GPU copy images in, beside what it computes; and which passes answer them.
+
+        For an adaptive level the GPU looks at its images once they are there, and the processor
+        waits for that.
+        """
+        shape = (self.config.height, self.config.width, 3)
+        with torch.cuda.stream(self._copies):
+            self._pixels.push(rows)
+            parts = [*self.parts(self._pixels.device[rows].view(-1, *shape), levels)]
         if self._copies is not None:
-            with torch.cuda.stream(self._copies):
-                self._pixels.push(rows)
             self._computes.wait_stream(self._copies)
+        return parts
 
     def _event(self) -> Any:
         """What the current stream has reached; None on a CPU, where all is done in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -104,6 +105,23 @@ def test_a_thread_that_waits_uses_the_gpu_that_computes(
     with ThreadPoolExecutor(1) as pool:
         assert len(pool.submit(wait).result().scores) == 1
         assert chosen == [(pool.submit(threading.get_ident).result(), gpu)]
+
+
+def test_an_adaptive_level_looks_at_images_where_the_gpu_has_them(
+    build_engine: Callable[..., Engine], pixels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor takes longer to look at an image than the GPU does to answer it."""
+    engine = build_engine([[{"kind": "adaptive", "keeps": [9, 18, 36], "variance": 0.05}]])
+    small = GraphEngine(engine, CPU, max_batch=4, dtype=torch.float32)
+    stage, seen = small._pixels.device, []
+    looked = small.parts
+    monkeypatch.setattr(small, "parts", lambda *args: seen.append(args[0]) or looked(*args))
+    images = pixels[:2, : engine.config.height, : engine.config.width]
+    before = small.launch([images], [0, 0])
+    small.launch([images], [0, 0])()
+    before()
+    places = [images.data_ptr() - stage.data_ptr() for images in seen]
+    assert places == [0, 4 * stage.shape[1]]
 
 
 def test_levels_mix_and_large_batches_are_split(
