@@ -72,7 +72,8 @@ class _Ended(NamedTuple):
 
     wishes: tuple[Wish, ...]
     decision: Decision
-    seconds: float
+    end_ns: int
+    seconds: float  # that it had the device to itself
     failed: Sequence[bool]  # one for each request
 
 
@@ -145,9 +146,10 @@ class Classifier:
             pin_cap=settings.pin_cap,
         )
         self._state = State()
-        self._under_way = 0  # batches without answers
-        self._free_ns = 0  # when they are expected to be done
-        self._ended_ns = 0  # when the last batch was
+        # Batches without answers: when each was launched, and how long it is expected to take.
+        self._under_way: deque[tuple[int, float]] = deque()
+        self._done_ns = 0  # when the last batch before them was done
+        self._ended_ns = 0  # the same for the thread that waits
         self._ended: deque[_Ended] = deque()  # still to learn from
         self._policy = PolicyReader(policy_path(settings.run_dir, name))
         self._telemetry = telemetry
@@ -174,19 +176,13 @@ class Classifier:
         """
         self._settle()
         launched = time.monotonic_ns()
-        # A batch behind another one begins when that ends, and its requests are as old as then.
-        # What passes between two batches is hidden.
-        start, state = launched, self._state
-        if self._under_way:
-            start = max(launched, self._free_ns)
-            state = state._replace(left_queue=False)
         observation = Observation(
-            now_ns=start,
+            now_ns=launched,
             wishes=tuple(request.wish for request in requests),
             policy=self._policy.read(),
+            begins_ns=self._free_ns(),
         )
-        self._state, decision = governor.decide(self._config, state, observation)
-        self._free_ns = start + int(1e9 * decision.predicted_s)
+        self._state, decision = governor.decide(self._config, self._state, observation)
         accepted = [
             (request, level)
             for request, level in zip(requests, decision.levels, strict=True)
@@ -202,7 +198,7 @@ class Classifier:
             except Exception:
                 self._telemetry.count("foveate_failures_total", len(requests))
                 raise
-        self._under_way += 1
+        self._under_way.append((launched, decision.predicted_s))
 
         def finish() -> list[Outcome]:
             outcomes = None
@@ -213,7 +209,7 @@ class Classifier:
                 seconds = (end - max(launched, self._ended_ns)) / 1e9
                 self._ended_ns = end
                 failed = [outcomes is None or isinstance(x, Failure) for x in outcomes or requests]
-                ended = _Ended(observation.wishes, decision, seconds, failed)
+                ended = _Ended(observation.wishes, decision, end, seconds, failed)
                 self._ended.append(ended)
                 self._batches.append(ended)
             return outcomes
@@ -228,9 +224,22 @@ class Classifier:
         """Learn from the batches that ended. The governor's state stays with one thread."""
         while self._ended:
             ended = self._ended.popleft()
-            self._under_way -= 1
+            self._under_way.popleft()
+            self._done_ns = ended.end_ns
             if not all(ended.failed):
                 self._state = governor.settle(self._state, ended.decision, ended.seconds)
+
+    def _free_ns(self) -> int | None:
+        """When all batches under way are expected to be done; None if there are none.
+
+        Anew from the last that is done: predictions on predictions would drift from the truth.
+        """
+        if not self._under_way:
+            return None
+        free_ns = self._done_ns
+        for launched, predicted_s in self._under_way:
+            free_ns = max(free_ns, launched) + int(1e9 * predicted_s)
+        return free_ns
 
     def _begin_counting(self, engine: Engine, device: str) -> None:
         """Create every series at once: a rate misses the first increase of a new series."""

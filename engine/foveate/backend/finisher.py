@@ -39,4 +39,5 @@ class Finisher:
             except Exception:  # one batch must not cost the later ones their answers
                 _log.exception("a batch could not be answered")
             finally:
+                del step  # and with it the tensors of its requests, however long until the next
                 self._steps.task_done()

@@ -194,12 +194,14 @@ def begin(
         finisher.drain()
         return encode_all(parsed, guard(classifier.answer, good) if good else [])
     senders = [request.get_response_sender() for request in requests]
+    final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
     wait = guard(classifier.launch, good)
 
     def finish() -> None:
         outcomes = guard(wait) if callable(wait) else wait
         for sender, response in zip(senders, encode_all(parsed, outcomes), strict=True):
-            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            # Whoever cannot be answered must not leave those behind without an answer.
+            guard(partial(sender.send, response, flags=final))
 
     finisher.add(finish)
     return None

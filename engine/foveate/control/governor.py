@@ -136,6 +136,8 @@ class Observation:
     now_ns: int
     wishes: tuple[Wish, ...]  # one per request, oldest first
     policy: Policy | None
+    # When the batches before are expected to be done, if any is under way: then this one begins.
+    begins_ns: int | None = None
 
 
 class Decision(NamedTuple):
@@ -180,6 +182,8 @@ _CARRIED_CYCLES = 3  # a request waits for one batch and runs in the next, or in
 def decide(config: Config, state: State, observation: Observation) -> tuple[State, Decision]:
     """Choose a level for every request of a batch, or reject it. Pure."""
     now, policy, wishes = observation.now_ns, observation.policy, observation.wishes
+    alone = observation.begins_ns is None
+    begin = max(now, observation.begins_ns or now)  # requests are as old as then
     live = policy is not None and policy.live(now)
     slo_ns = policy.slo_ns if policy else config.slo_ns
     curve = state.curve
@@ -193,18 +197,18 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
     batch = _Batch(
         wishes=wishes,
         plain=plain,
-        ages_ns=curve.ages(len(wishes), now),
+        ages_ns=curve.ages(len(wishes), begin),
         limits_ns=[slo_ns] * len(wishes)
         if plain
         else [slo_ns if w.deadline_ns is None else w.deadline_ns for w in wishes],
         images=images,
         full=is_full(len(wishes), images, config.max_batch),
-        queue=curve.waiting(len(wishes), images, config.max_batch, now),
+        queue=curve.waiting(len(wishes), images, config.max_batch, begin),
         slo_ns=slo_ns,
         margin=margin,
         allowed=_allowed(config, policy, live),
         correction=state.correction,
-        gap_s=_gap_s(state, now),
+        gap_s=_gap_s(state, now) if alone else state.gap_s,
     )
     since_ns = _shedding_since_ns(config, state, now)
     alive, overloaded = _alive(config, batch, since_ns, now)
@@ -234,7 +238,8 @@ def decide(config: Config, state: State, observation: Observation) -> tuple[Stat
         dense_backlog=backlog,
         correction=state.correction,
         gap_s=batch.gap_s,
-        left_queue=batch.queue > 0 and batch.full and any(alive),
+        # What passes between batches is hidden where one waits behind another.
+        left_queue=alone and batch.queue > 0 and batch.full and any(alive),
         rejected_at_ns=rejected_at_ns,
         shedding_since_ns=since_ns,
         pin_credit_s=credit_s,

@@ -27,7 +27,16 @@ from foveate.levels.latency_table import LatencyTable
 from foveate.levels.schedule import Schedule
 from foveate.reduce.adaptive import Adaptive
 
-__all__ = ["PRECISIONS", "Answers", "CpuEngine", "Engine", "Outputs", "Part", "batch_sizes"]
+__all__ = [
+    "PRECISIONS",
+    "Answers",
+    "CpuEngine",
+    "Engine",
+    "Outputs",
+    "Part",
+    "batch_sizes",
+    "check_levels",
+]
 
 PRECISIONS = {
     torch.float64: "fp64",
@@ -62,6 +71,12 @@ def batch_sizes(largest: int) -> tuple[int, ...]:
     """Sizes worth a pass of their own: 1, 2, 4, 8, 12, 16, 24, 32, ... and ``largest``."""
     sizes = {2**i for i in range(16)} | {3 * 2**i for i in range(2, 15)} | {largest}
     return tuple(sorted(size for size in sizes if size <= largest))
+
+
+def check_levels(levels: Sequence[int], images: int) -> None:
+    """Raise ValueError unless each of so many images has its level."""
+    if len(levels) != images:
+        raise ValueError(f"levels: {len(levels)}, expected one for each of {images} images")
 
 
 class Engine(ABC):
@@ -124,12 +139,9 @@ class Engine(ABC):
         """Of the level and variant."""
         return self.levels[part.level].schedule.variants[part.variant]
 
-    def parts(self, images: Sequence[Tensor], levels: Sequence[int]) -> Iterator[Part]:
+    def parts(self, images: Tensor | Sequence[Tensor], levels: Sequence[int]) -> Iterator[Part]:
         """The passes that answer images [H, W, 3], each at its level."""
-        if len(levels) != len(images):
-            raise ValueError(
-                f"levels: {len(levels)}, expected one for each of {len(images)} images"
-            )
+        check_levels(levels, len(images))
         groups: dict[tuple[int, int], list[int]] = {}
         for image, chosen in enumerate(self._variants(images, levels)):
             groups.setdefault(chosen, []).append(image)
@@ -138,7 +150,9 @@ class Engine(ABC):
                 yield Part(level, variant, size, places[:size])
                 places = places[size:]
 
-    def _variants(self, images: Sequence[Tensor], levels: Sequence[int]) -> list[tuple[int, int]]:
+    def _variants(
+        self, images: Tensor | Sequence[Tensor], levels: Sequence[int]
+    ) -> list[tuple[int, int]]:
         """The level and variant of each image."""
         chosen = [(level, 0) for level in levels]
         for level in {*levels}:

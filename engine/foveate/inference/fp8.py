@@ -10,6 +10,7 @@ measure what FP8 costs in accuracy.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable
 from typing import NamedTuple, cast
 
@@ -24,12 +25,27 @@ from foveate_kernels.ops import quantize_rows
 
 __all__ = ["Fp8Linear", "Fp8Rows", "has_fp8", "in_fp8", "without_fp8"]
 
+_log = logging.getLogger(__name__)
+
 _MULTIPLE = 16  # of both sizes of a weight, which the matrix units take
 
 
 def has_fp8(device: torch.device) -> bool:
-    """Whether its matrix units multiply e4m3."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+    """Whether its matrix units multiply e4m3, and this PyTorch knows how.
+
+    One product is tried: those with a scale for each row came to PyTorch generation by generation
+    of GPUs, to some long after FP8 itself.
+    """
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
+        return False
+    values = torch.zeros(64, 64, device=device).to(torch.float8_e4m3fn)
+    scale, bias = torch.ones(64, device=device), torch.zeros(64, device=device).bfloat16()
+    try:
+        _multiplied(values, scale, values, scale, bias)
+    except RuntimeError as error:
+        _log.info("%s, PyTorch %s: no product in FP8: %s", device, torch.__version__, error)
+        return False
+    return True
 
 
 def without_fp8(ladder: Ladder, device: torch.device) -> str:
@@ -38,8 +54,8 @@ def without_fp8(ladder: Ladder, device: torch.device) -> str:
     if not names or has_fp8(device):
         return ""
     return (
-        f"{device} has no FP8: levels {', '.join(names)} run in its own precision, which is "
-        "slower and no less exact"
+        f"PyTorch {torch.__version__} has no FP8 on {device}: levels {', '.join(names)} run in the "
+        "precision of the others, which is slower and no less exact"
     )
 
 
@@ -65,18 +81,25 @@ class Fp8Linear(nn.Module):
         """[T, K] -> [T, N]. Rounds rows that are not in FP8 yet."""
         values, scale = x if isinstance(x, Fp8Rows) else quantize_rows(x)
         if values.device.type == "cuda":
-            return torch._scaled_mm(
-                values,
-                self.weight.t(),
-                scale_a=scale.unsqueeze(1),
-                scale_b=self.scale.unsqueeze(0),
-                bias=self.bias,
-                out_dtype=self.bias.dtype,
-                use_fast_accum=True,
-            )
+            return _multiplied(values, scale, self.weight, self.scale, self.bias)
         wide = torch.promote_types(self.bias.dtype, torch.float32)
         product = F.linear(values.to(wide), self.weight.to(wide))
         return (product * (scale.unsqueeze(1) * self.scale) + self.bias).to(self.bias.dtype)
+
+
+def _multiplied(
+    values: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor
+) -> Tensor:
+    """Rows [T, K] and weight [N, K], in FP8 with scales [T] and [N], to [T, N] in bfloat16."""
+    return torch._scaled_mm(
+        values,
+        weight.t(),
+        scale_a=scale.unsqueeze(1),
+        scale_b=weight_scale.unsqueeze(0),
+        bias=bias,
+        out_dtype=bias.dtype,
+        use_fast_accum=True,
+    )
 
 
 def in_fp8(vit: ViT, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> ViT:

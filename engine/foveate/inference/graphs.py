@@ -3,7 +3,8 @@
 Replaying a graph launches a whole forward pass at once; launched one by one, its kernels would keep
 the processor busy for longer than the GPU. What the processor does for a batch:
 
-1. copies the images behind one another into pinned memory, from where the GPU fetches them;
+1. copies the images behind one another into pinned memory, from where the GPU fetches them; for an
+   adaptive level, waits until it has looked at them;
 2. writes an order for each pass: which of the images it takes;
 3. launches the passes, which gather their images and put their scores where they belong;
 4. has the scores of the whole batch copied back, and waits once.
@@ -18,7 +19,6 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from queue import SimpleQueue
 from typing import Any
 
@@ -29,7 +29,7 @@ from foveate.images.folder import Progress
 from foveate.inference.attention_route import timed_routes
 from foveate.inference.capture import captured
 from foveate.inference.embed import Embedding
-from foveate.inference.engine import PRECISIONS, Answers, Engine, Part, batch_sizes
+from foveate.inference.engine import PRECISIONS, Answers, Engine, Part, batch_sizes, check_levels
 from foveate.inference.fixed import Forward, Routes
 from foveate.inference.fp8 import has_fp8, in_fp8
 from foveate.inference.mirror import Mirror
@@ -188,16 +188,16 @@ class GraphEngine(Engine):
                     f"pixels: {batch.dtype} {[*batch.shape]}, expected uint8 [B, {shape[0]}, "
                     f"{shape[1]}, 3]"
                 )
-        images = [*chain.from_iterable(batch.unbind() for batch in pixels)]
-        if len(images) > self._max_batch:
-            raise ValueError(f"images: {len(images)}, expected at most {self._max_batch}")
-        parts = [*self.parts(images, levels)]
+        images = sum(map(len, pixels))
+        if images > self._max_batch:
+            raise ValueError(f"images: {images}, expected at most {self._max_batch}")
+        check_levels(levels, images)
         place = self._free.get()
         try:
-            rows = slice(place * self._max_batch, place * self._max_batch + len(images))
+            rows = slice(place * self._max_batch, place * self._max_batch + images)
             torch.cat([batch.flatten(1) for batch in pixels], out=self._pixels.host[rows])
+            parts = self._fetch(rows, levels)
             self._write_orders(place, parts)
-            self._fetch(rows)
             with torch.cuda.stream(self._computes):
                 self._orders.push(place)
                 for number, part in enumerate(parts):
@@ -215,6 +215,9 @@ class GraphEngine(Engine):
 
         def wait() -> Answers:
             try:
+                if self.device.type == "cuda":
+                    # In the thread that waits: CUDA would begin there on the first GPU of all.
+                    torch.cuda.set_device(self.device)
                 if done is not None:
                     done.synchronize()
                 maps = self._maps.host[rows].clone() if token_map else None
@@ -228,6 +231,7 @@ class GraphEngine(Engine):
         self, pixels: Tensor | Sequence[Tensor], levels: Sequence[int], *, token_map: bool = False
     ) -> Answers:
         batch = pixels if isinstance(pixels, Tensor) else torch.cat([*pixels])
+        check_levels(levels, len(batch))  # of all: a part takes no more of them than it has images
         answers = []
         for first in range(0, max(1, len(batch)), self._max_batch):
             part = slice(first, first + self._max_batch)
@@ -246,12 +250,19 @@ class GraphEngine(Engine):
         if lines:
             self._orders.host[place, : len(lines)] = torch.tensor(lines)
 
-    def _fetch(self, rows: slice) -> None:
-        """Have the GPU copy images in, beside what it computes."""
+    def _fetch(self, rows: slice, levels: Sequence[int]) -> list[Part]:
+        """Have the GPU copy images in, beside what it computes; and which passes answer them.
+
+        For an adaptive level the GPU looks at its images once they are there, and the processor
+        waits for that.
+        """
+        shape = (self.config.height, self.config.width, 3)
+        with torch.cuda.stream(self._copies):
+            self._pixels.push(rows)
+            parts = [*self.parts(self._pixels.device[rows].view(-1, *shape), levels)]
         if self._copies is not None:
-            with torch.cuda.stream(self._copies):
-                self._pixels.push(rows)
             self._computes.wait_stream(self._copies)
+        return parts
 
     def _event(self) -> Any:
         """What the current stream has reached; None on a CPU, where all is done in order."""
@@ -264,7 +275,7 @@ class GraphEngine(Engine):
     def _trace(self, part: Part, dests: Sequence[Tensor]) -> None:
         """Write the token maps of a pass, before the next one overwrites ``dests``."""
         count = len(part.images)
-        maps = trace(self.schedule(part), self.config, dests, count).to(self.device)
+        maps = trace(self.schedule(part), self.config, dests, count, self.device)
         self._maps.device.index_copy_(0, self._order[:count], maps)
 
 

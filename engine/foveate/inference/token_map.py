@@ -13,17 +13,22 @@ from foveate.model.vit import ViTConfig
 __all__ = ["trace"]
 
 
-def trace(schedule: Schedule, config: ViTConfig, dests: Sequence[Tensor], images: int) -> Tensor:
+def trace(
+    schedule: Schedule,
+    config: ViTConfig,
+    dests: Sequence[Tensor],
+    images: int,
+    device: torch.device | None = None,
+) -> Tensor:
     """Destination of each patch: [images, patches] int16, -1 dropped, -2 packaged.
-
-    It is where ``dests`` are.
 
     Args:
         schedule: of the level; not adaptive.
         dests: of each reducer in turn, where it sent its rows: [B * n] int32, B >= ``images``.
         images: how many of the first images to trace.
+        device: where the map is to be if there are no ``dests``; it is where they are.
     """
-    device = dests[0].device if dests else None
+    device = dests[0].device if dests else device
     where = torch.arange(config.patches, device=device).expand(images, -1) + config.prefix
     moves = [dest.long() for dest in dests]
     if schedule.input is not None:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from foveate.errors import LadderError
-from foveate.model.vit import ViTConfig, patchify
+from foveate.model.vit import ViTConfig
 from foveate.reduce.vwt_intra import Fate, VwtIntra
-from foveate_kernels.ops.patch_variance import row_variance
+from foveate_kernels.ops import patch_variance
 
 __all__ = ["Adaptive"]
 
@@ -59,8 +59,8 @@ class Adaptive:
 
     def choose(self, pixels: Tensor, patch: int) -> Tensor:
         """Which count each image gets: [B, H, W, 3] uint8 -> [B] int64 index of ``keeps``."""
-        rows = patchify(pixels, patch).float()
         scale = 3 * (patch * patch * 255) ** 2
-        busy = (row_variance(rows) > self.variance * scale).sum(1)
+        variance = patch_variance(pixels, patch).view(len(pixels), -1)
+        busy = (variance > self.variance * scale).sum(1)
         room = torch.tensor(self.keeps, device=busy.device)
         return torch.searchsorted(room, busy).clamp(max=len(self.keeps) - 1)

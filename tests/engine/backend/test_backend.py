@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from foveate.backend.classifier import Answer
 from foveate.errors import BadImage
 
 
@@ -69,3 +71,32 @@ def test_what_fails_in_the_decoder_is_not_the_clients(plugin: Any) -> None:
     codes = [answer.error() and answer.error().code() for answer in answers]
     assert codes == [None, "invalid", "internal", "internal"]
     assert counts == {"foveate_errors_total": 1, "foveate_failures_total": 2}
+
+
+def test_who_cannot_be_answered_leaves_nobody_else_without_an_answer(
+    plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: dict[str, Any] = {}
+
+    def request(name: str) -> Any:
+        def send(response: Any, flags: int) -> None:
+            if name == "gone":
+                raise RuntimeError("the response sender has been closed")
+            sent[name] = response, flags
+
+        return SimpleNamespace(get_response_sender=lambda: SimpleNamespace(send=send))
+
+    server = plugin.pb_utils
+    monkeypatch.setattr(server, "TRITONSERVER_RESPONSE_COMPLETE_FINAL", 1, raising=False)
+    images = torch.zeros(plugin.LARGE, 2, 2, 3, dtype=torch.uint8)
+    parsed = plugin.Parsed(plugin.Request(images, plugin.Wish(images=len(images))), ["LEVEL"])
+    monkeypatch.setattr(plugin, "parse", lambda request, classifier: parsed)
+    answer = Answer(torch.ones(len(images), 5), 0, None)
+    classifier = SimpleNamespace(launch=lambda requests: lambda: [answer] * len(requests))
+    finisher = SimpleNamespace(add=lambda step: step())
+    requests = [request(name) for name in ("first", "gone", "last")]
+    assert plugin.begin(requests, classifier, None, finisher) is None
+    assert [*sent] == ["first", "last"]
+    for response, flags in sent.values():
+        assert flags == 1
+        assert not response.has_error()

@@ -6,7 +6,7 @@ Its GPU is emulated: passes take time and answer the first byte of an image.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,8 @@ def test_a_batch_begins_for_the_governor_when_the_one_before_is_expected_to_end(
 ) -> None:
     first = classifier.launch([request(1, 2, wish=Wish(images=2))])
     second = classifier.launch([request(3), request(4)])
-    assert seen[1].now_ns - seen[0].now_ns >= 0.9e9 * PASS_S
+    assert seen[0].begins_ns is None
+    assert seen[1].begins_ns - seen[0].now_ns >= 0.9e9 * PASS_S
     assert classes(first()[0]) == [1, 2]
     assert [classes(outcome) for outcome in second()] == [[3], [4]]
     third = classifier.launch([request(5)])
@@ -115,6 +116,22 @@ def test_a_batch_begins_for_the_governor_when_the_one_before_is_expected_to_end(
     # Each batch counts for the time it had the GPU to itself, so the sum is that of three passes.
     assert values["foveate_batch_seconds_total"] >= 2.9 * PASS_S
     assert values["foveate_failures_total"] == 0
+
+
+def test_what_was_expected_wrongly_does_not_add_up(
+    classifier: Classifier, seen: list[Observation]
+) -> None:
+    waits = deque([classifier.launch([request(0)])])
+    for number in range(1, 12):
+        classifier._state = classifier._state._replace(correction=3.0)  # passes take a third of it
+        waits.append(classifier.launch([request(number)]))
+        observation = seen[-1]
+        ahead_s = (observation.begins_ns - observation.now_ns) / 1e9
+        assert 0 < ahead_s < 3.5 * PASS_S  # that of the one batch under way
+        assert classes(waits.popleft()()[0]) == [number - 1]
+    waits.popleft()()
+    moments = [observation.now_ns for observation in seen]
+    assert moments == sorted(moments)
 
 
 def test_scores_that_are_no_numbers_fail_their_request_alone(

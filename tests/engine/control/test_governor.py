@@ -578,3 +578,28 @@ def test_wishing_for_what_everybody_gets_changes_nothing(
         assert plain == wished
         state, decision = plain
         state = settle(state, decision, 1.2 * decision.predicted_s)
+
+
+def test_requests_behind_another_batch_are_as_old_as_when_it_ends() -> None:
+    now, later = look(FULL), replace(look(FULL), begins_ns=NOW + 30 * MS)
+    ages = [decide(CONFIG, curve(40, queue=20), seen)[1].ages_ns[0] for seen in (now, later)]
+    assert ages == [40 * MS, 70 * MS]
+
+
+def test_a_batch_behind_another_is_taken_from_the_queue_now() -> None:
+    state, _ = decide(CONFIG, curve(40, queue=20), replace(look(FULL), begins_ns=NOW + 30 * MS))
+    # Of 20 in the queue after it was taken, none are the 8 that it holds.
+    seen = state.curve.sampled(20, NOW + 10 * MS, NOW + 15 * MS)
+    assert seen.points[-1] == (NOW + 10 * MS, 100 + len(FULL) + 20)
+
+
+def test_no_gap_is_seen_about_a_batch_that_waits_behind_another() -> None:
+    alone = look(FULL, policy(queue_depth=30))
+    state, decision = decide(CONFIG, State(gap_s=0.004), alone)
+    assert state.left_queue
+    behind = replace(look(FULL, now=NOW + MS), begins_ns=NOW + 30 * MS)
+    state, second = decide(CONFIG, state, behind)
+    for ended in (decision, second):
+        state = settle(state, ended, 0.005)
+    state, _ = decide(CONFIG, state, look(FULL, now=NOW + 10 * MS))
+    assert state.gap_s == 0.004

@@ -19,7 +19,7 @@ from foveate.inference import start
 from foveate.inference.engine import Engine
 from foveate.inference.export import compile_model, export_level
 from foveate.inference.fixed import Forward, Routes
-from foveate.inference.fp8 import Fp8Linear, in_fp8
+from foveate.inference.fp8 import Fp8Linear, has_fp8, in_fp8, without_fp8
 from foveate.inference.graphs import GraphEngine
 from foveate.inference.prepared import PreparedLadder
 from foveate.inference.reference import ReferenceEngine
@@ -251,6 +251,29 @@ def test_a_start_says_once_which_levels_it_cannot_run_in_fp8(
     assert len(said) == 1
     assert "levels level1, level2" in said[0]
     assert [level.precision for level in engine.levels] == [None, "fp8", "fp8"]
+
+
+def test_a_gpu_whose_product_pytorch_does_not_have_is_one_without_fp8(
+    prepared: PreparedLadder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch 2.6 on compute capability 8.9, PyTorch 2.10 on 12.0."""
+    gpu, tried = torch.device("cuda", 0), []
+
+    def not_supported(*_: Any, **__: Any) -> Any:
+        tried.append(True)
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED")
+
+    with FakeTensorMode(), monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "get_device_capability", lambda device: (12, 0))
+        assert has_fp8(gpu)
+        assert not without_fp8(prepared.ladder, gpu)
+        patch.setattr(torch, "_scaled_mm", not_supported)
+        assert not has_fp8(gpu)
+        assert "no FP8 on cuda:0: levels level1" in without_fp8(prepared.ladder, gpu)
+        assert len(tried) == 2
+        patch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+        assert not has_fp8(gpu)
+        assert len(tried) == 2
 
 
 def test_schedules_are_the_same_in_fp8(prepared: PreparedLadder) -> None:

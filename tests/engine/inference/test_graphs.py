@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +13,7 @@ from torch import Tensor
 from foveate.inference.engine import Engine
 from foveate.inference.fixed import Routes
 from foveate.inference.graphs import GraphEngine
+from foveate.inference.token_map import trace
 
 LEVELS = range(9)
 CPU = torch.device("cpu")
@@ -72,6 +77,51 @@ def test_a_batch_that_cannot_begin_leaves_room_for_the_next(
 
 def _no_memory(*_: object) -> None:
     raise RuntimeError("no memory")
+
+
+@pytest.mark.parametrize("levels", [7, 9, 12])
+def test_each_image_of_a_large_batch_needs_a_level(
+    graphs: GraphEngine, pixels: Tensor, levels: int
+) -> None:
+    with pytest.raises(ValueError, match=f"levels: {levels}, expected one for each of 8 images"):
+        graphs.infer(pixels, [0] * levels)
+
+
+def test_a_level_that_moves_nothing_has_its_token_map_where_it_computes(engine: Engine) -> None:
+    """Copied there from the CPU, it would wait for what was launched before."""
+    assert trace(engine.levels[0].schedule, engine.config, [], 3, torch.device("meta")).is_meta
+
+
+def test_a_thread_that_waits_uses_the_gpu_that_computes(
+    graphs: GraphEngine, pixels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = torch.device("cuda", 1)
+    chosen: list[tuple[int, torch.device]] = []
+    wait = graphs.launch([pixels[:1]], [0])
+    monkeypatch.setattr(graphs, "device", gpu)
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda device: chosen.append((threading.get_ident(), device))
+    )
+    with ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(wait).result().scores) == 1
+        assert chosen == [(pool.submit(threading.get_ident).result(), gpu)]
+
+
+def test_an_adaptive_level_looks_at_images_where_the_gpu_has_them(
+    build_engine: Callable[..., Engine], pixels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor takes longer to look at an image than the GPU does to answer it."""
+    engine = build_engine([[{"kind": "adaptive", "keeps": [9, 18, 36], "variance": 0.05}]])
+    small = GraphEngine(engine, CPU, max_batch=4, dtype=torch.float32)
+    stage, seen = small._pixels.device, []
+    looked = small.parts
+    monkeypatch.setattr(small, "parts", lambda *args: seen.append(args[0]) or looked(*args))
+    images = pixels[:2, : engine.config.height, : engine.config.width]
+    before = small.launch([images], [0, 0])
+    small.launch([images], [0, 0])()
+    before()
+    places = [images.data_ptr() - stage.data_ptr() for images in seen]
+    assert places == [0, 4 * stage.shape[1]]
 
 
 def test_levels_mix_and_large_batches_are_split(
