@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,10 @@ from foveate.images.labelled_folder import list_folder
 from foveate_loadtest.choices import DIGITS, Protocol, Target
 from foveate_loadtest.classes import Classes, ask_classes
 from foveate_loadtest.errors import ScheduleError
+
+with contextlib.suppress(ImportError):  # only the digits need it
+    # Here, because beside gevent it can be imported by the main thread alone: numpy asks a process.
+    import sklearn.datasets  # noqa: F401
 
 __all__ = ["NO_LABEL", "encode", "labelled_images", "load_images", "open_images", "save_images"]
 
