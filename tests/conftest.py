@@ -66,6 +66,12 @@ class Served:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    @property
+    def capacity(self) -> float:
+        """Images a second of level 0 of the demo, by the times of this machine."""
+        table = LatencyTable.load(self.run_dir / "digits.latency.json")
+        return table.batches[-1] / table.seconds[0][-1]
+
     def children(self, pattern: str, of: int | None = None) -> list[int]:
         """Process ids of its children (or those of ``of``) whose command line matches."""
         parent = self.process.pid if of is None else of

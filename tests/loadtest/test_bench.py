@@ -315,7 +315,8 @@ def test_a_rival_plays_on_the_real_server(server: Any, tmp_path: Path, policy: P
         "digits",
         str(images),
     )
-    schedule = shape_schedule(Shape.STEADY, 600, 2.5, cv2=0.0)  # far beyond level 0
+    rate = max(600, 2 * server.capacity)  # far beyond level 0
+    schedule = shape_schedule(Shape.STEADY, rate, 2.5, cv2=0.0)
     run = Run(name="step", trace=TRACES["step"], policy=policy)
     kept, rows = play(stage, run, schedule, SLOW, 32, lambda progress: None)
     json.dumps(kept)

@@ -24,6 +24,7 @@ from foveate_loadtest.run import LoadtestConfig, run
 PUBLISHED_S = 0.5  # the plugin publishes more often than that
 EDGES_S = (0.0, *AGE_EDGES_S)
 CLOSE_S = 0.010
+TAIL_S = 0.020  # a tenth of the SLO
 BUCKET = AGE_EDGES_S[1] / AGE_EDGES_S[0] - 1  # wide, as a share of where it starts
 
 Numbers = Counter[tuple[str, str]]
@@ -80,7 +81,9 @@ def calm(server: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Rows, N
 def test_ages_are_the_latencies_the_client_sees(calm: tuple[Rows, Numbers]) -> None:
     """But for the way there and back, which takes what Triton's own measure lacks.
 
-    To a bucket of the histogram and no closer: in a client without a processor, answers wait.
+    To a bucket of the histogram and no closer: in a client without a processor, answers wait. And
+    ages are estimated from when batches began and samples of the queue: of a request that found an
+    idle server, by some milliseconds too high.
     """
     rows, grown = calm
     latency = rows.done - rows.sent
@@ -91,7 +94,7 @@ def test_ages_are_the_latencies_the_client_sees(calm: tuple[Rows, Numbers]) -> N
     assert all(low <= high for low, high in pairwise(told))
     assert told[-1] >= len(latency), "all are counted, and a probe now and then"
     for share in (0.5, 0.95):
-        close = pytest.approx(quantile(seen, share), rel=BUCKET, abs=CLOSE_S)
+        close = pytest.approx(quantile(seen, share), rel=BUCKET, abs=TAIL_S)
         assert quantile(told, share) + way_s == close
 
 
@@ -120,7 +123,7 @@ def test_every_rejection_the_client_sees_is_counted(server: Any, tmp_path: Path)
     pin = f"http://{server.adapter}/v1/models/digits/pin"
     httpx.put(pin, json={"level": "dense", "expires_s": 60}).raise_for_status()
     try:
-        rows, grown = sent(server, 600, 3, tmp_path / "rows.npz")
+        rows, grown = sent(server, 2 * server.capacity, 3, tmp_path / "rows.npz")
     finally:
         httpx.delete(pin).raise_for_status()
     refused = int(np.sum(rows.outcome == Outcome.REJECTED))
