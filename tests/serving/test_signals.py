@@ -24,7 +24,6 @@ from foveate_loadtest.run import LoadtestConfig, run
 PUBLISHED_S = 0.5  # the plugin publishes more often than that
 EDGES_S = (0.0, *AGE_EDGES_S)
 CLOSE_S = 0.010
-TAIL_S = 0.020  # a tenth of the SLO
 BUCKET = AGE_EDGES_S[1] / AGE_EDGES_S[0] - 1  # wide, as a share of where it starts
 
 Numbers = Counter[tuple[str, str]]
@@ -74,16 +73,16 @@ def of_triton(grown: Numbers) -> float:
 
 @pytest.fixture(scope="module")
 def calm(server: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Rows, Numbers]:
-    """A load that the server can carry."""
-    return sent(server, 60, 6, tmp_path_factory.mktemp("calm") / "rows.npz")
+    """A load that the server can carry: of level 0, a quarter."""
+    return sent(server, server.capacity / 4, 6, tmp_path_factory.mktemp("calm") / "rows.npz")
 
 
 def test_ages_are_the_latencies_the_client_sees(calm: tuple[Rows, Numbers]) -> None:
     """But for the way there and back, which takes what Triton's own measure lacks.
 
     To a bucket of the histogram and no closer: in a client without a processor, answers wait. And
-    ages are estimated from when batches began and samples of the queue: of a request that found an
-    idle server, by some milliseconds too high.
+    the age of a request that found an idle server is estimated too high, by up to the time since
+    the one before.
     """
     rows, grown = calm
     latency = rows.done - rows.sent
@@ -94,7 +93,7 @@ def test_ages_are_the_latencies_the_client_sees(calm: tuple[Rows, Numbers]) -> N
     assert all(low <= high for low, high in pairwise(told))
     assert told[-1] >= len(latency), "all are counted, and a probe now and then"
     for share in (0.5, 0.95):
-        close = pytest.approx(quantile(seen, share), rel=BUCKET, abs=TAIL_S)
+        close = pytest.approx(quantile(seen, share), rel=BUCKET, abs=CLOSE_S)
         assert quantile(told, share) + way_s == close
 
 
