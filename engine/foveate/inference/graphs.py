@@ -16,7 +16,6 @@ the next size with images that have no rows.
 from __future__ import annotations
 
 import copy
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
@@ -38,8 +37,6 @@ from foveate.inference.token_map import trace
 from foveate.model.vit import ViT
 
 __all__ = ["GraphEngine", "Pass"]
-
-_log = logging.getLogger(__name__)
 
 _UNDER_WAY = 2  # batches
 
@@ -154,20 +151,16 @@ class GraphEngine(Engine):
 
     @torch.inference_mode()
     def capture(self, progress: Progress = lambda *_: None) -> None:
-        """Capture every pass, level 0 first. Takes seconds, and says what it took."""
+        """Capture every pass, level 0 first. ``progress`` is told what that took so far."""
         start, before = time.monotonic(), torch.cuda.memory_reserved(self.device)
         for level in range(len(self.levels)):
             # The largest first: the others fit into the memory it leaves.
             for key in sorted((key for key in self._passes if key[0] == level), reverse=True):
                 self._ready(key)
-            progress("capture levels", level + 1, len(self.levels))
-        taken = torch.cuda.memory_reserved(self.device) - before
-        _log.info(
-            "%d passes captured in %.1f s, %d MiB of GPU memory beside the weights",
-            len(self._passes),
-            time.monotonic() - start,
-            taken >> 20,
-        )
+            seconds = time.monotonic() - start
+            taken = (torch.cuda.memory_reserved(self.device) - before) >> 20
+            stage = f"capture levels, {seconds:.1f} s and {taken} MiB beside the weights"
+            progress(stage, level + 1, len(self.levels))
 
     def _ready(self, key: tuple[int, int, int]) -> Pass:
         """A pass, captured if it can be."""
